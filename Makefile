@@ -1,0 +1,55 @@
+# make demo   the pipeline on the digital phantom, with the viewer (ARGS="--frames 300 --no-browser")
+# make test   every test that can run here, with a list of what was skipped and why
+# make bench  the measurements of this machine
+# make lint   ruff and mypy
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS   ?=
+
+.PHONY: demo test bench lint lock clean help
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "contrastream needs Python 3.11 to 3.13, got %d.%d; run: make PYTHON=python3.12 $(MAKECMDGOALS)" % v)'
+	@$(PYTHON) -m venv $(VENV)
+
+# The default install: locked by hash, without torch, CUDA or TensorRT.
+$(VENV)/default.stamp: requirements.lock pyproject.toml | $(BIN)/python
+	@echo "setting up $(VENV) (once)"
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements.lock
+	@$(PIP) install --no-deps --editable .
+	@touch $@
+
+# What the tests need on top. requirements-test.lock is a constraint, not a list, because torch's own
+# dependencies differ between its CPU and its CUDA build.
+$(VENV)/test.stamp: requirements-test.lock $(VENV)/default.stamp
+	@echo "setting up what the tests need (once)"
+	@$(PIP) install --constraint requirements-test.lock --editable ".[test]"
+	@touch $@
+
+demo: $(VENV)/default.stamp
+	@$(BIN)/contrastream run phantom --web $(ARGS)
+
+test: $(VENV)/test.stamp
+	@sh tests/system-packages.sh
+	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/default.stamp
+	@$(BIN)/contrastream bench live $(ARGS)
+
+lint: $(VENV)/test.stamp
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --no-header -q pyproject.toml --extra test -c requirements.lock -o requirements-test.lock
+
+clean:
+	rm -rf $(VENV)

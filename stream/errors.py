@@ -1,0 +1,21 @@
+"""Errors of the live path that come from the outside world: files, cards, sockets, peers."""
+
+
+class StreamError(Exception):
+    """Base of this package's errors. The message says what was needed, what came and what to do."""
+
+
+class SourceError(StreamError):
+    """A source could not be opened or read: missing, hostile, unsupported, or of another kind."""
+
+
+class WireError(StreamError):
+    """Bytes that are no message of ours, or a message of another major version."""
+
+
+class EndpointError(StreamError):
+    """An address that cannot be bound or connected: in use, not allowed, not an address."""
+
+
+class DisplayError(StreamError):
+    """A display that is not there."""

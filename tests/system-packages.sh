@@ -1,0 +1,14 @@
+#!/bin/sh
+# Chromium and Xvfb for the viewer's tests, from the system's packages where that is possible without asking.
+# Where it is not, the tests that need them are skipped and say so.
+missing=""
+command -v chromium >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 || missing="chromium"
+command -v Xvfb >/dev/null 2>&1 || missing="$missing xvfb"
+[ -z "$missing" ] && exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "installing$missing from the system's packages, for the viewer's tests"
+    apt-get update -qq >/dev/null 2>&1
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing >/dev/null 2>&1 && exit 0
+fi
+echo "not installed: $missing; the tests that need it will be skipped (install it to run them)"
+exit 0
