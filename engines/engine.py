@@ -6,7 +6,6 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-
 BackendName = Literal["tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
 AUTO_ORDER: tuple[BackendName, ...] = ("tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime")
 

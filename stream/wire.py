@@ -94,9 +94,7 @@ class Layout:
         live = HEADER_ROOM
         synthetic = live + aligned(frame_format.plane_bytes(Plane.LIVE))
         attention = synthetic + aligned(frame_format.plane_bytes(Plane.SYNTHETIC))
-        return cls(
-            live, synthetic, attention, attention + aligned(frame_format.plane_bytes(Plane.ATTENTION))
-        )
+        return cls(live, synthetic, attention, attention + aligned(frame_format.plane_bytes(Plane.ATTENTION)))
 
     def offset(self, plane: Plane) -> int:
         """Where `plane` starts, in bytes from the start of the slot."""
@@ -225,7 +223,9 @@ def pack_header(slot: memoryview, header: Header, layout: Layout) -> int:
     return layout.message_bytes(frame_format, header.planes)
 
 
-def plane_crcs(slot: memoryview, frame_format: FrameFormat, planes: Plane, layout: Layout) -> tuple[int, int, int]:
+def plane_crcs(
+    slot: memoryview, frame_format: FrameFormat, planes: Plane, layout: Layout
+) -> tuple[int, int, int]:
     """CRC-32 of each plane in `planes` as it lies in a slot; 0 for the others."""
     crcs = [
         zlib.crc32(slot[layout.offset(plane) : layout.offset(plane) + frame_format.plane_bytes(plane)])
@@ -248,9 +248,13 @@ def unpack(data: bytes | bytearray | memoryview, *, check_crc: bool = True) -> M
     """
     view = memoryview(data).cast("B") if not isinstance(data, memoryview) or data.format != "B" else data
     if len(view) < CORE.size:
-        raise WireError(f"a message has at least {CORE.size} bytes, got {len(view)}; is this a frames endpoint?")
+        raise WireError(
+            f"a message has at least {CORE.size} bytes, got {len(view)}; is this a frames endpoint?"
+        )
     if bytes(view[:8]) != MAGIC:
-        raise WireError(f"a message starts with {MAGIC!r}, got {bytes(view[:8])!r}; is this a frames endpoint?")
+        raise WireError(
+            f"a message starts with {MAGIC!r}, got {bytes(view[:8])!r}; is this a frames endpoint?"
+        )
     # fmt: off
     (_, major, _minor, core_bytes, header_bytes, stream, sequence, publication, generation,
      due, grabbed, submitted, inferred, published, rows, columns, bits_stored, photometric, state, reason,
@@ -293,7 +297,7 @@ def unpack(data: bytes | bytearray | memoryview, *, check_crc: bool = True) -> M
     ]
     if check_crc and header.crc is not None:
         for plane, array, expected in zip(PLANES, arrays, header.crc, strict=True):
-            if array is not None and (got := zlib.crc32(array)) != expected:
+            if array is not None and (got := zlib.crc32(memoryview(array))) != expected:
                 raise WireError(
                     f"frame {sequence}: the {plane.name} plane's CRC-32 must be {expected:08x}, got {got:08x}"
                 )

@@ -72,5 +72,5 @@ class Source(ABC):
         """Start a recording again at its first frame."""
         raise SourceError(f"a {self.kind} source cannot be rewound")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most sources hold nothing to give back
         """Give back the file or the device; may be called twice."""
