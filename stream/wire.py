@@ -297,7 +297,7 @@ def unpack(data: bytes | bytearray | memoryview, *, check_crc: bool = True) -> M
     ]
     if check_crc and header.crc is not None:
         for plane, array, expected in zip(PLANES, arrays, header.crc, strict=True):
-            if array is not None and (got := zlib.crc32(memoryview(array))) != expected:
+            if array is not None and (got := zlib.crc32(array.data)) != expected:
                 raise WireError(
                     f"frame {sequence}: the {plane.name} plane's CRC-32 must be {expected:08x}, got {got:08x}"
                 )

@@ -1,0 +1,144 @@
+"""Addresses: where a stream's frames and its heartbeat are found on this host."""
+
+import fcntl
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from stream.errors import EndpointError
+
+DEFAULT_NAME = "main"
+# sockaddr_un.sun_path is 108 bytes with its final zero; the longest suffix below takes 8.
+MAX_IPC_PATH = 107 - 8
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """The sockets of one stream: frames on one, status (the heartbeat) on another.
+
+    Args:
+        frames: ZeroMQ address of the PUB socket that carries frames only.
+        status: ZeroMQ address of the PUB socket that carries the heartbeat.
+        credit: ZeroMQ address on which the one measuring client of a lossless replay says what it has read.
+        lock: File whose lock says that a publisher lives here; None for TCP, where binding says so.
+    """
+
+    frames: str
+    status: str
+    credit: str
+    lock: Path | None = None
+
+    @property
+    def text(self) -> str:
+        """The address a user types to reach this stream."""
+        return self.frames.removesuffix(".frames")
+
+
+def runtime_folder() -> Path:
+    """This user's folder for sockets, made if need be, readable by nobody else (0700).
+
+    Raises:
+        EndpointError: It exists and belongs to another user or is open to others.
+    """
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    folder = Path(base) / "contrastream" if base else Path("/tmp") / f"contrastream-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise EndpointError(
+            f"the socket folder must be yours alone (mode 0700), got {folder} with owner {found.st_uid} and "
+            f"mode {stat.S_IMODE(found.st_mode):04o}; run: chmod 700 {folder} (or remove it)"
+        )
+    return folder
+
+
+def parse_endpoint(text: str | None = None) -> Endpoint:
+    """Understand what a user typed as an endpoint.
+
+    Args:
+        text: None for this host's default stream; a plain name for another stream of this host;
+            `ipc:///path`; or `tcp://127.0.0.1:PORT`, whose heartbeat is on PORT + 1.
+
+    Raises:
+        EndpointError: None of these, or an address beyond this host.
+    """
+    text = text or DEFAULT_NAME
+    if re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", text) and text not in (".", ".."):
+        return _ipc(runtime_folder() / text)
+    if text.startswith("ipc://"):
+        path = Path(text.removeprefix("ipc://"))
+        if not path.is_absolute():
+            raise EndpointError(f"an ipc endpoint is ipc:///absolute/path, got {text}")
+        return _ipc(path)
+    if text.startswith("tcp://"):
+        return _tcp(text)
+    raise EndpointError(f"an endpoint is a name, ipc:///path or tcp://127.0.0.1:PORT, got {text!r}")
+
+
+def _ipc(path: Path) -> Endpoint:
+    if len(os.fsencode(path)) > MAX_IPC_PATH:
+        raise EndpointError(
+            f"an ipc path must be at most {MAX_IPC_PATH} bytes long, got {len(os.fsencode(path))}: {path}"
+        )
+    return Endpoint(
+        f"ipc://{path}.frames", f"ipc://{path}.status", f"ipc://{path}.credit", Path(f"{path}.lock")
+    )
+
+
+def _tcp(text: str) -> Endpoint:
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or port is None or not 1024 <= port <= 65533:
+        raise EndpointError(f"a TCP endpoint is tcp://127.0.0.1:PORT with PORT 1024 to 65533, got {text}")
+    if host not in LOOPBACK:
+        raise EndpointError(
+            f"an address beyond this host needs CURVE keys, which this version does not have yet, got {text}; "
+            "use a name, ipc:///path or tcp://127.0.0.1:PORT"
+        )
+    host = f"[{host}]" if ":" in host else host
+    return Endpoint(f"tcp://{host}:{port}", f"tcp://{host}:{port + 1}", f"tcp://{host}:{port + 2}")
+
+
+class EndpointLock:
+    """Holds an ipc endpoint for one publisher; the kernel lets go of it when the process ends, however it ends.
+
+    Needed because binding an ipc address takes it away from whoever holds it, in silence.
+
+    Raises:
+        EndpointError: Another publisher holds it.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._file: int | None = None
+        if endpoint.lock is None:
+            return
+        try:
+            endpoint.lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = os.open(endpoint.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise EndpointError(f"needed a writable folder for sockets, got {error}") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(handle, 20).decode(errors="replace").strip() or "unknown"
+            os.close(handle)
+            raise EndpointError(
+                f"needed a free endpoint, got {endpoint.text} in use by process {holder}; stop it or choose "
+                "another with --endpoint NAME"
+            ) from error
+        os.ftruncate(handle, 0)
+        os.write(handle, str(os.getpid()).encode())
+        self._file = handle
+
+    def close(self) -> None:
+        """Let go of the endpoint; may be called twice."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None

@@ -1,0 +1,174 @@
+"""A client's side: the newest frame wins, and the client says for itself how old its picture is."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from stream.endpoint import Endpoint, parse_endpoint
+from stream.errors import WireError
+from stream.frame import Reason, State
+from stream.timing import NS_PER_MS, NS_PER_S, Clock, MonotonicClock, Stage
+from stream.wire import Message, unpack, unpack_status
+
+NO_SIGNAL_AFTER_NS = 700 * NS_PER_MS
+"""Silence on both endpoints that means the publisher is gone: seven missed heartbeats."""
+STALE_AFTER_NS = 500 * NS_PER_MS
+HEARTBEAT_TTL_MS = 5000
+"""Asks the publisher's side to drop this connection when nothing was heard from it for so long."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a client must show of its picture at this instant."""
+
+    state: State
+    reason: Reason = Reason.NONE
+    age_ms: float = 0.0
+    """Age of the picture: since its frame was due; for NO_SIGNAL, since anything was heard."""
+
+
+class Subscriber:
+    """Receives one stream. Not thread-safe; use one per thread. Reconnects by itself.
+
+    Args:
+        endpoint: As `parse_endpoint` takes it, or an `Endpoint`.
+        newest_only: Keep the newest unread frame only (ZMQ_CONFLATE); False keeps up to `queue` frames.
+        queue: Frames kept unread when not `newest_only`.
+        check_crc: Check the planes' CRCs where the publisher sends them.
+        clock: The clock that ages are measured with.
+        context: The ZeroMQ context to use; None for one of its own.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | Endpoint | None = None,
+        *,
+        newest_only: bool = True,
+        queue: int = 64,
+        check_crc: bool = True,
+        clock: Clock | None = None,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
+        self.endpoint = endpoint if isinstance(endpoint, Endpoint) else parse_endpoint(endpoint)
+        self._clock = clock or MonotonicClock()
+        self._own_context = context is None
+        self._context = context or zmq.Context()
+        self._frames = self._socket(self.endpoint.frames, newest_only, queue)
+        self._status = self._socket(self.endpoint.status, True, 1)
+        self._poller = zmq.Poller()
+        self._poller.register(self._frames, zmq.POLLIN)
+        self._poller.register(self._status, zmq.POLLIN)
+        self._check_crc = check_crc
+        self.status: dict[str, Any] | None = None
+        """The last heartbeat."""
+        self.latest: Message | None = None
+        """The last frame."""
+        self._heard_ns: int | None = None
+        self._status_ns = 0
+        self.received_ns = 0
+        """When the last frame was received."""
+        self._received = 0
+        self._lost = 0
+        self._refused = 0
+        self._streams = 0
+
+    def _socket(self, address: str, newest_only: bool, queue: int) -> "zmq.Socket[bytes]":
+        socket = self._context.socket(zmq.SUB)
+        socket.linger = 0
+        if newest_only:
+            socket.setsockopt(zmq.CONFLATE, 1)
+        socket.setsockopt(zmq.RCVHWM, queue)
+        socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 400)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TTL_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TTL_MS)
+        socket.setsockopt(zmq.SUBSCRIBE, b"")
+        socket.connect(address)
+        return socket
+
+    def poll(self, timeout_ms: int = 0) -> Message | None:
+        """Wait for a frame, taking in heartbeats on the way.
+
+        Args:
+            timeout_ms: How long to wait at most; a heartbeat ends the wait early, so that the caller can
+                show a new state.
+
+        Returns:
+            The frame, its planes still in the message's bytes; None when none came.
+        """
+        ready = dict(self._poller.poll(timeout_ms))
+        if self._status in ready:
+            self._take_status()
+        if self._frames in ready:
+            return self._take_frame()
+        return None
+
+    def _take_status(self) -> None:
+        data = self._status.recv(zmq.NOBLOCK)
+        try:
+            self.status = unpack_status(data)
+        except WireError:
+            self._refused += 1
+            return
+        self._heard_ns = self._status_ns = self._clock.now_ns()
+
+    def _take_frame(self) -> Message | None:
+        data = self._frames.recv(zmq.NOBLOCK, copy=False)
+        now_ns = self._clock.now_ns()
+        try:
+            message = unpack(data.buffer, check_crc=self._check_crc)
+        except WireError:
+            self._refused += 1
+            return None
+        previous = self.latest.header if self.latest is not None else None
+        if previous is None or previous.stream != message.header.stream:
+            self._streams += 1
+        else:
+            self._lost += max(0, message.header.publication - previous.publication - 1)
+        self._received += 1
+        self.latest = message
+        self._heard_ns = self.received_ns = now_ns
+        return message
+
+    def shown_state(self, now_ns: int | None = None) -> Shown:
+        """What to show now. Call it on a timer, not only when a frame comes."""
+        now_ns = self._clock.now_ns() if now_ns is None else now_ns
+        if self._heard_ns is None or now_ns - self._heard_ns > NO_SIGNAL_AFTER_NS:
+            silent_ns = 0 if self._heard_ns is None else now_ns - self._heard_ns
+            return Shown(State.NO_SIGNAL, age_ms=silent_ns / NS_PER_MS)
+        said = self.status or {}
+        if self.latest is None:
+            return Shown(
+                State(said.get("state_code", State.PASSTHROUGH)),
+                Reason(said.get("reason_code", Reason.STARTING)),
+                float(said.get("age_ms", 0.0)),
+            )
+        header = self.latest.header
+        age_ns = now_ns - header.stamp_ns(Stage.DUE)
+        if said.get("state_code") == State.STALE and self._status_ns > self.received_ns:
+            return Shown(State.STALE, age_ms=age_ns / NS_PER_MS)
+        if header.state is State.UNCHANGED:
+            held_ns = now_ns - self.received_ns + header.age_ms * NS_PER_MS
+            return Shown(State.UNCHANGED, age_ms=held_ns / NS_PER_MS)
+        period_ns = NS_PER_S / header.rate_hz if header.rate_hz > 0 else 0.0
+        if now_ns - self.received_ns > max(STALE_AFTER_NS, 3 * period_ns):
+            return Shown(State.STALE, age_ms=age_ns / NS_PER_MS)
+        return Shown(header.state, header.reason, age_ns / NS_PER_MS)
+
+    def statistics(self) -> dict[str, int]:
+        """Frames received, lost (gaps in the publication numbers), refused, and publishers seen."""
+        return {
+            "received": self._received,
+            "lost": self._lost,
+            "refused": self._refused,
+            "publishers": self._streams,
+        }
+
+    def close(self) -> None:
+        """Close the sockets; may be called twice."""
+        self._frames.close()
+        self._status.close()
+        if self._own_context:
+            self._context.term()
