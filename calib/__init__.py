@@ -1,0 +1,13 @@
+"""What the numbers mean, and the digital phantom that stands in for a patient.
+
+Map of the room:
+
+    config.py              the room's settings, standard library only
+    errors.py              its errors
+    phantom.py             one patient as a stream of frames with truth: `Phantom`, `training_pairs`
+    phantom_anatomy.py     who the patient is, and the pose of heart and diaphragm at a time
+    phantom_coronary.py    the coronary tree in heart coordinates
+    phantom_rendering.py   tubes, silhouettes and texture as X-ray attenuation
+
+Imports none of the other rooms.
+"""

@@ -1,0 +1,88 @@
+"""Settings of the calibration room. Standard library only."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+NoiseMode = Literal["shared", "independent"]
+
+MIN_SIDE = 64
+MAX_SIDE = 2048
+
+
+@dataclass(frozen=True)
+class PhantomConfig:
+    """One digital patient in front of the camera, and how the picture is taken.
+
+    The same settings give the same bytes, always.
+
+    Raises:
+        ValueError: A setting is outside its range.
+    """
+
+    seed: int = 0
+    """Which patient, 0 or above."""
+    rows: int = 512
+    """Rows of a frame, 64 to 2048."""
+    columns: int = 512
+    """Columns of a frame, 64 to 2048."""
+    bits_stored: int = 8
+    """Bits stored per sample, 8 to 16; 8 is uint8, more is uint16."""
+    rate_hz: float = 15.0
+    """Frames per second, above 0 and at most 120."""
+    heart_rate_bpm: float = 72.0
+    """Heartbeats per minute, 20 to 240; adjusted by a few per cent so that the loop closes."""
+    breaths_per_min: float = 14.0
+    """Breaths per minute, 4 to 60; adjusted as the heart rate is."""
+    variation: float = 0.2
+    """How far this patient's coronary tree departs from what heart outline and pose tell, 0 to 1."""
+    dose: float = 1.0
+    """Detector dose relative to a cine frame (30,000 quanta per square millimetre at white), 0.01 to 100."""
+    contrast: bool = False
+    """Whether the live picture shows contrast medium in the coronary arteries."""
+    bolus: bool = False
+    """Whether the contrast medium comes and goes once per loop; without it the tree is always full."""
+    collimated: bool = True
+    """Whether collimator blades show at the border."""
+    noise: NoiseMode = "shared"
+    """Whether a frame's two pictures, with and without contrast, share one noise realisation."""
+    scatter: float = 0.2
+    """Scattered radiation relative to the primary beam, 0 to 2: a veil that lowers contrast."""
+    field_mm: float = 145.0
+    """The shorter side of the frame in millimetres at the heart, 100 to 400."""
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or above, got {self.seed}; any whole number names a patient")
+        for name, side in (("rows", self.rows), ("columns", self.columns)):
+            if not MIN_SIDE <= side <= MAX_SIDE:
+                raise ValueError(
+                    f"{name} must be {MIN_SIDE} to {MAX_SIDE} pixels, got {side}; choose another size"
+                )
+        if not 8 <= self.bits_stored <= 16:
+            raise ValueError(f"bits_stored must be 8 to 16, got {self.bits_stored}")
+        if self.noise not in ("shared", "independent"):
+            raise ValueError(f"noise must be 'shared' or 'independent', got {self.noise!r}")
+        ranges: tuple[tuple[str, float, float, str], ...] = (
+            ("rate_hz", 0.1, 120.0, "frames per second"),
+            ("heart_rate_bpm", 20.0, 240.0, "beats per minute"),
+            ("breaths_per_min", 4.0, 60.0, "breaths per minute"),
+            ("variation", 0.0, 1.0, "(0 follows the heart's outline wholly)"),
+            ("dose", 0.01, 100.0, "times the dose of a cine frame"),
+            ("scatter", 0.0, 2.0, "times the primary beam"),
+            ("field_mm", 100.0, 400.0, "mm"),
+        )
+        for name, low, high, unit in ranges:
+            value = getattr(self, name)
+            if not (math.isfinite(value) and low <= value <= high):
+                raise ValueError(f"{name} must be {low:g} to {high:g} {unit}, got {value}")
+
+    @property
+    def max_value(self) -> int:
+        """The largest stored pixel value."""
+        return (1 << self.bits_stored) - 1
+
+    @property
+    def spacing_mm(self) -> float:
+        """Size of a pixel at the heart, in millimetres."""
+        return self.field_mm / min(self.rows, self.columns)

@@ -1,0 +1,5 @@
+"""Errors of this room that come from the outside world."""
+
+
+class CalibrationError(Exception):
+    """Base of this package's errors. The message says what was needed, what came and what to do."""

@@ -1,0 +1,334 @@
+"""Digital phantom: one patient as a stream of X-ray frames with known truth.
+
+    seed -> patient -> pose at a time -> attenuation of each layer -> picture -> stored pixel values
+
+A coronary tree that is carried by the visible heart lies in every frame; contrast medium makes it visible. So
+a frame comes as a pair, with and without contrast, that differ in the vessels alone.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from calib.config import PhantomConfig
+from calib.phantom_anatomy import (
+    CATHETER_BORE_MM,
+    CATHETER_RADIUS_MM,
+    Grid,
+    Patient,
+    Pose,
+    blades,
+    catheter_course,
+    draw_patient,
+    moving_layers,
+    pose_at,
+    still_layers,
+)
+from calib.phantom_coronary import grow_tree, taper_px
+from calib.phantom_rendering import blur, blur_reach, soft_step, store, tube_thickness
+
+IODINE_PER_MM = 0.105
+"""Attenuation of blood with contrast medium."""
+CATHETER_PER_MM = 0.16
+QUANTA_PER_MM2 = 30_000.0
+"""Quanta at white for dose 1."""
+BLUR_MM = 0.30
+"""Focal spot and detector together, standard deviation at the heart."""
+WHITE = 0.74
+"""Grey level of the open chest; the heart comes out near 0.45."""
+BLADE_GREY = 0.22
+"""Grey level under the collimator's blades."""
+NOISE_BLUR_PX = 0.55
+MAX_LOOP_BYTES = 512 << 20
+"""A loop of 16-bit pictures is kept within this; larger frames get a shorter loop."""
+BOLUS_SPEED_MM_PER_S = 220.0
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The closed loop a phantom's motion runs through: one breath and a whole number of heartbeats."""
+
+    frames: int
+    beats: int
+
+    @classmethod
+    def of(cls, config: PhantomConfig) -> "Loop":
+        """The loop nearest to the rates asked for that keeps within `MAX_LOOP_BYTES`."""
+        wanted = round(config.rate_hz * 60.0 / config.breaths_per_min)
+        most = MAX_LOOP_BYTES // (2 * config.rows * config.columns)
+        frames = max(4, min(wanted, most))
+        beats = max(1, round(frames / config.rate_hz * config.heart_rate_bpm / 60.0))
+        return cls(frames, beats)
+
+
+@dataclass(frozen=True)
+class Clean:
+    """A picture before noise. Grey levels, 0 black and 1 white; arrays are the caller's."""
+
+    plain: Float32[np.ndarray, "h w"]
+    angiogram: Float32[np.ndarray, "h w"]
+    mask: Bool[np.ndarray, "h w"]
+
+
+@dataclass(frozen=True)
+class PhantomFrame:
+    """One frame and its truth. Stored pixel values are uint8 for 8 bits stored, else uint16."""
+
+    live: np.ndarray
+    """(rows, columns): `angiogram` or `plain`, as the settings say."""
+    plain: np.ndarray
+    """Without contrast medium."""
+    angiogram: np.ndarray
+    """With contrast medium."""
+    mask: Bool[np.ndarray, "h w"]
+    """Filled coronary arteries inside the field; the catheter is not in it."""
+    centrelines: tuple[Float32[np.ndarray, "_ 3"], ...]
+    """(row, column, radius) in pixels along each branch, whether or not it is filled or in the field."""
+    index: int
+    heart_phase: float
+    """0 to 1 from the start of systole."""
+    breath_phase: float
+    """0 to 1 from the end of expiration."""
+
+
+class Phantom:
+    """One patient. Frames may be asked for in any order; the same index gives the same frame.
+
+    Args:
+        config: Settings; the seed names the patient.
+        patient: Another patient than the seed's, for instance with a shifted heart.
+    """
+
+    def __init__(self, config: PhantomConfig, patient: Patient | None = None) -> None:
+        self.config = config
+        self.patient = draw_patient(config.seed) if patient is None else patient
+        self.tree = grow_tree(config.seed, config.variation)
+        self.loop = Loop.of(config)
+        self.grid = Grid(config.rows, config.columns, config.spacing_mm, config.spacing_mm)
+        self.coarse = Grid.coarse(config.rows, config.columns, config.spacing_mm)
+        self._wall, self._lung = still_layers(self.patient, self.coarse)
+        shape = (config.rows, config.columns)
+        self.field = blades(self.patient, self.grid) if config.collimated else np.ones(shape, np.float32)
+        self._first, self._sheets = self.tree.segments
+        self._radii_px = taper_px(self.tree.radii_mm, self._first, config.spacing_mm)
+
+    @property
+    def blur_reach_px(self) -> int:
+        """How far the picture's blur carries contrast beyond the mask, in pixels."""
+        return blur_reach(self._blur_px)
+
+    @property
+    def _blur_px(self) -> float:
+        return max(0.45, BLUR_MM / self.config.spacing_mm)
+
+    @property
+    def quanta(self) -> float:
+        """Quanta in a white pixel."""
+        return QUANTA_PER_MM2 * self.config.dose * self.config.spacing_mm**2
+
+    def phases(self, index: int) -> tuple[float, float]:
+        """Heart and breath phase of a frame, 0 to 1."""
+        at = index % self.loop.frames
+        return at * self.loop.beats / self.loop.frames % 1.0, at / self.loop.frames
+
+    def pose(self, index: int) -> Pose:
+        """How heart and diaphragm lie in a frame."""
+        return pose_at(self.patient, *self.phases(index))
+
+    def frame(self, index: int) -> PhantomFrame:
+        """One frame with its truth; `index` counts on through loop after loop, with new noise each time.
+
+        Raises:
+            ValueError: `index` is negative.
+        """
+        if index < 0:
+            raise ValueError(f"a frame's index must be 0 or above, got {index}")
+        heart_phase, breath_phase = self.phases(index)
+        pose = self.pose(index)
+        clean = self.clean(pose, self.filling(index))
+        plain, angiogram = self.add_noise(clean, np.random.default_rng((self.config.seed, 0x40153, index)))
+        stored_plain = store(plain, self.config.max_value)
+        stored_angiogram = store(angiogram, self.config.max_value)
+        return PhantomFrame(
+            live=stored_angiogram if self.config.contrast else stored_plain,
+            plain=stored_plain,
+            angiogram=stored_angiogram,
+            mask=clean.mask,
+            centrelines=self.centrelines(pose),
+            index=index,
+            heart_phase=heart_phase,
+            breath_phase=breath_phase,
+        )
+
+    def filling(self, index: int) -> Float32[np.ndarray, "m"] | None:
+        """How full of contrast medium each segment of the tree is, 0 to 1; None where all are full.
+
+        Our choice: a front that runs down the tree from a tenth of the loop on, and washes out behind it.
+        """
+        if not self.config.bolus:
+            return None
+        at_s = (index % self.loop.frames) / self.config.rate_hz
+        loop_s = self.loop.frames / self.config.rate_hz
+        since = at_s - 0.1 * loop_s - self.tree.reach_mm[self._first] / BOLUS_SPEED_MM_PER_S
+        rise = soft_step(since.astype(np.float32) - np.float32(0.15), 0.15)
+        fall = soft_step(since.astype(np.float32) - np.float32(0.55 * loop_s), 0.12 * loop_s)
+        return rise * (np.float32(1.0) - fall)
+
+    def clean(
+        self, pose: Pose, filling: Float32[np.ndarray, "m"] | None = None, contrast: bool = True
+    ) -> Clean:
+        """A pose's picture before noise.
+
+        Args:
+            pose: How heart and diaphragm lie.
+            filling: How full each segment is; None for all full.
+            contrast: False leaves the tree out: `angiogram` is then `plain` and the mask is empty.
+        """
+        moving, texture = moving_layers(pose, self.coarse)
+        texture *= self._lung
+        moving += texture
+        moving += self._wall
+        np.negative(moving, out=moving)
+        primary = cv2.exp(moving)
+        # Scatter follows the primary beam, spread over several centimetres; contrast medium is too thin to count.
+        small = cv2.resize(primary, (24, 24), interpolation=cv2.INTER_AREA)
+        veil = cv2.resize(
+            cv2.GaussianBlur(small, (0, 0), 3.0),
+            (self.coarse.columns, self.coarse.rows),
+            interpolation=cv2.INTER_LINEAR,
+        )
+        share = self.config.scatter
+        primary *= np.float32(WHITE / (1.0 + share))
+        veil *= np.float32(WHITE * share / (1.0 + share))
+        shape = (self.config.rows, self.config.columns)
+        if self.coarse.shape != shape:
+            primary = cv2.resize(primary, shape[::-1], interpolation=cv2.INTER_LINEAR)
+            veil = cv2.resize(veil, shape[::-1], interpolation=cv2.INTER_LINEAR)
+        primary *= cv2.exp(self._catheter(pose))
+        plain = self._expose(primary, veil)
+        if not contrast:
+            return Clean(plain, plain, np.zeros(shape, bool))
+        places = self.grid.pixels(pose.to_mm(self.tree.points))
+        thickness = tube_thickness(
+            shape, places[self._first], places[self._first + 1], self._radii_px, filling, self._sheets
+        )
+        mask = thickness > self._mask_threshold_px
+        mask &= self.field > 0.5
+        thickness *= np.float32(-IODINE_PER_MM * self.config.spacing_mm)
+        primary *= cv2.exp(thickness)
+        return Clean(plain, self._expose(primary, veil), mask)
+
+    @property
+    def _mask_threshold_px(self) -> float:
+        """Half the chord of the thinnest vessel, averaged over a pixel."""
+        radius = float(self._radii_px.min())
+        return 0.5 * math.pi * radius**2 / max(1.0, 2.0 * radius)
+
+    def _expose(
+        self, primary: Float32[np.ndarray, "h w"], veil: Float32[np.ndarray, "h w"]
+    ) -> Float32[np.ndarray, "h w"]:
+        """The blurred primary beam and its scatter behind the collimator."""
+        picture = blur(primary, self._blur_px)
+        picture += veil
+        picture -= np.float32(BLADE_GREY)
+        picture *= self.field
+        picture += np.float32(BLADE_GREY)
+        return picture
+
+    def _catheter(self, pose: Pose) -> Float32[np.ndarray, "h w"]:
+        """The catheter's attenuation, negative: a tube with a bore, so it shows two dark edges."""
+        places = self.grid.pixels(catheter_course(self.patient, pose))
+        shape = (self.config.rows, self.config.columns)
+        starts, ends = places[:-1], places[1:]
+        wall = np.full((len(starts), 2), CATHETER_RADIUS_MM / self.config.spacing_mm, np.float32)
+        bore = np.full((len(starts), 2), CATHETER_BORE_MM / self.config.spacing_mm, np.float32)
+        thickness = tube_thickness(shape, starts, ends, bore)
+        thickness -= tube_thickness(shape, starts, ends, wall)
+        thickness *= np.float32(CATHETER_PER_MM * self.config.spacing_mm)
+        return thickness
+
+    def add_noise(
+        self, clean: Clean, rng: np.random.Generator
+    ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+        """The plain picture and the angiogram with quantum noise; new arrays.
+
+        A grey level g stands for N g quanta, N in a white pixel; their Poisson spread is sqrt(N g), in grey
+        levels sqrt(g / N). Drawn as a normal deviate, which it is within the eye's reach above 20 quanta.
+        """
+        deviate = noise_field((self.config.rows, self.config.columns), rng)
+        plain = _noisy(clean.plain, deviate, self.quanta)
+        if self.config.noise == "independent":
+            deviate = noise_field((self.config.rows, self.config.columns), rng)
+        return plain, _noisy(clean.angiogram, deviate, self.quanta)
+
+    def centrelines(self, pose: Pose) -> tuple[Float32[np.ndarray, "_ 3"], ...]:
+        """(row, column, radius) in pixels along each branch of the tree."""
+        places = self.grid.pixels(pose.to_mm(self.tree.points))
+        radii = (self.tree.radii_mm / self.config.spacing_mm).astype(np.float32)
+        lines = np.stack([places[:, 1], places[:, 0], radii], axis=1)
+        return tuple(lines[self.tree.branch(index)] for index in range(len(self.tree.branch_names)))
+
+
+def noise_field(shape: tuple[int, int], rng: np.random.Generator) -> Float32[np.ndarray, "h w"]:
+    """Normal deviates of standard deviation 1, a little correlated as a detector's are."""
+    deviate = rng.standard_normal(shape, dtype=np.float32)
+    side = 2 * blur_reach(NOISE_BLUR_PX) + 1
+    kernel = cv2.getGaussianKernel(side, NOISE_BLUR_PX, cv2.CV_32F)
+    # Scaled so that the blurred deviate keeps the standard deviation of 1.
+    kernel /= np.sqrt((kernel**2).sum())
+    return cv2.sepFilter2D(deviate, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT)
+
+
+def _noisy(
+    grey: Float32[np.ndarray, "h w"], deviate: Float32[np.ndarray, "h w"], quanta: float
+) -> Float32[np.ndarray, "h w"]:
+    spread = np.maximum(grey, 0.0)
+    spread *= np.float32(1.0 / quanta)
+    np.sqrt(spread, out=spread)
+    spread *= deviate
+    spread += grey
+    return spread
+
+
+def training_pairs(
+    size: int,
+    seeds: Iterable[int],
+    frames_per_seed: int,
+    config: PhantomConfig | None = None,
+) -> Iterator[
+    tuple[
+        Float32[np.ndarray, "size size"], Float32[np.ndarray, "size size"], Float32[np.ndarray, "size size"]
+    ]
+]:
+    """Paired training pictures of many patients, each at random phases of heartbeat and breath.
+
+    Args:
+        size: Rows and columns, 64 to 2048.
+        seeds: The patients. Keep those of training and evaluation apart.
+        frames_per_seed: Pairs of each patient, one after the other.
+        config: Everything else; seed, rows and columns are replaced.
+
+    Yields:
+        (plain, angiogram, mask): noisy grey levels 0 to 1 without rounding to stored values, and 1 where a
+        filled coronary artery is. New arrays each time. The same arguments give the same pairs.
+
+    Raises:
+        ValueError: `frames_per_seed` is below 1, or a setting is out of range.
+    """
+    if frames_per_seed < 1:
+        raise ValueError(f"frames_per_seed must be 1 or above, got {frames_per_seed}")
+    template = PhantomConfig() if config is None else config
+    for seed in seeds:
+        phantom = Phantom(replace(template, seed=seed, rows=size, columns=size))
+        rng = np.random.default_rng((seed, 0x7A13))
+        for _ in range(frames_per_seed):
+            index = int(rng.integers(phantom.loop.frames))
+            clean = phantom.clean(phantom.pose(index), phantom.filling(index))
+            plain, angiogram = phantom.add_noise(clean, rng)
+            np.clip(plain, 0.0, 1.0, out=plain)
+            np.clip(angiogram, 0.0, 1.0, out=angiogram)
+            yield plain, angiogram, clean.mask.astype(np.float32)

@@ -1,0 +1,182 @@
+"""Shapes as X-ray attenuation: tubes with their true thickness, smooth texture, blur."""
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64
+
+_TABLE_STEPS = 2048
+_PATCHES = np.array([2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 56, 80, 112, 160, 240])
+"""Half sizes of the square patches tubes are drawn in, in pixels."""
+
+
+def _chord_integral() -> Float32[np.ndarray, "n"]:
+    """The integral of the unit circle's chord 2 sqrt(1 - v^2) from -1 to u, tabled over u in [-1, 1]."""
+    u = np.linspace(-1.0, 1.0, _TABLE_STEPS + 1)
+    return (u * np.sqrt(1.0 - u * u) + np.arcsin(u) + np.pi / 2).astype(np.float32)
+
+
+_CHORD_INTEGRAL = _chord_integral()
+
+
+def tube_thickness(
+    shape: tuple[int, int],
+    starts: Float32[np.ndarray, "n 2"],
+    ends: Float32[np.ndarray, "n 2"],
+    radii: Float32[np.ndarray, "n 2"],
+    weights: Float32[np.ndarray, "n"] | None = None,
+    sheets: Int64[np.ndarray, "n"] | None = None,
+) -> Float32[np.ndarray, "h w"]:
+    """How much tube an X-ray passes at each pixel: the chord of a round cross section.
+
+    Within a sheet segments unite (the largest chord counts, so joints and bifurcations are not doubled);
+    sheets lie behind each other and add.
+
+    Args:
+        shape: (rows, columns) of the picture.
+        starts: (x, y) of each straight segment's start, in pixels; whole numbers are pixel centres.
+        ends: (x, y) of each segment's end.
+        radii: Radius at start and end, in pixels, above 0.
+        weights: Factor on each segment's chord, 0 to 1; 1 where None.
+        sheets: Which sheet each segment lies in, from 0; all in one where None.
+
+    Returns:
+        Thickness in pixels, averaged over a pixel's width across the tube. With chord 2 sqrt(r^2 - d^2) and
+        F its integral, the average at distance d over width 1 is F(d + 1/2) - F(d - 1/2): its sum across the
+        tube is the true cross section, however thin the tube and wherever it lies between pixels.
+    """
+    rows, columns = shape
+    middle = 0.5 * (starts + ends)
+    reach = 0.5 * np.abs(ends - starts).max(axis=1) + radii.max(axis=1) + 1.5
+    inside = (
+        (middle[:, 0] > -reach)
+        & (middle[:, 0] < columns + reach)
+        & (middle[:, 1] > -reach)
+        & (middle[:, 1] < rows + reach)
+    )
+    chosen = np.flatnonzero(inside)
+    layer_count = 1 if sheets is None else int(sheets.max(initial=0)) + 1
+    if not len(chosen):
+        return np.zeros(shape, np.float32)
+    patch = np.searchsorted(_PATCHES, reach[chosen])
+    if patch.max() >= len(_PATCHES):
+        raise ValueError(f"a tube segment must fit {_PATCHES[-1]} pixels, got {reach.max():.0f}; cut it up")
+    pad = 2 * int(_PATCHES[patch.max()]) + 2
+    canvas = np.zeros((layer_count, rows + 2 * pad, columns + 2 * pad), np.float32)
+    for size in np.unique(patch):
+        some = chosen[patch == size]
+        half = int(_PATCHES[size])
+        corner = np.floor(middle[some]).astype(np.int64) - half
+        chords = _chords(starts[some], ends[some], radii[some], corner, 2 * half + 2)
+        if weights is not None:
+            chords *= weights[some, None, None]
+        layers = np.zeros(len(some), np.int64) if sheets is None else sheets[some]
+        side = 2 * half + 2
+        places = zip(layers.tolist(), (corner + pad).tolist(), chords, strict=True)
+        for layer, (column, row), chord in places:
+            place = canvas[layer, row : row + side, column : column + side]
+            np.maximum(place, chord, out=place)
+    return canvas[:, pad : pad + rows, pad : pad + columns].sum(axis=0)
+
+
+def _chords(
+    starts: Float32[np.ndarray, "n 2"],
+    ends: Float32[np.ndarray, "n 2"],
+    radii: Float32[np.ndarray, "n 2"],
+    corner: Int64[np.ndarray, "n 2"],
+    side: int,
+) -> Float32[np.ndarray, "n side side"]:
+    """Chords of each segment in its own square patch, whose first pixel is `corner`."""
+    across = np.arange(side, dtype=np.float32)
+    x = (corner[:, 0] - starts[:, 0]).astype(np.float32)[:, None] + across
+    y = (corner[:, 1] - starts[:, 1]).astype(np.float32)[:, None] + across
+    step = ends - starts
+    length_2 = np.maximum((step**2).sum(axis=1), np.float32(1e-6))
+    x_part = x * (step[:, 0] / length_2)[:, None]
+    y_part = y * (step[:, 1] / length_2)[:, None]
+    along = y_part[:, :, None] + x_part[:, None, :]  # (n, side, side), 0 at the start and 1 at the end
+    np.clip(along, 0.0, 1.0, out=along)
+    distance = x[:, None, :] - along * step[:, 0, None, None]
+    np.square(distance, out=distance)
+    other = along * step[:, 1, None, None]
+    np.subtract(y[:, :, None], other, out=other)
+    np.square(other, out=other)
+    distance += other
+    np.sqrt(distance, out=distance)
+    radius = along
+    radius *= (radii[:, 1] - radii[:, 0])[:, None, None]
+    radius += radii[:, 0, None, None]
+    per_radius = np.float32(0.5 * _TABLE_STEPS) / radius
+    distance *= per_radius
+    distance += np.float32(0.5 * _TABLE_STEPS)
+    per_radius *= np.float32(0.5)
+    near = np.clip(distance + per_radius, 0, _TABLE_STEPS).astype(np.int32)
+    far = np.clip(distance - per_radius, 0, _TABLE_STEPS).astype(np.int32)
+    chord = _CHORD_INTEGRAL.take(near)
+    chord -= _CHORD_INTEGRAL.take(far)
+    chord *= radius
+    chord *= radius
+    return chord
+
+
+def smooth_noise(
+    shape: tuple[int, int], grain: float, rng: np.random.Generator
+) -> Float32[np.ndarray, "h w"]:
+    """Random texture of standard deviation near 1 whose blobs are about `grain` pixels across."""
+    rows, columns = shape
+    small = (max(4, round(rows / grain) + 3), max(4, round(columns / grain) + 3))
+    knots = rng.standard_normal(small, dtype=np.float32)
+    knots *= np.float32(1.6)  # interpolation averages neighbours and so lowers the spread
+    return cv2.resize(knots, (columns, rows), interpolation=cv2.INTER_CUBIC)
+
+
+def blur(picture: Float32[np.ndarray, "h w"], sigma: float) -> Float32[np.ndarray, "h w"]:
+    """Gaussian blur that reaches `blur_reach(sigma)` pixels and no further. A new array."""
+    side = 2 * blur_reach(sigma) + 1
+    return cv2.GaussianBlur(picture, (side, side), sigma, borderType=cv2.BORDER_REPLICATE)
+
+
+def blur_reach(sigma: float) -> int:
+    """How far `blur` carries a pixel's value, in pixels."""
+    return max(1, int(np.ceil(2.5 * sigma)))
+
+
+def soft_step(distance: Float32[np.ndarray, "*dims"], softness: float) -> Float32[np.ndarray, "*dims"]:
+    """0 far below zero, 1 far above, smooth within +-`softness` (3 t^2 - 2 t^3)."""
+    t = distance * np.float32(0.5 / softness) + np.float32(0.5)
+    np.clip(t, 0.0, 1.0, out=t)
+    return t * t * (np.float32(3.0) - np.float32(2.0) * t)
+
+
+def spline(knots: Float64[np.ndarray, "k d"], step: float) -> Float64[np.ndarray, "n d"]:
+    """A Catmull-Rom curve through `knots`, cut into pieces about `step` long."""
+    ends = np.vstack([2 * knots[0] - knots[1], knots, 2 * knots[-1] - knots[-2]])
+    pieces: list[np.ndarray] = []
+    for index in range(len(knots) - 1):
+        before, here, there, after = ends[index : index + 4]
+        count = max(2, int(np.ceil(np.linalg.norm(there - here) / step)))
+        t = (np.arange(count) / count)[:, None]
+        pieces.append(
+            0.5
+            * (
+                2 * here
+                + (there - before) * t
+                + (2 * before - 5 * here + 4 * there - after) * t**2
+                + (3 * here - before - 3 * there + after) * t**3
+            )
+        )
+    pieces.append(knots[-1:])
+    return np.vstack(pieces)
+
+
+def store(grey: Float32[np.ndarray, "h w"], max_value: int) -> np.ndarray:
+    """Grey levels, 0 to 1, as stored pixel values: uint8 up to 255, else uint16. `grey` is overwritten."""
+    grey *= np.float32(max_value)
+    grey += np.float32(0.5)
+    np.clip(grey, 0.0, np.float32(max_value), out=grey)
+    return grey.astype(np.uint8 if max_value == 255 else np.uint16)
+
+
+def largest_piece(mask: Bool[np.ndarray, "h w"]) -> int:
+    """Pixels of the largest connected piece of a mask (8-connected)."""
+    _count, _labels, statistics, _centres = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    return int(statistics[1:, cv2.CC_STAT_AREA].max(initial=0))
