@@ -105,6 +105,10 @@ class Subscriber:
             return self._take_frame()
         return None
 
+    def has_more(self) -> bool:
+        """Whether a frame lies unread."""
+        return bool(self._frames.poll(0))
+
     def _take_status(self) -> None:
         data = self._status.recv(zmq.NOBLOCK)
         try:

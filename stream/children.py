@@ -1,0 +1,105 @@
+"""The guard's child processes: started with a socket of their own, watched by pidfd, killed and reaped, restarted."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import Any
+
+from stream.control import MAX_PACKET, Kind, pack_json
+from stream.timing import NS_PER_S, Clock
+
+FIRST_BACKOFF_NS = NS_PER_S // 4
+MAX_BACKOFF_NS = 8 * NS_PER_S
+HEALTHY_NS = 30 * NS_PER_S
+
+
+class Child:
+    """A running child process.
+
+    Args:
+        module: What it runs, as `python -m module DESCRIPTOR`.
+        config: Its first packet.
+        quiet: Throw away what it prints. Codecs print what they find in files, which may be a patient's name.
+    """
+
+    def __init__(self, module: str, config: dict[str, Any], *, quiet: bool = False) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL if quiet else None,
+                # A group of its own, so that Ctrl-C in a terminal reaches the guard alone.
+                start_new_session=True,
+            )
+        self.socket = ours
+        self.socket.setblocking(False)
+        self.pidfd = os.pidfd_open(self.process.pid)
+        self.send(pack_json(Kind.CONFIG, config))
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def send(self, packet: bytes) -> bool:
+        """Send a packet without waiting; False where the child is gone or has stopped reading."""
+        try:
+            self.socket.send(packet)
+        except (BlockingIOError, BrokenPipeError, ConnectionError):
+            return False
+        return True
+
+    def receive(self) -> bytes | None:
+        """The next packet without waiting; None where there is none, empty where the child has closed its end."""
+        try:
+            return self.socket.recv(MAX_PACKET)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            return b""
+
+    def kill(self) -> int:
+        """Kill it (stopped or not), reap it, close what is left; returns its exit status, negative for a signal.
+
+        After this it writes nothing any more, so its slots may be used again.
+        """
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        status = self.process.wait()
+        self.socket.close()
+        os.close(self.pidfd)
+        return status
+
+
+class Backoff:
+    """When to start a child again after it died: 0.25 s, doubling to 8 s; from the start again after 30 s of health.
+
+    Args:
+        clock: The clock of the frame path.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._wait_ns = FIRST_BACKOFF_NS
+        self._healthy_ns: int | None = None
+        self.restarts = 0
+
+    def healthy(self) -> None:
+        """The child works."""
+        self._healthy_ns = self._clock.now_ns()
+
+    def died(self) -> int:
+        """The child died; returns when to start it again, in ns of the clock."""
+        now_ns = self._clock.now_ns()
+        if self._healthy_ns is not None and now_ns - self._healthy_ns > HEALTHY_NS:
+            self._wait_ns = FIRST_BACKOFF_NS
+        self._healthy_ns = None
+        self.restarts += 1
+        at_ns = now_ns + self._wait_ns
+        self._wait_ns = min(2 * self._wait_ns, MAX_BACKOFF_NS)
+        return at_ns

@@ -1,0 +1,191 @@
+"""What the guard and its two children say to each other: small packets on a socket pair, beside the ring.
+
+Each packet is one kind byte and a body: fixed structs for what happens every frame, JSON for the rest. Frames
+themselves are never in here. The sockets are SOCK_SEQPACKET: a packet arrives whole or not at all, and the other
+side's death is an end of file.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import struct
+from enum import IntEnum
+from typing import Any
+
+from stream.frame import FrameFormat, Photometric
+from stream.guard import Grabbed
+from stream.ring import RingMemory
+
+MAX_PACKET = 1 << 16
+PR_SET_PDEATHSIG = 1
+
+
+class Kind(IntEnum):
+    """What a packet is. Above 64 they come from a child."""
+
+    CONFIG = 1
+    """JSON: what the child needs to begin."""
+    RING = 2
+    """JSON format and slot count, with the ring's descriptor beside it."""
+    GRANT = 3
+    """The source may write this slot."""
+    LEASE = 4
+    """The engine may write this slot's synthetic and attention planes."""
+
+    OPENED = 65
+    """JSON: the source is open; its format, rate and notes."""
+    FORMAT = 66
+    """JSON: the next frame has another format."""
+    FRAME = 67
+    """A slot is filled."""
+    NOTE = 68
+    """JSON: a sentence for a person."""
+    END = 69
+    """The recording is over."""
+    READY = 70
+    """JSON: the engine is warm."""
+    DONE = 71
+    """A lease is returned with its result."""
+    ERROR = 72
+    """JSON: it cannot go on; `input` is True where the user can mend it."""
+
+
+SLOT = struct.Struct("<BI")
+LEASE = struct.Struct("<BIQ")
+FRAME = struct.Struct("<BIIQQQBQQ")
+DONE = struct.Struct("<BIQQQB4f")
+FLAG_REPEATED = 1
+FLAG_DISCONTINUITY = 2
+
+
+def pack_json(kind: Kind, body: dict[str, Any]) -> bytes:
+    """A packet with a JSON body."""
+    return bytes((kind,)) + json.dumps(body).encode()
+
+
+def unpack_json(packet: bytes) -> dict[str, Any]:
+    """The JSON body of a packet."""
+    body = json.loads(packet[1:])
+    if not isinstance(body, dict):
+        raise ValueError(f"a packet's body is a JSON object, got {type(body).__name__}")
+    return body
+
+
+def pack_frame(grabbed: Grabbed, ring_number: int, dropped_late: int, dropped_full: int) -> bytes:
+    """A FRAME packet.
+
+    Args:
+        grabbed: The frame.
+        ring_number: Which ring the slot is in; a slot of a ring that was replaced is ignored.
+        dropped_late: Frames passed over so far because the source fell a period behind.
+        dropped_full: Frames dropped so far because no slot was granted.
+    """
+    flags = (FLAG_REPEATED if grabbed.repeated else 0) | (FLAG_DISCONTINUITY if grabbed.discontinuity else 0)
+    return FRAME.pack(
+        Kind.FRAME,
+        grabbed.slot,
+        ring_number,
+        grabbed.sequence,
+        grabbed.due_ns,
+        grabbed.grabbed_ns,
+        flags,
+        dropped_late,
+        dropped_full,
+    )
+
+
+def unpack_frame(packet: bytes) -> tuple[Grabbed, int, int, int]:
+    """The inverse of `pack_frame`: the frame, the ring's number, frames dropped late, frames dropped full."""
+    _, slot, ring_number, sequence, due_ns, grabbed_ns, flags, late, full = FRAME.unpack(packet)
+    grabbed = Grabbed(
+        slot,
+        sequence,
+        due_ns,
+        grabbed_ns,
+        bool(flags & FLAG_REPEATED),
+        bool(flags & FLAG_DISCONTINUITY),
+    )
+    return grabbed, ring_number, late, full
+
+
+def format_to_json(frame_format: FrameFormat) -> dict[str, Any]:
+    """A format as JSON."""
+    return {
+        "rows": frame_format.rows,
+        "columns": frame_format.columns,
+        "bits_stored": frame_format.bits_stored,
+        "photometric": int(frame_format.photometric),
+        "window_center": frame_format.window_center,
+        "window_width": frame_format.window_width,
+    }
+
+
+def format_from_json(body: dict[str, Any]) -> FrameFormat:
+    """The inverse of `format_to_json`. The source process reads hostile files, so its words are checked.
+
+    Raises:
+        ValueError, KeyError, TypeError: Not a format.
+    """
+    return FrameFormat(
+        int(body["rows"]),
+        int(body["columns"]),
+        int(body["bits_stored"]),
+        Photometric(body["photometric"]),
+        None if body["window_center"] is None else float(body["window_center"]),
+        None if body["window_width"] is None else float(body["window_width"]),
+    )
+
+
+def send_ring(sock: socket.socket, memory: RingMemory, ring_number: int) -> None:
+    """Hand a ring's memory to a child."""
+    body = {
+        "format": format_to_json(memory.frame_format),
+        "slots": len(memory.slots),
+        "ring_number": ring_number,
+    }
+    socket.send_fds(sock, [pack_json(Kind.RING, body)], [memory.descriptor])
+
+
+class ChildSocket:
+    """A child's end of its socket to the guard.
+
+    Args:
+        descriptor: The inherited descriptor.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def receive(self) -> tuple[bytes, list[int]]:
+        """Wait for a packet and the descriptors beside it; an empty packet means that the guard is gone."""
+        data, descriptors, _flags, _address = socket.recv_fds(self._socket, MAX_PACKET, 1)
+        return data, list(descriptors)
+
+    def send(self, packet: bytes) -> None:
+        """Send a packet; waits while the guard has many unread."""
+        self._socket.send(packet)
+
+    def send_json(self, kind: Kind, body: dict[str, Any]) -> None:
+        """Send a packet with a JSON body."""
+        self.send(pack_json(kind, body))
+
+
+def receive_ring(packet: bytes, descriptors: list[int]) -> tuple[RingMemory, int]:
+    """Map the ring of a RING packet; also its number."""
+    body = unpack_json(packet)
+    memory = RingMemory(descriptors[0], format_from_json(body["format"]), int(body["slots"]))
+    return memory, int(body["ring_number"])
+
+
+def become_child() -> None:
+    """Begin life as a child of the guard: die with it, and leave Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() == 1:
+        os._exit(0)

@@ -1,0 +1,283 @@
+"""The source process: decode, stamp, mark repeats, write into a slot.
+
+Hostile bytes and blocking drivers live in here and nowhere else. One thread decodes into the slots that the guard
+has granted, which is as far as it may run ahead; the other lets each frame go at the instant it is due.
+"""
+
+import logging
+import os
+import queue
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stream.control import (
+    SLOT,
+    ChildSocket,
+    Kind,
+    become_child,
+    format_to_json,
+    pack_frame,
+    receive_ring,
+    unpack_json,
+)
+from stream.errors import SourceError
+from stream.guard import Grabbed
+from stream.repeats import RepeatDetector
+from stream.ring import RingMemory
+from stream.sources.source import FormatChanged, Source
+from stream.timing import NS_PER_MS, MonotonicClock, sleep_until_ns
+
+LEAD_NS = 20 * NS_PER_MS
+"""Between the first decoded frame and the instant the schedule begins."""
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """When frames are due.
+
+    Args:
+        rate_hz: Overrides the recording's own times; None keeps them.
+        as_fast_as_possible: A frame is due as soon as it is decoded and there is room for it.
+        loop: Begin again at the end.
+        lossless: Never pass over a frame when the source falls behind.
+        frames: End after so many; None for no limit.
+    """
+
+    rate_hz: float | None = None
+    as_fast_as_possible: bool = False
+    loop: bool = False
+    lossless: bool = False
+    frames: int | None = None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A frame in its slot that waits for its time."""
+
+    slot: int
+    ring_number: int
+    sequence: int
+    due_ns: int | None
+    """None for a live device without a driver stamp: due when it was read."""
+    repeated: bool
+    discontinuity: bool
+
+
+class Schedule:
+    """The instants at which a recording's frames are due, fixed from the first frame on."""
+
+    def __init__(self, source: Source, pacing: Pacing, start_ns: int) -> None:
+        self._source = source
+        self._period_ms = None if pacing.rate_hz is None else 1000.0 / pacing.rate_hz
+        self._due_ns = float(start_ns)
+        self._first = True
+
+    def peek(self, index: int) -> float:
+        """The instant the next frame, the recording's `index`, is due, in ns of CLOCK_MONOTONIC."""
+        return self._due_ns if self._first else self._due_ns + self.interval_ns(index)
+
+    def advance(self, index: int) -> int:
+        """As `peek`, and go on to the frame after it."""
+        self._due_ns = self.peek(index)
+        self._first = False
+        return round(self._due_ns)
+
+    def interval_ns(self, index: int) -> float:
+        """Time from the frame before to frame `index`."""
+        interval_ms = self._period_ms if self._period_ms is not None else self._source.interval_ms(index)
+        if interval_ms is None:
+            raise SourceError("needed the frame rate, but the recording does not say it; add --rate")
+        return interval_ms * NS_PER_MS
+
+
+class Grabber:
+    """Runs a source into the ring.
+
+    Args:
+        guard: The socket to the guard.
+        source: An open source.
+        pacing: When its frames are due.
+    """
+
+    def __init__(self, guard: ChildSocket, source: Source, pacing: Pacing) -> None:
+        self._guard = guard
+        self._source = source
+        self._pacing = pacing
+        self._clock = MonotonicClock()
+        self._granted: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+        self._rings: queue.SimpleQueue[tuple[RingMemory, int]] = queue.SimpleQueue()
+        self._decoded: queue.SimpleQueue[Decoded | None] = queue.SimpleQueue()
+        self._dropped_late = 0
+        self._dropped_full = 0
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Grab until the source ends; raises what the source raised."""
+        threading.Thread(target=self._listen, name="listen", daemon=True).start()
+        threading.Thread(target=self._decode, name="decode", daemon=True).start()
+        while (frame := self._decoded.get()) is not None:
+            self._release(frame)
+        if self._failure is not None:
+            raise self._failure
+
+    # The guard's words ----------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        ring_number = -1
+        while True:
+            packet, descriptors = self._guard.receive()
+            if not packet:
+                os._exit(0)  # the guard is gone, and a driver may hold the other threads for ever
+            if packet[0] == Kind.RING:
+                memory, ring_number = receive_ring(packet, descriptors)
+                self._rings.put((memory, ring_number))
+            elif packet[0] == Kind.GRANT:
+                self._granted.put((SLOT.unpack(packet)[1], ring_number))
+
+    # Decode ---------------------------------------------------------------------------------------------------
+
+    def _decode(self) -> None:
+        try:
+            self._decode_all()
+        except BaseException as error:
+            self._failure = error
+        self._decoded.put(None)
+
+    def _decode_all(self) -> None:
+        memory, ring_number = self._rings.get()
+        repeats = RepeatDetector(self._source.format, noise=self._source.live)
+        scratch = np.empty((self._source.format.rows, self._source.format.columns), self._source.format.dtype)
+        schedule: Schedule | None = None
+        sequence = 0
+        index = 0
+        discontinuity = False
+        while self._pacing.frames is None or sequence < self._pacing.frames:
+            if schedule is not None and self._is_behind(schedule, index) and self._source.skip():
+                schedule.advance(index)
+                self._dropped_late += 1
+                sequence, index, discontinuity = sequence + 1, index + 1, True
+                continue
+            slot = self._next_slot(ring_number)
+            out = scratch if slot is None else memory.slots[slot].live
+            try:
+                got = self._source.read(out)
+            except FormatChanged:
+                self._guard.send_json(Kind.FORMAT, format_to_json(self._source.format))
+                memory, ring_number = self._rings.get()
+                repeats = RepeatDetector(self._source.format, noise=self._source.live)
+                scratch = np.empty(
+                    (self._source.format.rows, self._source.format.columns), self._source.format.dtype
+                )
+                continue
+            if got is None:
+                if not self._pacing.loop or sequence == 0:
+                    return
+                self._source.rewind()
+                if slot is not None:
+                    self._granted.put((slot, ring_number))
+                index = 0
+                continue
+            if slot is None:
+                self._dropped_full += 1
+                sequence, discontinuity = sequence + 1, True
+                continue
+            due_ns = got.stamp_ns
+            if not self._source.live and not self._pacing.as_fast_as_possible:
+                if schedule is None:
+                    schedule = Schedule(self._source, self._pacing, self._clock.now_ns() + LEAD_NS)
+                due_ns = schedule.advance(index)
+            repeated = repeats.is_repeat(out)
+            self._decoded.put(Decoded(slot, ring_number, sequence, due_ns, repeated, discontinuity))
+            sequence, index, discontinuity = sequence + 1, index + 1, False
+
+    def _is_behind(self, schedule: Schedule, index: int) -> bool:
+        """Whether the frame after the next one is already due, so that the next one can only come too late."""
+        if self._pacing.lossless or type(self._source).skip is Source.skip:
+            return False
+        return schedule.peek(index) + schedule.interval_ns(index) < self._clock.now_ns()
+
+    def _next_slot(self, ring_number: int) -> int | None:
+        """A granted slot of the present ring; None where a live device must be read without one."""
+        while True:
+            try:
+                slot, number = self._granted.get(block=not self._source.live)
+            except queue.Empty:
+                return None
+            if number == ring_number:
+                return slot
+
+    # Let go ---------------------------------------------------------------------------------------------------
+
+    def _release(self, frame: Decoded) -> None:
+        due_ns = frame.due_ns
+        if due_ns is not None:
+            sleep_until_ns(due_ns, self._clock)
+        grabbed_ns = self._clock.now_ns()
+        grabbed = Grabbed(
+            frame.slot,
+            frame.sequence,
+            grabbed_ns if due_ns is None else due_ns,
+            grabbed_ns,
+            frame.repeated,
+            frame.discontinuity,
+        )
+        self._guard.send(pack_frame(grabbed, frame.ring_number, self._dropped_late, self._dropped_full))
+
+
+def open_configured(config: dict[str, Any]) -> tuple[Source, Pacing]:
+    """Open the source that the guard's first packet names."""
+    from stream.sources.open import open_source
+    from stream.sources.options import SourceOptions
+
+    options = config["options"]
+    if options["crop"] is not None:
+        options["crop"] = tuple(options["crop"])
+    return open_source(config["source"], SourceOptions(**options)), Pacing(**config["pacing"])
+
+
+def main() -> int:
+    """Entry point of the source process: `python -m stream.grab DESCRIPTOR`."""
+    become_child()
+    logging.disable(logging.CRITICAL)  # decoders log what they read in headers
+    guard = ChildSocket(int(sys.argv[1]))
+    packet, _ = guard.receive()
+    if not packet:
+        return 0
+    source: Source | None = None
+    try:
+        source, pacing = open_configured(unpack_json(packet))
+        opened = {
+            "kind": source.kind,
+            "format": format_to_json(source.format),
+            "rate_hz": pacing.rate_hz or source.rate_hz,
+            "frame_count": source.frame_count,
+            "live": source.live,
+            "notes": list(source.notes),
+        }
+        guard.send_json(Kind.OPENED, opened)
+        Grabber(guard, source, pacing).run()
+        guard.send_json(Kind.END, {})
+    except (SourceError, ValueError) as error:
+        guard.send_json(Kind.ERROR, {"message": str(error), "input": isinstance(error, SourceError)})
+        return 2
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        # The text of a foreign error may hold what a header says, so only its kind leaves this process.
+        guard.send_json(
+            Kind.ERROR, {"message": f"the source failed with {type(error).__name__}", "input": False}
+        )
+        return 1
+    finally:
+        if source is not None:
+            source.close()
+    guard.receive()  # the guard closes when it has sent what is left
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,367 @@
+"""The guard: live plane now, synthetic plane if in time. Decides, for every frame, what goes out and why.
+
+No processes, sockets or clocks of its own in here: `pipeline.py` tells it what happened and it answers through
+two callbacks, so that every rule can be tested with a fake clock.
+
+The rules (DESIGN.md, 1): a frame waits for its synthesis until its deadline, min(one period, 50 ms) after it was
+due, and not at all while the engine is known to be lost. Frames leave in order. A miss is one frame without
+overlay; 3 misses of the last 10 latch PASSTHROUGH for at least 1 s, so that the overlay does not flicker. A
+synthetic plane of another frame is never used.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from stream.frame import Plane, Reason, State
+from stream.ring import Ring
+from stream.timing import NS_PER_MS, NS_PER_S, Clock
+
+log = logging.getLogger("contrastream.guard")
+
+MAX_DEADLINE_NS = 50 * NS_PER_MS
+MISSES_TO_LATCH = 3
+OUTCOMES_KEPT = 10
+OUTCOMES_TO_UNLATCH = 5
+LATCH_NS = NS_PER_S
+HANG_NS = 500 * NS_PER_MS
+UNCHANGED_AFTER_NS = 500 * NS_PER_MS
+UNCHANGED_EVERY_NS = 250 * NS_PER_MS
+STALE_AFTER_NS = 500 * NS_PER_MS
+STALE_PERIODS = 3
+
+
+@dataclass(frozen=True)
+class Grabbed:
+    """A frame that the source has written into a slot."""
+
+    slot: int
+    sequence: int
+    due_ns: int
+    grabbed_ns: int
+    repeated: bool = False
+    """The same image as the frame before."""
+    discontinuity: bool = False
+    """The source's time has a gap before this frame."""
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """What the engine says of a frame it was given."""
+
+    slot: int
+    epoch: int
+    submitted_ns: int
+    inferred_ns: int
+    valid: bool
+    """The output is finite and has the right size."""
+
+
+@dataclass
+class Outgoing:
+    """A frame on its way out, and what became of it."""
+
+    frame: Grabbed
+    deadline_ns: int | None
+    """None where a frame may wait as long as the engine lives (lossless replay)."""
+    epoch: int = 0
+    leased_ns: int = 0
+    result: Inferred | None = None
+    failed: bool = False
+    state: State = State.PASSTHROUGH
+    reason: Reason = Reason.NONE
+    age_ms: int = 0
+    planes: Plane = Plane.LIVE
+    gone: bool = False
+    """Sent; a result that comes now is late."""
+
+    @property
+    def made_it(self) -> bool:
+        """Whether its inference ended before its deadline."""
+        return self.result is not None and (
+            self.deadline_ns is None or self.result.inferred_ns <= self.deadline_ns
+        )
+
+    @property
+    def stamps_ns(self) -> tuple[int, int, int, int]:
+        """Due, grabbed, submitted, inferred; the last two only where the inference was in time."""
+        if self.result is None or not self.made_it:
+            return self.frame.due_ns, self.frame.grabbed_ns, 0, 0
+        return (
+            self.frame.due_ns,
+            self.frame.grabbed_ns,
+            self.result.submitted_ns,
+            self.result.inferred_ns,
+        )
+
+
+@dataclass
+class Counters:
+    """What became of every frame: due = synthetic + passthrough + unchanged + repeated + dropped."""
+
+    grabbed: int = 0
+    synthetic: int = 0
+    passthrough: dict[str, int] = field(default_factory=dict)
+    unchanged: int = 0
+    """Repeats that were published, marked UNCHANGED."""
+    repeated: int = 0
+    """Repeats that were not published, since the picture is already there."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    late_results: int = 0
+    """Inferences that came after their frame had gone out without them."""
+
+    @property
+    def published(self) -> int:
+        """Messages sent."""
+        return self.synthetic + sum(self.passthrough.values()) + self.unchanged
+
+    def as_dict(self) -> dict[str, object]:
+        """For reports and the heartbeat."""
+        return {
+            "grabbed": self.grabbed,
+            "published": self.published,
+            "synthetic": self.synthetic,
+            "passthrough": dict(self.passthrough),
+            "unchanged": self.unchanged,
+            "repeated": self.repeated,
+            "dropped": dict(self.dropped),
+            "late_results": self.late_results,
+        }
+
+
+class Guard:
+    """Decides what goes out.
+
+    Args:
+        ring: The slots of the present format.
+        clock: The clock of the frame path.
+        publish: Sends a frame that has been decided.
+        submit: Gives a slot to the engine under an epoch.
+        rate_hz: The source's rate, for the deadline; None where it is unknown.
+        engine_slots: How many frames the engine takes at once.
+        wait_for_engine: No deadlines: a frame waits for its synthesis as long as the engine lives.
+    """
+
+    def __init__(
+        self,
+        ring: Ring,
+        clock: Clock,
+        publish: Callable[[Outgoing], None],
+        submit: Callable[[int, int], None],
+        *,
+        rate_hz: float | None,
+        engine_slots: int = 2,
+        wait_for_engine: bool = False,
+    ) -> None:
+        self.ring = ring
+        self._clock = clock
+        self._publish = publish
+        self._submit = submit
+        self._engine_slots = engine_slots
+        self._period_ns = round(NS_PER_S / rate_hz) if rate_hz else MAX_DEADLINE_NS
+        self._deadline_ns = None if wait_for_engine else min(self._period_ns, MAX_DEADLINE_NS)
+        self._pending: deque[Outgoing] = deque()
+        self._leased: dict[int, Outgoing] = {}
+        self._epoch = 0
+        self._engine_reason = Reason.STARTING
+        self._hang_ns = HANG_NS
+        self._outcomes: deque[bool] = deque(maxlen=OUTCOMES_KEPT)
+        self._latched_until_ns: int | None = None
+        self._frame_ns: int | None = None
+        self._unique_ns: int | None = None
+        self._unchanged_sent_ns = 0
+        self.counters = Counters()
+        self.state = State.PASSTHROUGH
+        self.reason = Reason.STARTING
+
+    # What happened ------------------------------------------------------------------------------------------
+
+    def frame_grabbed(self, frame: Grabbed) -> None:
+        """The source filled a slot. The frame goes out now, or when its synthesis or its deadline comes."""
+        now_ns = self._clock.now_ns()
+        self.counters.grabbed += 1
+        self._frame_ns = now_ns
+        if frame.repeated and self._unique_ns is not None:
+            self._take_repeat(frame, now_ns)
+            return
+        self._unique_ns = frame.due_ns
+        deadline_ns = None if self._deadline_ns is None else frame.due_ns + self._deadline_ns
+        self._pending.append(Outgoing(frame, deadline_ns))
+        self._feed_engine(now_ns)
+        self._flush(now_ns)
+
+    def _take_repeat(self, frame: Grabbed, now_ns: int) -> None:
+        assert self._unique_ns is not None
+        held_ns = frame.due_ns - self._unique_ns
+        if held_ns < UNCHANGED_AFTER_NS or now_ns - self._unchanged_sent_ns < UNCHANGED_EVERY_NS:
+            self.counters.repeated += 1
+            self.ring.release(frame.slot)
+            return
+        self._unchanged_sent_ns = now_ns
+        held = Outgoing(frame, now_ns, state=State.UNCHANGED, age_ms=held_ns // NS_PER_MS)
+        self._pending.append(held)
+        self._flush(now_ns)
+
+    def engine_ready(self, *, taught: bool, inference_ns: int) -> None:
+        """The engine is warm. `inference_ns` is what one inference took: a slow engine is not called hung early."""
+        self._engine_reason = Reason.NONE if taught else Reason.UNTAUGHT
+        self._hang_ns = max(HANG_NS, 4 * inference_ns)
+        self._outcomes.clear()
+        self._latched_until_ns = None
+
+    def engine_gone(self, reason: Reason) -> None:
+        """The engine process is dead and reaped, or not wanted: leases are over, waiting frames go out live."""
+        self._engine_reason = reason
+        self.ring.revoke_leases()
+        self._leased.clear()
+        self._flush(self._clock.now_ns())
+
+    def frame_inferred(self, result: Inferred) -> None:
+        """The engine returned a lease. Its planes are used only if its frame still waits for them."""
+        now_ns = self._clock.now_ns()
+        outgoing = self._leased.get(result.slot)
+        if not self.ring.return_lease(result.slot, result.epoch) or outgoing is None:
+            return
+        del self._leased[result.slot]
+        outgoing.result = result
+        outgoing.failed = not result.valid
+        if outgoing.gone:
+            self.counters.late_results += 1
+        # While latched every frame is gone before its result: whether it would have been in time is what counts.
+        if not outgoing.gone or self._latched_until_ns is not None:
+            self._outcomes.append(outgoing.made_it)
+        self._feed_engine(now_ns)
+        self._flush(now_ns)
+
+    def tick(self) -> None:
+        """A deadline, or the time of the next check, has come."""
+        now_ns = self._clock.now_ns()
+        self._flush(now_ns)
+        self._see_stale(now_ns)
+
+    # When and what to look at next --------------------------------------------------------------------------
+
+    def next_deadline_ns(self) -> int | None:
+        """When the first waiting frame must go; None where none waits."""
+        return self._pending[0].deadline_ns if self._pending else None
+
+    def hung_since_ns(self) -> int | None:
+        """When the oldest lease that is overdue was given; None while the engine answers."""
+        oldest = min((out.leased_ns for out in self._leased.values()), default=None)
+        if oldest is None or self._clock.now_ns() - oldest < self._hang_ns:
+            return None
+        return oldest
+
+    def next_hang_check_ns(self) -> int | None:
+        """When the oldest lease becomes overdue; None where none is out."""
+        oldest = min((out.leased_ns for out in self._leased.values()), default=None)
+        return None if oldest is None else oldest + self._hang_ns
+
+    def source_age_ms(self) -> float:
+        """How long ago the last frame came, in ms."""
+        return 0.0 if self._frame_ns is None else (self._clock.now_ns() - self._frame_ns) / NS_PER_MS
+
+    def drained(self) -> bool:
+        """Whether no frame waits to go out."""
+        return not self._pending
+
+    # The decision -------------------------------------------------------------------------------------------
+
+    def _feed_engine(self, now_ns: int) -> None:
+        """Give the engine the newest waiting frame; older ones it has not seen will go out without it."""
+        if self._engine_reason in (Reason.STARTING, Reason.ENGINE_LOST, Reason.OFF):
+            return
+        if len(self._leased) >= self._engine_slots:
+            return
+        waiting = [out for out in self._pending if out.epoch == 0 and out.state is not State.UNCHANGED]
+        if self._deadline_ns is not None:
+            waiting = waiting[-1:]
+        for outgoing in waiting[: self._engine_slots - len(self._leased)]:
+            self._epoch += 1
+            outgoing.epoch = self._epoch
+            outgoing.leased_ns = now_ns
+            self.ring.lease(outgoing.frame.slot, self._epoch)
+            self._leased[outgoing.frame.slot] = outgoing
+            self._submit(outgoing.frame.slot, self._epoch)
+
+    def _flush(self, now_ns: int) -> None:
+        while self._pending and self._decide(self._pending[0], now_ns):
+            outgoing = self._pending.popleft()
+            self._see_state(outgoing.state, outgoing.reason)
+            self._count(outgoing)
+            outgoing.gone = True
+            self._publish(outgoing)
+            self.ring.release(outgoing.frame.slot)
+
+    def _decide(self, out: Outgoing, now_ns: int) -> bool:
+        """Settle a frame's state; False while it may still wait."""
+        if out.state is State.UNCHANGED:
+            return True
+        if self._engine_reason not in (Reason.NONE, Reason.UNTAUGHT):
+            out.reason = self._engine_reason
+            return True
+        if out.failed:
+            out.reason = Reason.OUTPUT_INVALID
+            return True
+        if self._is_latched(now_ns):
+            # The inference goes on, to see whether the engine keeps up again; its planes do not go out.
+            out.reason = Reason.DEADLINE
+            return True
+        if out.made_it and self._engine_reason is Reason.UNTAUGHT:
+            # It is inferred, so that an untaught network can be measured, but never shown.
+            out.reason = Reason.UNTAUGHT
+            return True
+        if out.made_it:
+            out.state, out.reason = State.SYNTHETIC, Reason.NONE
+            out.planes = Plane.LIVE | Plane.SYNTHETIC | Plane.ATTENTION
+            return True
+        if out.deadline_ns is not None and now_ns >= out.deadline_ns:
+            out.reason = Reason.DEADLINE
+            self._miss(now_ns)
+            return True
+        return False
+
+    def _miss(self, now_ns: int) -> None:
+        self._outcomes.append(False)
+        if self._latched_until_ns is None and self._outcomes.count(False) >= MISSES_TO_LATCH:
+            self._latched_until_ns = now_ns + LATCH_NS
+            self._outcomes.clear()
+
+    def _is_latched(self, now_ns: int) -> bool:
+        if self._latched_until_ns is None:
+            return False
+        recovered = (
+            len(self._outcomes) >= OUTCOMES_TO_UNLATCH and self._outcomes.count(False) < MISSES_TO_LATCH
+        )
+        if now_ns >= self._latched_until_ns and recovered:
+            self._latched_until_ns = None
+            self._outcomes.clear()
+            return False
+        return True
+
+    # What is said of it -------------------------------------------------------------------------------------
+
+    def _count(self, out: Outgoing) -> None:
+        if out.state is State.SYNTHETIC:
+            self.counters.synthetic += 1
+        elif out.state is State.UNCHANGED:
+            self.counters.unchanged += 1
+        else:
+            name = out.reason.name.lower()
+            self.counters.passthrough[name] = self.counters.passthrough.get(name, 0) + 1
+
+    def _see_stale(self, now_ns: int) -> None:
+        limit_ns = max(STALE_AFTER_NS, STALE_PERIODS * self._period_ns)
+        if self._frame_ns is not None and now_ns - self._frame_ns > limit_ns:
+            self._see_state(State.STALE, Reason.NONE)
+
+    def _see_state(self, state: State, reason: Reason) -> None:
+        if (state, reason) == (self.state, self.reason):
+            return
+        log.info("%s -> %s", _named(self.state, self.reason), _named(state, reason))
+        self.state, self.reason = state, reason
+
+
+def _named(state: State, reason: Reason) -> str:
+    return f"{state.name}({reason.name.lower()})" if reason is not Reason.NONE else state.name

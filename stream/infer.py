@@ -1,0 +1,184 @@
+"""The engine process: a ring slot's live plane in, its synthetic and attention planes out, under a lease.
+
+It may crash, hang or be killed at any instant; the guard then goes on without it. Nothing is copied on the host:
+an engine slot is bound to the ring slot's own memory.
+"""
+
+import gc
+import queue
+import sys
+import threading
+from collections import deque
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stream.control import (
+    DONE,
+    LEASE,
+    ChildSocket,
+    Kind,
+    become_child,
+    receive_ring,
+    unpack_json,
+)
+from stream.frame import FrameFormat
+from stream.ring import RingMemory
+from stream.timing import NS_PER_MS, MonotonicClock
+
+if TYPE_CHECKING:
+    from engines.engine import Opened, Slot
+
+WARM_UP = 8
+
+
+def open_for(frame_format: FrameFormat, config: dict[str, Any]) -> "Opened":
+    """Open the engine that the guard's first packet names, for one frame format, with its grey tables."""
+    from calib.intensity import default_tables
+    from engines.engine import EngineSpec
+    from engines.open import open_engine
+    from stream.frame import Photometric
+
+    spec = EngineSpec(
+        frame_format.rows, frame_format.columns, frame_format.bits_stored, slots=int(config["slots"])
+    )
+    opened = open_engine(
+        config["model"],
+        spec,
+        backend=config["backend"],
+        untaught=bool(config["untaught"]),
+        threads=config["threads"],
+    )
+    window = None
+    if frame_format.window_center is not None and frame_format.window_width is not None:
+        window = (frame_format.window_center, frame_format.window_width)
+    table, inverse = default_tables(
+        frame_format.bits_stored,
+        inverted=frame_format.photometric is Photometric.MONOCHROME1,
+        window=window,
+    )
+    opened.engine.set_grey_table(table, inverse)
+    return opened
+
+
+def warm_up(slot: "Slot", frame_format: FrameFormat) -> int:
+    """Run some frames through a slot, one after the other; returns the median time of one in ns."""
+    shape = (frame_format.rows, frame_format.columns)
+    live = np.full(shape, frame_format.max_value // 2, frame_format.dtype)
+    synthetic, attention = np.zeros_like(live), np.zeros(shape, np.uint8)
+    slot.bind(live, synthetic, attention)
+    clock = MonotonicClock()
+    times_ns = []
+    for _ in range(WARM_UP):
+        start_ns = clock.now_ns()
+        slot.submit()
+        slot.wait()
+        times_ns.append(clock.now_ns() - start_ns)
+    return round(median(times_ns[WARM_UP // 2 :]))
+
+
+class Inferrer:
+    """Runs leased ring slots through the engine's slots, in the order they are leased.
+
+    Args:
+        guard: The socket to the guard.
+        slots: The engine's slots, warm.
+        memory: The ring.
+    """
+
+    def __init__(self, guard: ChildSocket, slots: list["Slot"], memory: RingMemory) -> None:
+        self._guard = guard
+        self._memory = memory
+        self._idle: deque[Slot] = deque(slots)
+        self._submitted: queue.SimpleQueue[tuple[Slot, int, int, int] | None] = queue.SimpleQueue()
+        self._clock = MonotonicClock()
+
+    def run(self) -> None:
+        """Infer until the guard is gone."""
+        waiter = threading.Thread(target=self._return_leases, name="return-leases")
+        waiter.start()
+        while True:
+            packet, _ = self._guard.receive()
+            if not packet:
+                break
+            if packet[0] == Kind.LEASE:
+                _, index, epoch = LEASE.unpack(packet)
+                self._infer(index, epoch)
+        self._submitted.put(None)
+        waiter.join()
+
+    def _infer(self, index: int, epoch: int) -> None:
+        view = self._memory.slots[index]
+        slot = self._idle.popleft()
+        slot.bind(view.live, view.synthetic, view.attention)
+        submitted_ns = self._clock.now_ns()
+        slot.submit()
+        self._submitted.put((slot, index, epoch, submitted_ns))
+
+    def _return_leases(self) -> None:
+        """Wait for each inference in turn and say so; a thread of its own, so that the next one starts meanwhile."""
+        from engines.errors import EngineError
+
+        while (work := self._submitted.get()) is not None:
+            slot, index, epoch, submitted_ns = work
+            try:
+                said = slot.wait()
+                valid, values = said.finite, (said.minimum, said.maximum, said.mean, said.area)
+            except EngineError:
+                valid, values = False, (0.0, 0.0, 0.0, 0.0)
+            inferred_ns = self._clock.now_ns()
+            self._idle.append(slot)  # before the guard hears of it, since its next lease may be on its way
+            try:
+                self._guard.send(
+                    DONE.pack(Kind.DONE, index, epoch, submitted_ns, inferred_ns, valid, *values)
+                )
+            except OSError:
+                return
+
+
+def main() -> int:
+    """Entry point of the engine process: `python -m stream.infer DESCRIPTOR`."""
+    become_child()
+    guard = ChildSocket(int(sys.argv[1]))
+    packet, _ = guard.receive()
+    if not packet:
+        return 0
+    config = unpack_json(packet)
+    import engines.open  # the runtimes load while the source is being opened
+    from engines.errors import EngineError
+
+    try:
+        engines.open.preload(config["backend"])
+        packet, descriptors = guard.receive()
+        if not packet:
+            return 0
+        memory, _ = receive_ring(packet, descriptors)
+        start_ns = MonotonicClock().now_ns()
+        opened = open_for(memory.frame_format, config)
+        slots = list(opened.engine.slots(int(config["slots"])))
+        inference_ns = max(warm_up(slot, memory.frame_format) for slot in slots)
+        opened_ns = MonotonicClock().now_ns() - start_ns
+    except (EngineError, ValueError) as error:
+        guard.send_json(Kind.ERROR, {"message": str(error), "input": True})
+        return 2
+    guard.send_json(
+        Kind.READY,
+        {
+            "backend": opened.engine.backend,
+            "precision": opened.engine.precision,
+            "model_sha256": opened.engine.model_sha256,
+            "taught": opened.engine.taught,
+            "skipped": [list(pair) for pair in opened.skipped],
+            "inference_ms": inference_ns / NS_PER_MS,
+            "open_ms": opened_ns / NS_PER_MS,
+        },
+    )
+    gc.freeze()  # what was loaded so far lives as long as the process
+    Inferrer(guard, slots, memory).run()
+    opened.engine.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

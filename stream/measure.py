@@ -1,0 +1,174 @@
+"""A subscriber that measures: every frame's stamps, read in a process of its own.
+
+`python -m stream.measure ENDPOINT OUT` receives until its standard input ends, then writes OUT (npz). With
+`--credit` it tells the publisher what it has read, which is what makes a replay lossless.
+"""
+
+import argparse
+import select
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import zmq
+
+from stream.endpoint import parse_endpoint
+from stream.frame import Reason, State
+from stream.latency import summarize_ms
+from stream.subscribe import Subscriber
+from stream.timing import NS_PER_MS, NS_PER_S, Stage
+
+DRAIN_MS = 300
+STAGES = {
+    "grab": (Stage.DUE, Stage.GRABBED),
+    "submit": (Stage.GRABBED, Stage.SUBMITTED),
+    "engine": (Stage.SUBMITTED, Stage.INFERRED),
+    "guard": (Stage.INFERRED, Stage.PUBLISHED),
+    "transport": (Stage.PUBLISHED, Stage.RECEIVED),
+}
+"""The stages of a frame's way, each from one stamp to another."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a measuring client saw, one row per frame received.
+
+    Args:
+        sequence: (n,) uint64 source's frame numbers.
+        publication: (n,) uint64 publisher's message numbers.
+        state: (n,) uint8 `State`.
+        reason: (n,) uint8 `Reason`.
+        stamps_ns: (n, 6) uint64: due, grabbed, submitted, inferred, published, received; 0 where not passed.
+    """
+
+    sequence: np.ndarray
+    publication: np.ndarray
+    state: np.ndarray
+    reason: np.ndarray
+    stamps_ns: np.ndarray
+
+    @classmethod
+    def load(cls, path: Path) -> "Measured":
+        """Read what the client wrote."""
+        with np.load(path) as stored:
+            return cls(*(stored[name] for name in cls.__dataclass_fields__))
+
+    def stage_ms(self, first: Stage, last: Stage) -> np.ndarray:
+        """Time between two stamps in ms, of the frames that passed both."""
+        stamps = self.stamps_ns.astype(np.int64)
+        passed = (stamps[:, first] > 0) & (stamps[:, last] > 0)
+        return np.asarray((stamps[passed, last] - stamps[passed, first]) / NS_PER_MS)
+
+    def summary(self) -> dict[str, object]:
+        """fps, latency from due to received, by stage, and what the frames were."""
+        received = self.stamps_ns[:, Stage.RECEIVED].astype(np.int64)
+        span_s = (received[-1] - received[0]) / NS_PER_S if received.size > 1 else 0.0
+        reasons = self.reason[self.state == State.PASSTHROUGH]
+        gaps = np.diff(self.publication.astype(np.int64)) - 1
+        return {
+            "received": int(received.size),
+            "lost": int(gaps.sum()) if gaps.size else 0,
+            "synthetic": int((self.state == State.SYNTHETIC).sum()),
+            "unchanged": int((self.state == State.UNCHANGED).sum()),
+            "passthrough": {
+                Reason(int(reason)).name.lower(): int((reasons == reason).sum())
+                for reason in np.unique(reasons)
+            },
+            "fps": (received.size - 1) / span_s if span_s > 0 else None,
+            "latency_ms": summarize_ms(self.stage_ms(Stage.DUE, Stage.RECEIVED)),
+            "stages_ms": {name: summarize_ms(self.stage_ms(*ends)) for name, ends in STAGES.items()},
+        }
+
+
+class MeasuringClient:
+    """Runs a measuring client in a process of its own.
+
+    Args:
+        endpoint: Where to listen.
+        out: Where it writes; read it with `Measured.load`.
+        credit: Make the replay wait for this client.
+    """
+
+    def __init__(self, endpoint: str, out: Path, *, credit: bool) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "stream.measure", endpoint, str(out), *(["--credit"] if credit else [])],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._out = out
+
+    def finish(self) -> Measured:
+        """Let it take in what is under way and write; returns what it saw."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=10)
+        return Measured.load(self._out)
+
+    def __enter__(self) -> "MeasuringClient":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+def receive(endpoint: str, *, credit: bool) -> Measured:
+    """Receive until standard input ends."""
+    subscriber = Subscriber(endpoint, newest_only=False, queue=1000)
+    credits = _credit_socket(endpoint) if credit else None
+    rows: list[tuple[int, int, int, int]] = []
+    stamps: list[tuple[int, ...]] = []
+    ended = False
+    while True:
+        message = subscriber.poll(DRAIN_MS if ended else 100)
+        if message is not None:
+            header = message.header
+            rows.append((header.sequence, header.publication, header.state, header.reason))
+            stamps.append((*header.stamps_ns, subscriber.received_ns))
+            if credits is not None:
+                credits.send((1).to_bytes(4, "little"))
+        elif ended and not subscriber.has_more():
+            break
+        ended = ended or bool(select.select([sys.stdin], [], [], 0)[0])
+    if credits is not None:
+        credits.close(linger=0)
+    subscriber.close()
+    table = np.array(rows, np.uint64).reshape(-1, 4)
+    return Measured(
+        table[:, 0],
+        table[:, 1],
+        table[:, 2].astype(np.uint8),
+        table[:, 3].astype(np.uint8),
+        np.array(stamps, np.uint64).reshape(-1, 6),
+    )
+
+
+def _credit_socket(endpoint: str) -> "zmq.Socket[bytes]":
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
+    socket.linger = 0
+    socket.connect(parse_endpoint(endpoint).credit)
+    return socket
+
+
+def main() -> int:
+    """Entry point of the measuring client."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("endpoint")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--credit", action="store_true")
+    arguments = parser.parse_args()
+    measured = receive(arguments.endpoint, credit=arguments.credit)
+    np.savez(arguments.out, **{name: getattr(measured, name) for name in Measured.__dataclass_fields__})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

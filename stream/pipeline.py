@@ -1,0 +1,442 @@
+"""Joins source, ring, guard, engine and publisher; the only file that knows all of them.
+
+One loop, in the guard's process: it waits for packets of the two children, for their deaths and for the next
+deadline. Nothing in it waits for anything else.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from stream.children import Backoff, Child
+from stream.control import (
+    DONE,
+    LEASE,
+    SLOT,
+    Kind,
+    format_from_json,
+    send_ring,
+    unpack_frame,
+    unpack_json,
+)
+from stream.endpoint import parse_endpoint
+from stream.errors import SourceError, StreamError
+from stream.frame import FrameFormat, Reason, State
+from stream.grab import Pacing
+from stream.guard import Guard, Inferred, Outgoing
+from stream.latency import RecentLatencies
+from stream.publish import Publisher
+from stream.ring import Ring
+from stream.sources.options import SourceOptions
+from stream.timing import NS_PER_MS, NS_PER_S, MonotonicClock, Stage
+
+log = logging.getLogger("contrastream.pipeline")
+
+HEARTBEAT_NS = 100 * NS_PER_MS
+ENGINE_SLOTS = 2
+GRANTS = 3
+"""Slots the source may write at once: as far as it may decode ahead."""
+CREDIT_WINDOW = 4
+"""Frames a lossless replay may be ahead of its measuring client; below the publisher's send queue."""
+RATE_FRAMES = 30
+
+
+class PipelineError(StreamError):
+    """A process of the pipeline failed in a way that starting it again cannot mend."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineConfig:
+    """What a pipeline runs."""
+
+    source: str
+    options: SourceOptions
+    pacing: Pacing = dataclasses.field(default_factory=Pacing)
+    endpoint: str | None = None
+    model: str = "compact"
+    engine: str = "auto"
+    """A backend's name, `auto` for the first usable one, `off` for live pictures only."""
+    untaught: bool = False
+    threads: int | None = None
+    """Threads of a CPU engine; None leaves it to the runtime."""
+    slots: int = 16
+    crc: bool = False
+    wait_for_engine: bool = False
+    """Begin only when the engine is warm (a replay), not at once (a room)."""
+    wait_for_client: bool = False
+    """Begin only when somebody has subscribed."""
+
+
+class Pipeline:
+    """Runs one stream until its source ends or `stop` is called.
+
+    Args:
+        config: What to run.
+
+    Raises:
+        EndpointError: The endpoint is in use.
+    """
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self.config = config
+        self._clock = MonotonicClock()
+        endpoint = parse_endpoint(config.endpoint)
+        self._publisher = Publisher(endpoint, self._clock, crc=config.crc)
+        self._credit = self._bind_credit(endpoint.credit) if config.pacing.lossless else None
+        self._credited = 0
+        self._handed_out = 0
+        self._ring: Ring | None = None
+        self._ring_number = 0
+        self._retired: list[Ring] = []
+        self._guard: Guard | None = None
+        self._source: Child | None = None
+        self._engine: Child | None = None
+        self._engine_backoff = Backoff(self._clock)
+        self._engine_at_ns: int | None = None
+        self._engine_failure: str | None = None
+        self._source_ended = False
+        self._stop = threading.Event()
+        self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._heartbeat_ns = 0
+        self._started = not (config.wait_for_engine or config.wait_for_client)
+        self._published_ns = [0] * RATE_FRAMES
+        self._grabbed_ns = [0] * RATE_FRAMES
+        self._grabbed_index = 0
+        self._next_sequence = 0
+        self.latencies = RecentLatencies()
+        self.opened: dict[str, Any] = {}
+        """What the source said when it opened."""
+        self.engine: dict[str, Any] = {}
+        """What the engine said when it was ready."""
+        self.on_note: Callable[[str], None] = log.warning
+
+    def _bind_credit(self, address: str) -> "zmq.Socket[bytes]":
+        socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
+        socket.linger = 0
+        socket.bind(address)
+        return socket
+
+    # The loop -------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until the source ends or `stop` is called. Leaves no process and no memory behind.
+
+        Raises:
+            SourceError: The source cannot be opened or read.
+            PipelineError: The source process died before its first frame, or the engine cannot be opened.
+        """
+        try:
+            self._source = self._start_source()
+            if self.config.engine != "off":
+                self._engine = self._start_engine()
+            while not self._stop.is_set() and not self._is_over():
+                self._wait()
+                self._hear_engine()
+                self._hear_source()
+                self._see_deaths()
+                self._hear_credit()
+                self._tick()
+        finally:
+            self._close()
+
+    def stop(self) -> None:
+        """End `run` soon; safe from a signal handler and from another thread."""
+        self._stop.set()
+        with contextlib.suppress(OSError):
+            os.write(self._wake_writer, b"x")
+
+    def _is_over(self) -> bool:
+        return self._source_ended and (self._guard is None or self._guard.drained())
+
+    def _wait(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._wake_reader, zmq.POLLIN)
+        for child in (self._source, self._engine):
+            if child is not None:
+                poller.register(child.socket, zmq.POLLIN)
+                poller.register(child.pidfd, zmq.POLLIN)
+        if self._credit is not None:
+            poller.register(self._credit, zmq.POLLIN)
+        wake_ns = self._heartbeat_ns + HEARTBEAT_NS
+        if self._guard is not None and (deadline_ns := self._guard.next_deadline_ns()) is not None:
+            wake_ns = min(wake_ns, deadline_ns)
+        # Whole milliseconds, rounded down: a frame may leave a little before its deadline, never after it.
+        left_ns = wake_ns - self._clock.now_ns()
+        poller.poll(max(0, left_ns // NS_PER_MS))
+
+    def _tick(self) -> None:
+        now_ns = self._clock.now_ns()
+        if self._guard is not None:
+            self._guard.tick()
+            if self._guard.hung_since_ns() is not None:
+                log.warning("the engine has not answered; killing it")
+                self._lose_engine()
+        if self._engine_at_ns is not None and now_ns >= self._engine_at_ns and self._engine is None:
+            self._engine_at_ns = None
+            self._engine = self._start_engine()
+        self._grant()
+        if now_ns - self._heartbeat_ns >= HEARTBEAT_NS:
+            self._heartbeat_ns = now_ns
+            self._publisher.see_clients()
+            self._publisher.heartbeat(self.status())
+            self._retired = [ring for ring in self._retired if not self._drop_if_idle(ring)]
+
+    @staticmethod
+    def _drop_if_idle(ring: Ring) -> bool:
+        if ring.idle():
+            ring.close()
+            return True
+        return False
+
+    # The source -----------------------------------------------------------------------------------------------
+
+    def _start_source(self) -> Child:
+        config = {
+            "source": self.config.source,
+            "options": dataclasses.asdict(self.config.options),
+            "pacing": dataclasses.asdict(self.config.pacing),
+        }
+        return Child("stream.grab", config, quiet=True)
+
+    def _hear_source(self) -> None:
+        while self._source is not None and (packet := self._source.receive()):
+            kind = packet[0]
+            if kind == Kind.FRAME:
+                self._take_frame(packet)
+            elif kind == Kind.OPENED:
+                self._take_opened(unpack_json(packet))
+            elif kind == Kind.FORMAT:
+                self._change_format(format_from_json(unpack_json(packet)))
+            elif kind == Kind.NOTE:
+                self.on_note(str(unpack_json(packet)["message"]))
+            elif kind == Kind.END:
+                self._source_ended = True
+            elif kind == Kind.ERROR:
+                said = unpack_json(packet)
+                raise (SourceError if said["input"] else PipelineError)(said["message"])
+
+    def _take_opened(self, opened: dict[str, Any]) -> None:
+        self.opened = opened
+        self._publisher.rate_hz = float(opened["rate_hz"] or 0.0)
+        for note in opened["notes"]:
+            self.on_note(str(note))
+        self._use_format(format_from_json(opened["format"]))
+
+    def _use_format(self, frame_format: FrameFormat) -> None:
+        self._ring = Ring(frame_format, self.config.slots)
+        self._ring_number += 1
+        if self._guard is None:
+            self._guard = Guard(
+                self._ring,
+                self._clock,
+                self._publish,
+                self._submit,
+                rate_hz=self.opened["rate_hz"],
+                engine_slots=ENGINE_SLOTS,
+                wait_for_engine=self.config.pacing.lossless,
+            )
+            if self.config.engine == "off":
+                self._guard.engine_gone(Reason.OFF)
+        else:
+            self._guard.ring = self._ring
+        for child in (self._source, self._engine):
+            if child is not None:
+                send_ring(child.socket, self._ring.memory, self._ring_number)
+
+    def _change_format(self, frame_format: FrameFormat) -> None:
+        """The source's next frame has another size: a new ring, and an engine for it."""
+        assert self._ring is not None
+        assert self._guard is not None
+        log.info("frames are now %d x %d", frame_format.rows, frame_format.columns)
+        old = self._ring
+        if self._engine is not None:
+            self._engine.kill()
+            self._guard.engine_gone(Reason.STARTING)
+            self._engine = self._start_engine()
+        old.revoke_grants()
+        self._retired.append(old)
+        self._use_format(frame_format)
+
+    def _grant(self) -> None:
+        """Keep the source supplied with slots to write into."""
+        if self._ring is None or self._source is None or not self._may_begin():
+            return
+        while self._ring.statistics()["granted"] < GRANTS and self._has_credit():
+            slot = self._ring.grant()
+            if slot is None:
+                return
+            self._handed_out += 1
+            self._source.send(SLOT.pack(Kind.GRANT, slot))
+
+    def _may_begin(self) -> bool:
+        if not self._started:
+            engine_settled = (
+                bool(self.engine) or self.config.engine == "off" or not self.config.wait_for_engine
+            )
+            client_there = self._publisher.subscribers > 0 or not self.config.wait_for_client
+            self._started = engine_settled and client_there
+        return self._started
+
+    def _has_credit(self) -> bool:
+        return self._credit is None or self._handed_out - self._credited < CREDIT_WINDOW
+
+    def _hear_credit(self) -> None:
+        if self._credit is None:
+            return
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self._credited += int.from_bytes(self._credit.recv(zmq.NOBLOCK), "little")
+
+    def _take_frame(self, packet: bytes) -> None:
+        grabbed, ring_number, dropped_late, dropped_full = unpack_frame(packet)
+        if self._guard is None or self._ring is None or ring_number != self._ring_number:
+            return
+        self._grabbed_ns[self._grabbed_index % RATE_FRAMES] = grabbed.grabbed_ns
+        self._grabbed_index += 1
+        self._next_sequence = grabbed.sequence + 1
+        dropped = self._guard.counters.dropped
+        for reason, count in (("source_late", dropped_late), ("ring_full", dropped_full)):
+            if count:
+                dropped[reason] = count
+        self._ring.fill(grabbed.slot)
+        self._guard.frame_grabbed(grabbed)
+        if grabbed.repeated and self._credit is not None:
+            self._credited += 1  # a repeat is not published, so no client can give credit for it
+
+    # The engine -----------------------------------------------------------------------------------------------
+
+    def _start_engine(self) -> Child:
+        config = {
+            "model": self.config.model,
+            "backend": self.config.engine,
+            "untaught": self.config.untaught,
+            "threads": self.config.threads,
+            "slots": ENGINE_SLOTS,
+        }
+        child = Child("stream.infer", config)
+        if self._ring is not None:
+            send_ring(child.socket, self._ring.memory, self._ring_number)
+        return child
+
+    def _submit(self, slot: int, epoch: int) -> None:
+        if self._engine is not None:
+            self._engine.send(LEASE.pack(Kind.LEASE, slot, epoch))
+
+    def _hear_engine(self) -> None:
+        while self._engine is not None and (packet := self._engine.receive()):
+            kind = packet[0]
+            if kind == Kind.DONE and self._guard is not None:
+                _, slot, epoch, submitted_ns, inferred_ns, valid, *_values = DONE.unpack(packet)
+                self._guard.frame_inferred(Inferred(slot, epoch, submitted_ns, inferred_ns, bool(valid)))
+            elif kind == Kind.READY and self._guard is not None:
+                self._take_ready(unpack_json(packet))
+            elif kind == Kind.ERROR:
+                self._engine_failure = str(unpack_json(packet)["message"])
+
+    def _take_ready(self, said: dict[str, Any]) -> None:
+        assert self._guard is not None
+        self.engine = said
+        self._engine_backoff.healthy()
+        self._guard.engine_ready(taught=said["taught"], inference_ns=round(said["inference_ms"] * NS_PER_MS))
+        log.info(
+            "engine ready: %s %s, one inference %.1f ms, opened in %.0f ms",
+            said["backend"],
+            said["precision"],
+            said["inference_ms"],
+            said["open_ms"],
+        )
+
+    def _lose_engine(self) -> None:
+        """Kill the engine (it may be dead already), take its leases back, and plan its restart."""
+        assert self._engine is not None
+        status = self._engine.kill()
+        self._engine = None
+        if self._guard is not None:
+            self._guard.engine_gone(Reason.ENGINE_LOST if self.engine else Reason.STARTING)
+        if self._engine_failure is not None and not self.engine:
+            raise PipelineError(self._engine_failure)
+        self._engine_at_ns = self._engine_backoff.died()
+        wait_s = (self._engine_at_ns - self._clock.now_ns()) / NS_PER_S
+        log.warning("the engine process ended (%s); starting it again in %.2f s", _status(status), wait_s)
+
+    def _see_deaths(self) -> None:
+        if self._engine is not None and self._engine.process.poll() is not None:
+            self._hear_engine()
+            self._lose_engine()
+        if self._source is not None and self._source.process.poll() is not None:
+            self._hear_source()
+            if not self._source_ended:
+                raise PipelineError(f"the source process ended ({_status(self._source.process.returncode)})")
+
+    # Out --------------------------------------------------------------------------------------------------------
+
+    def _publish(self, out: Outgoing) -> None:
+        assert self._ring is not None
+        self._publisher.publish(self._ring, out)
+        now_ns = self._clock.now_ns()
+        self._published_ns[(self._publisher.statistics()["published"] - 1) % RATE_FRAMES] = now_ns
+        if out.state is not State.UNCHANGED:
+            self.latencies.add_ns(now_ns - out.stamps_ns[Stage.DUE])
+
+    def status(self) -> dict[str, Any]:
+        """What the heartbeat and the status line say. Made anew ten times a second, not for every frame."""
+        guard, ring = self._guard, self._ring
+        state, reason = (guard.state, guard.reason) if guard else (State.PASSTHROUGH, Reason.STARTING)
+        return {
+            "pid": os.getpid(),
+            "stream": self._publisher.stream.hex(),
+            "stamp_ns": self._clock.now_ns(),
+            "state": state.name,
+            "state_code": int(state),
+            "reason": reason.name.lower(),
+            "reason_code": int(reason),
+            "age_ms": guard.source_age_ms() if guard else 0.0,
+            "source": {
+                key: self.opened.get(key) for key in ("kind", "rate_hz", "live", "frame_count", "notes")
+            },
+            "engine": self.engine,
+            "engine_restarts": self._engine_backoff.restarts,
+            "fps_in": _rate_hz(self._grabbed_ns),
+            "fps_out": _rate_hz(self._published_ns),
+            "counters": guard.counters.as_dict() if guard else {},
+            "latency_ms": self.latencies.summary(),
+            "ring": ring.statistics() if ring else {},
+            "clients": self._publisher.statistics(),
+            "ended": self._source_ended,
+        }
+
+    def _close(self) -> None:
+        """Say that it is over, then take everything down."""
+        if self._guard is not None:
+            self._publisher.heartbeat({**self.status(), "ended": True})
+        for child in (self._source, self._engine):
+            if child is not None:
+                child.kill()
+        self._source = self._engine = None
+        self._publisher.close()
+        if self._credit is not None:
+            self._credit.close()
+        for ring in (*self._retired, *((self._ring,) if self._ring else ())):
+            ring.close()
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
+
+
+def _rate_hz(stamps_ns: list[int]) -> float:
+    """Frames per second over the last frames: N stamps hold N - 1 intervals."""
+    seen = sorted(stamp for stamp in stamps_ns if stamp)
+    if len(seen) < 2 or seen[-1] == seen[0]:
+        return 0.0
+    return (len(seen) - 1) * NS_PER_S / (seen[-1] - seen[0])
+
+
+def _status(status: int) -> str:
+    """An exit status in words."""
+    return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"

@@ -1,0 +1,203 @@
+"""ZeroMQ PUB: one single-part message per frame, straight out of its slot; the heartbeat on a socket of its own."""
+
+import contextlib
+import fcntl
+import os
+import secrets
+import socket as sockets
+import struct
+import termios
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from stream.endpoint import Endpoint, EndpointLock
+from stream.errors import EndpointError
+from stream.guard import Outgoing
+from stream.ring import Ring
+from stream.timing import NS_PER_S, Clock
+from stream.wire import Header, pack_header, pack_status, plane_crcs
+
+SEND_QUEUE = 8
+"""Frames a client may be behind before it loses some. 1 and 2 lost frames that had been read (facts: pyzmq)."""
+SLOTS_IN_RESERVE = 4
+"""With fewer free slots than this a message is copied, so that slow clients cannot take the ring away."""
+STUCK_NS = 5 * NS_PER_S
+
+
+@dataclass
+class Connection:
+    """A client's connection, as the operating system sees it."""
+
+    descriptor: int
+    inode: int
+    """Tells this socket from a later one with the same descriptor."""
+    unread: int = 0
+    since_ns: int = 0
+    """How long `unread` has stayed the same."""
+
+
+class Publisher:
+    """Publishes one stream.
+
+    Args:
+        endpoint: Where to.
+        clock: The clock of the frame path.
+        rate_hz: The source's rate, told to clients; 0 where it is unknown.
+        crc: Send a CRC-32 of each plane.
+
+    Raises:
+        EndpointError: The address is in use or cannot be bound.
+    """
+
+    def __init__(self, endpoint: Endpoint, clock: Clock, *, rate_hz: float = 0.0, crc: bool = False) -> None:
+        self.endpoint = endpoint
+        self.stream = secrets.token_bytes(16)
+        self.rate_hz = rate_hz
+        self._clock = clock
+        self._crc = crc
+        self._lock = EndpointLock(endpoint)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            self.frames = self._bind(zmq.XPUB, endpoint.frames, SEND_QUEUE)
+            self._status = self._bind(zmq.PUB, endpoint.status, 4)
+        except EndpointError:
+            self._context.destroy(linger=0)
+            self._lock.close()
+            raise
+        # XPUB tells of subscriptions, so that a lossless replay can wait for its client.
+        self.frames.setsockopt(zmq.XPUB_VERBOSER, 1)
+        self._monitor = self.frames.get_monitor_socket(
+            zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
+        )
+        self._connections: dict[int, Connection] = {}
+        self._publications = 0
+        self.subscribers = 0
+        self.copied = 0
+        """Messages that were copied because few slots were free."""
+        self.disconnected = 0
+        """Clients that did not read for 5 s."""
+
+    def _bind(self, kind: int, address: str, queue: int) -> "zmq.Socket[bytes]":
+        socket = self._context.socket(kind)
+        socket.setsockopt(zmq.LINGER, 200)
+        socket.setsockopt(zmq.SNDHWM, queue)
+        try:
+            socket.bind(address)
+        except zmq.ZMQError as error:
+            socket.close(linger=0)
+            raise EndpointError(
+                f"needed a free address, got {address}: {error.strerror}; stop what uses it or choose another with "
+                "--endpoint"
+            ) from error
+        return socket
+
+    def publish(self, ring: Ring, out: Outgoing) -> None:
+        """Send a frame that the guard has decided; its slot stays held until the last byte has gone."""
+        slot = ring.slots[out.frame.slot]
+        crc = plane_crcs(slot.bytes, ring.frame_format, out.planes, ring.layout) if self._crc else None
+        header = Header(
+            stream=self.stream,
+            sequence=out.frame.sequence,
+            publication=self._publications,
+            frame_format=ring.frame_format,
+            state=out.state,
+            reason=out.reason,
+            planes=out.planes,
+            generation=ring.generation(out.frame.slot),
+            stamps_ns=(*out.stamps_ns, self._clock.now_ns()),
+            age_ms=out.age_ms,
+            discontinuity=out.frame.discontinuity,
+            rate_hz=self.rate_hz,
+            publisher_pid=os.getpid(),
+            crc=crc,
+        )
+        length = pack_header(slot.bytes, header, ring.layout)
+        self._publications += 1
+        if ring.free() >= SLOTS_IN_RESERVE:
+            ring.sent(out.frame.slot, self.frames.send(slot.bytes[:length], copy=False, track=True))
+        else:
+            self.frames.send(slot.bytes[:length], copy=True)
+            self.copied += 1
+
+    def heartbeat(self, status: dict[str, Any]) -> None:
+        """Send the heartbeat."""
+        self._status.send(pack_status(status))
+
+    def see_clients(self) -> None:
+        """Take in who came and went, and let go of clients that have not read for 5 s. Call it every 100 ms or so.
+
+        A client that stops reading holds the slots of the messages queued for it, for ever if it is stopped by a
+        signal: ZeroMQ's own heartbeat is not sent while the client's socket is full.
+        """
+        self._count_subscriptions()
+        self._follow_connections()
+        now_ns = self._clock.now_ns()
+        for connection in self._connections.values():
+            unread = _unread_bytes(connection)
+            if unread == 0 or unread != connection.unread:
+                connection.unread, connection.since_ns = unread, now_ns
+            elif now_ns - connection.since_ns > STUCK_NS:
+                self._disconnect(connection)
+                connection.since_ns = now_ns
+
+    def _count_subscriptions(self) -> None:
+        with contextlib.suppress(zmq.Again):
+            while True:
+                message = self.frames.recv(zmq.NOBLOCK)
+                if message in (b"\x00", b"\x01"):
+                    self.subscribers += 1 if message == b"\x01" else -1
+
+    def _follow_connections(self) -> None:
+        with contextlib.suppress(zmq.Again):
+            while True:
+                event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
+                descriptor = int(event["value"])
+                if event["event"] == zmq.EVENT_ACCEPTED:
+                    with contextlib.suppress(OSError):  # it may be gone again already
+                        inode = os.fstat(descriptor).st_ino
+                        self._connections[descriptor] = Connection(descriptor, inode)
+                else:
+                    self._connections.pop(descriptor, None)
+
+    def _disconnect(self, connection: Connection) -> None:
+        with contextlib.suppress(OSError):
+            if os.fstat(connection.descriptor).st_ino != connection.inode:
+                return
+            # A second descriptor of the same socket: shutting it down makes ZeroMQ's I/O thread drop the client.
+            with sockets.socket(fileno=os.dup(connection.descriptor)) as client:
+                client.shutdown(sockets.SHUT_RDWR)
+            self.disconnected += 1
+
+    def statistics(self) -> dict[str, int]:
+        """Messages sent, messages copied, subscribers now, clients let go of."""
+        return {
+            "published": self._publications,
+            "copied": self.copied,
+            "subscribers": self.subscribers,
+            "disconnected": self.disconnected,
+        }
+
+    def close(self) -> None:
+        """Give the last messages 200 ms to leave, then close the sockets."""
+        self.frames.disable_monitor()
+        self._monitor.close(linger=0)
+        self.frames.close()
+        self._status.close()
+        self._context.term()
+        if self.endpoint.frames.startswith("ipc://"):
+            for address in (self.endpoint.frames, self.endpoint.status):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(address.removeprefix("ipc://"))
+        self._lock.close()
+
+
+def _unread_bytes(connection: Connection) -> int:
+    """Bytes the kernel holds for a client that has not read them; 0 where the socket is gone."""
+    try:
+        answer = fcntl.ioctl(connection.descriptor, termios.TIOCOUTQ, b"\0\0\0\0")
+    except OSError:
+        return 0
+    return int(struct.unpack("i", answer)[0])
