@@ -1,0 +1,82 @@
+"""The `contrastream` command: the front door. It sees every room and opens a door only when it is asked to."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+
+from bench.config import BenchConfig, DoctorConfig
+from stream.config import ReplayConfig, RunConfig, ViewConfig
+
+Command = (
+    Annotated[RunConfig, tyro.conf.subcommand("run")]
+    | Annotated[ReplayConfig, tyro.conf.subcommand("replay")]
+    | Annotated[ViewConfig, tyro.conf.subcommand("view")]
+    | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
+    | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
+)
+
+DESCRIPTION = """A virtual contrast agent for live fluoroscopy: X-ray frames in, synthesized angiograms out.
+Research tool, not a medical device."""
+
+
+def dispatch(config: object) -> int:
+    """Open the one room that a command needs."""
+    match config:
+        case RunConfig():
+            from stream.session import run
+
+            return run(config)
+        case ReplayConfig():
+            from stream.session import replay
+
+            return replay(config)
+        case ViewConfig():
+            from stream.display.view import view
+
+            return view(config)
+        case BenchConfig():
+            from bench.live import bench_live
+
+            return bench_live(config)
+        case DoctorConfig():
+            from bench.doctor import doctor
+
+            return doctor(config)
+    raise TypeError(f"no handler for {type(config).__name__}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        0 done, 1 a fault of ours, 2 bad input or usage, with one line on stderr: needed, got, what to do.
+    """
+    config = tyro.cli(  # type: ignore[call-overload]
+        Command,
+        prog="contrastream",
+        description=DESCRIPTION,
+        args=arguments,
+        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
+    )
+    from bench.errors import BenchError
+    from calib.errors import CalibrationError
+    from casgan.errors import CasganError
+    from engines.errors import EngineError
+    from stream.errors import PipelineError, StreamError
+
+    try:
+        return dispatch(config)
+    except KeyboardInterrupt:
+        return 130
+    except PipelineError as error:
+        print(f"contrastream: {error}", file=sys.stderr)
+        return 1
+    except (StreamError, EngineError, CalibrationError, CasganError, BenchError, ValueError) as error:
+        print(f"contrastream: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

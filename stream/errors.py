@@ -19,3 +19,11 @@ class EndpointError(StreamError):
 
 class DisplayError(StreamError):
     """A display that is not there."""
+
+
+class EngineRefused(StreamError):
+    """The engine process could not open the model; the message is the engine's own."""
+
+
+class PipelineError(StreamError):
+    """A process of the pipeline failed in a way that is our fault and that starting it again cannot mend."""

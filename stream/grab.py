@@ -5,6 +5,7 @@ has granted, which is as far as it may run ahead; the other lets each frame go a
 """
 
 import logging
+import math
 import os
 import queue
 import sys
@@ -41,14 +42,15 @@ class Pacing:
 
     Args:
         rate_hz: Overrides the recording's own times; None keeps them.
-        as_fast_as_possible: A frame is due as soon as it is decoded and there is room for it.
+        speed: How many times faster than that; infinite, and a frame is due as soon as it is decoded and there is
+            room for it.
         loop: Begin again at the end.
         lossless: Never pass over a frame when the source falls behind.
         frames: End after so many; None for no limit.
     """
 
     rate_hz: float | None = None
-    as_fast_as_possible: bool = False
+    speed: float = 1.0
     loop: bool = False
     lossless: bool = False
     frames: int | None = None
@@ -73,6 +75,7 @@ class Schedule:
     def __init__(self, source: Source, pacing: Pacing, start_ns: int) -> None:
         self._source = source
         self._period_ms = None if pacing.rate_hz is None else 1000.0 / pacing.rate_hz
+        self._speed = pacing.speed
         self._due_ns = float(start_ns)
         self._first = True
 
@@ -91,7 +94,7 @@ class Schedule:
         interval_ms = self._period_ms if self._period_ms is not None else self._source.interval_ms(index)
         if interval_ms is None:
             raise SourceError("needed the frame rate, but the recording does not say it; add --rate")
-        return interval_ms * NS_PER_MS
+        return interval_ms * NS_PER_MS / self._speed
 
 
 class Grabber:
@@ -186,7 +189,7 @@ class Grabber:
                 sequence, discontinuity = sequence + 1, True
                 continue
             due_ns = got.stamp_ns
-            if not self._source.live and not self._pacing.as_fast_as_possible:
+            if not self._source.live and not math.isinf(self._pacing.speed):
                 if schedule is None:
                     schedule = Schedule(self._source, self._pacing, self._clock.now_ns() + LEAD_NS)
                 due_ns = schedule.advance(index)

@@ -27,7 +27,7 @@ from stream.control import (
     unpack_json,
 )
 from stream.endpoint import parse_endpoint
-from stream.errors import SourceError, StreamError
+from stream.errors import EngineRefused, PipelineError, SourceError
 from stream.frame import FrameFormat, Reason, State
 from stream.grab import Pacing
 from stream.guard import Guard, Inferred, Outgoing
@@ -46,10 +46,6 @@ GRANTS = 3
 CREDIT_WINDOW = 4
 """Frames a lossless replay may be ahead of its measuring client; below the publisher's send queue."""
 RATE_FRAMES = 30
-
-
-class PipelineError(StreamError):
-    """A process of the pipeline failed in a way that starting it again cannot mend."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +83,9 @@ class Pipeline:
     def __init__(self, config: PipelineConfig) -> None:
         self.config = config
         self._clock = MonotonicClock()
-        endpoint = parse_endpoint(config.endpoint)
-        self._publisher = Publisher(endpoint, self._clock, crc=config.crc)
-        self._credit = self._bind_credit(endpoint.credit) if config.pacing.lossless else None
+        self.endpoint = parse_endpoint(config.endpoint)
+        self._publisher = Publisher(self.endpoint, self._clock, crc=config.crc)
+        self._credit = self._bind_credit(self.endpoint.credit) if config.pacing.lossless else None
         self._credited = 0
         self._handed_out = 0
         self._ring: Ring | None = None
@@ -111,6 +107,8 @@ class Pipeline:
         self._grabbed_index = 0
         self._next_sequence = 0
         self.latencies = RecentLatencies()
+        self.last_status: dict[str, Any] | None = None
+        """The last heartbeat, for other threads."""
         self.opened: dict[str, Any] = {}
         """What the source said when it opened."""
         self.engine: dict[str, Any] = {}
@@ -130,7 +128,8 @@ class Pipeline:
 
         Raises:
             SourceError: The source cannot be opened or read.
-            PipelineError: The source process died before its first frame, or the engine cannot be opened.
+            PipelineError: The source process died before its first frame, or cannot go on.
+            EngineRefused: The engine cannot be opened for this model and format.
         """
         try:
             self._source = self._start_source()
@@ -185,7 +184,8 @@ class Pipeline:
         if now_ns - self._heartbeat_ns >= HEARTBEAT_NS:
             self._heartbeat_ns = now_ns
             self._publisher.see_clients()
-            self._publisher.heartbeat(self.status())
+            self.last_status = self.status()
+            self._publisher.heartbeat(self.last_status)
             self._retired = [ring for ring in self._retired if not self._drop_if_idle(ring)]
 
     @staticmethod
@@ -361,7 +361,7 @@ class Pipeline:
         if self._guard is not None:
             self._guard.engine_gone(Reason.ENGINE_LOST if self.engine else Reason.STARTING)
         if self._engine_failure is not None and not self.engine:
-            raise PipelineError(self._engine_failure)
+            raise EngineRefused(self._engine_failure)
         self._engine_at_ns = self._engine_backoff.died()
         wait_s = (self._engine_at_ns - self._clock.now_ns()) / NS_PER_S
         log.warning("the engine process ended (%s); starting it again in %.2f s", _status(status), wait_s)
@@ -415,7 +415,8 @@ class Pipeline:
     def _close(self) -> None:
         """Say that it is over, then take everything down."""
         if self._guard is not None:
-            self._publisher.heartbeat({**self.status(), "ended": True})
+            self.last_status = {**self.status(), "ended": True}
+            self._publisher.heartbeat(self.last_status)
         for child in (self._source, self._engine):
             if child is not None:
                 child.kill()

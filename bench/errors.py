@@ -1,0 +1,5 @@
+"""Errors of the measurements."""
+
+
+class BenchError(Exception):
+    """A measurement that cannot be made here. Says what was needed, what came and what to do."""

@@ -1,0 +1,113 @@
+"""The settings of the live path's commands, one frozen dataclass each; the string below a field is its help."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional  # the one mark a dataclass cannot express: an argument without a flag
+
+EngineName = Literal["auto", "off", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Where frames come from and how they are read."""
+
+    source: Positional[str]
+    """phantom, v4l2:0, a DICOM cine loop, a video file, or a folder of frames."""
+    rate: float | None = None
+    """Frames per second, over what the recording says; the rate asked of a device."""
+    loop: bool = False
+    """Begin a recording again at its end."""
+    frames: int | None = None
+    """End after so many frames."""
+    crop: str | None = None
+    """x,y,w,h in pixels: the region of a capture card's picture that is the X-ray."""
+    gray: bool = False
+    """Convert the colour of a video or image file instead of refusing it."""
+    luma: Literal["auto", "limited", "full"] = "auto"
+    """Range of a device's luma: 16 to 235, 0 to 255, or as its pixel format has it."""
+    width: int | None = None
+    """Columns asked of a device."""
+    height: int | None = None
+    """Rows asked of a device."""
+    size: int | None = None
+    """Rows and columns of the phantom."""
+    bits: int | None = None
+    """Bits stored: of the phantom, and of 16-bit images, which do not say."""
+    seed: int | None = None
+    """The phantom's patient."""
+    contrast: bool = False
+    """Contrast medium in the phantom's vessels."""
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What turns a frame into an angiogram."""
+
+    model: str = "compact"
+    """A shipped model's name, or an ONNX file."""
+    engine: EngineName = "auto"
+    """The runtime; auto takes the first usable one and says why it passed over others; off shows live only."""
+    threads: int | None = None
+    """Threads of a CPU engine."""
+    untaught: bool = False
+    """Run a model that was not taught, to measure it; its pictures are never shown as synthetic."""
+
+
+@dataclass(frozen=True)
+class RunConfig(EngineConfig, SourceConfig):
+    """Run the live path: frames in, synthesized angiograms out, until Ctrl-C or the recording's end."""
+
+    endpoint: str | None = None
+    """Where clients find it: a name, ipc:///path or tcp://127.0.0.1:PORT."""
+    crc: bool = False
+    """Send a CRC-32 of every plane."""
+    slots: int = 16
+    """Frames the ring holds."""
+    web: bool = False
+    """Serve the web viewer too."""
+    port: int = 8765
+    """The web viewer's port, on this host only."""
+    browser: bool = True
+    """Open the web viewer in a browser where there is a display."""
+    out: Path | None = None
+    """Write the summary as JSON."""
+
+
+@dataclass(frozen=True)
+class ReplayConfig(EngineConfig, SourceConfig):
+    """Replay a recorded cine loop through the whole live path and measure it."""
+
+    speed: str = "1"
+    """1 is the loop's own pace, 2 twice that, and so on; max is as fast as the machine goes."""
+    lossless: bool = False
+    """Drop nothing: the replay waits for the engine and for its measuring client, and deadlines are off."""
+    endpoint: str | None = None
+    """Where clients find it: a name, ipc:///path or tcp://127.0.0.1:PORT."""
+    crc: bool = False
+    """Send a CRC-32 of every plane."""
+    slots: int = 16
+    """Frames the ring holds."""
+    web: bool = False
+    """Serve the web viewer too."""
+    port: int = 8765
+    """The web viewer's port, on this host only."""
+    browser: bool = True
+    """Open the web viewer in a browser where there is a display."""
+    out: Path | None = None
+    """Write the figures as JSON."""
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """Show a running stream in a desktop window, or in a browser with --web."""
+
+    endpoint: Positional[str | None] = None
+    """A name, ipc:///path or tcp://127.0.0.1:PORT; this host's default stream when none is given."""
+    web: bool = False
+    """Serve the web viewer instead of opening a window."""
+    port: int = 8765
+    """The web viewer's port, on this host only."""
+    browser: bool = True
+    """Open the web viewer in a browser where there is a display."""

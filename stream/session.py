@@ -1,0 +1,254 @@
+"""The commands `run` and `replay`: a pipeline with its status line, its viewer and its summary."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import webbrowser
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from stream.config import ReplayConfig, RunConfig
+from stream.errors import DisplayError
+from stream.grab import Pacing
+from stream.measure import Measured, MeasuringClient
+from stream.pipeline import Pipeline, PipelineConfig
+from stream.sources.options import SourceOptions, parse_crop
+from stream.statusline import StatusLine, format_summary, log_to_stderr
+
+VIEWER_STOP_S = 2.0
+
+
+def source_options(config: RunConfig | ReplayConfig) -> SourceOptions:
+    """What the user asked of the source."""
+    return SourceOptions(
+        rate_hz=config.rate,
+        crop=None if config.crop is None else parse_crop(config.crop),
+        gray=config.gray,
+        luma=config.luma,
+        width=config.width,
+        height=config.height,
+        bits=config.bits,
+        size=config.size,
+        seed=config.seed,
+        contrast=config.contrast,
+    )
+
+
+def parse_speed(text: str) -> float:
+    """Read --speed: a factor above 0, or `max`, which is infinity.
+
+    Raises:
+        ValueError: Neither.
+    """
+    try:
+        speed = math.inf if text == "max" else float(text)
+    except ValueError:
+        speed = math.nan
+    if not speed > 0 or (math.isinf(speed) and text != "max"):
+        raise ValueError(f"--speed must be max or a factor above 0, got {text!r}; 1 is the loop's own pace")
+    return speed
+
+
+def _check_counts(config: RunConfig | ReplayConfig) -> None:
+    if config.frames is not None and config.frames < 1:
+        raise ValueError(f"--frames must be 1 or more, got {config.frames}")
+    if not 6 <= config.slots <= 256:
+        raise ValueError(f"--slots must be 6 to 256, got {config.slots}; 16 is enough for most")
+    if not 1 <= config.port <= 65535:
+        raise ValueError(f"--port must be 1 to 65535, got {config.port}")
+    if config.threads is not None and config.threads < 1:
+        raise ValueError(f"--threads must be 1 or more, got {config.threads}")
+    if config.out is not None and not config.out.parent.is_dir():
+        raise ValueError(f"--out needs an existing folder, got {config.out.parent}; make it first")
+
+
+def pipeline_config(config: RunConfig | ReplayConfig, pacing: Pacing, *, measured: bool) -> PipelineConfig:
+    """What the pipeline needs of a command's settings."""
+    _check_counts(config)
+    return PipelineConfig(
+        source=config.source,
+        options=source_options(config),
+        pacing=pacing,
+        endpoint=config.endpoint,
+        model=config.model,
+        engine=config.engine,
+        untaught=config.untaught,
+        threads=config.threads,
+        slots=config.slots,
+        crc=config.crc,
+        wait_for_engine=measured,
+        wait_for_client=measured,
+    )
+
+
+@contextlib.contextmanager
+def stopped_by_signals(pipeline: Pipeline) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the pipeline, not the process."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        pipeline.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class WebViewer:
+    """The web viewer's server, an ordinary client in a process of its own.
+
+    Args:
+        endpoint: The stream.
+        port: Its port on this host.
+        browser: Open it where there is a display.
+        on_failure: Called, from another thread, when the server ends by itself.
+    """
+
+    def __init__(self, pipeline: Pipeline, port: int, *, browser: bool) -> None:
+        self._pipeline = pipeline
+        self._closing = False
+        self.failed = False
+        command = [sys.executable, "-m", "stream.display.web", pipeline.endpoint.text, "--port", str(port)]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        threading.Thread(target=self._watch, name="web-viewer", daemon=True).start()
+        if browser and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            opening = threading.Timer(1.0, webbrowser.open, (f"http://127.0.0.1:{port}",))
+            opening.daemon = True
+            opening.start()
+
+    def _watch(self) -> None:
+        if self._process.wait() and not self._closing:
+            self.failed = True
+            self._pipeline.stop()
+
+    def close(self) -> None:
+        """End the server."""
+        self._closing = True
+        self._process.terminate()
+        try:
+            self._process.wait(VIEWER_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def run_pipeline(pipeline: Pipeline, config: RunConfig | ReplayConfig) -> None:
+    """Run a pipeline to its end with the status line and, where asked for, the web viewer.
+
+    Raises:
+        DisplayError: The web viewer could not be served; it has said why.
+        StreamError: As `Pipeline.run`.
+    """
+    viewer = WebViewer(pipeline, config.port, browser=config.browser) if config.web else None
+    line = StatusLine(lambda: pipeline.last_status)
+    try:
+        with stopped_by_signals(pipeline):
+            pipeline.run()
+    finally:
+        line.close()
+        if viewer is not None:
+            viewer.close()
+    if viewer is not None and viewer.failed:
+        raise DisplayError("the web viewer needed its port, and could not be served; see the line above")
+
+
+def write_json(path: Path | None, report: dict[str, Any]) -> None:
+    """Write a report, whole or not at all."""
+    if path is None:
+        return
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(report, indent=2, default=str) + "\n")
+    partial.replace(path)
+
+
+def run(config: RunConfig) -> int:
+    """`contrastream run`."""
+    log_to_stderr()
+    pacing = Pacing(rate_hz=config.rate, loop=config.loop, frames=config.frames)
+    pipeline = Pipeline(pipeline_config(config, pacing, measured=False))
+    print(f"frames at {pipeline.endpoint.text}; Ctrl-C ends", file=sys.stderr)
+    run_pipeline(pipeline, config)
+    status = pipeline.last_status or pipeline.status()
+    print(format_summary(status))
+    write_json(config.out, {"schema": "contrastream.run/1", "config": dataclasses.asdict(config), **status})
+    return 0
+
+
+def replay(config: ReplayConfig) -> int:
+    """`contrastream replay`."""
+    log_to_stderr()
+    speed = parse_speed(config.speed)
+    pacing = Pacing(
+        rate_hz=config.rate,
+        speed=speed,
+        loop=config.loop,
+        lossless=config.lossless,
+        frames=config.frames,
+    )
+    pipeline = Pipeline(pipeline_config(config, pacing, measured=True))
+    with tempfile.TemporaryDirectory(prefix="contrastream-") as folder:
+        seen = Path(folder) / "measured.npz"
+        with MeasuringClient(pipeline.endpoint.text, seen, credit=config.lossless) as client:
+            run_pipeline(pipeline, config)
+            measured = client.finish()
+    status = pipeline.last_status or pipeline.status()
+    report = replay_report(config, status, measured)
+    print(format_replay(report))
+    write_json(config.out, report)
+    return 0
+
+
+def replay_report(config: ReplayConfig, status: dict[str, Any], measured: Measured) -> dict[str, Any]:
+    """The figures of a replay: what the publisher did and what a client in another process saw."""
+    return {
+        "schema": "contrastream.replay/1",
+        "config": dataclasses.asdict(config),
+        "source": status["source"],
+        "engine": status["engine"],
+        "publisher": status["counters"],
+        "client": measured.summary(),
+    }
+
+
+def format_replay(report: dict[str, Any]) -> str:
+    """The figures of a replay as a table."""
+    client, publisher, engine = report["client"], report["publisher"], report["engine"]
+
+    def number(value: float | None, form: str = ".1f") -> str:
+        return "-" if value is None else format(value, form)
+
+    rows = [("due to received", client["latency_ms"])]
+    rows += [(f"  {name}", summary) for name, summary in client["stages_ms"].items()]
+    lines = [
+        f"frames   {publisher.get('grabbed', 0)} grabbed, {publisher.get('published', 0)} published, "
+        f"{client['received']} received, {client['lost']} lost; {client['synthetic']} SYNTHETIC, "
+        f"PASSTHROUGH {client['passthrough'] or 'none'}, {publisher.get('repeated', 0)} repeats not sent",
+        f"dropped  {publisher.get('dropped') or 'none'}",
+        f"fps      {number(client['fps'])}"
+        + (
+            f" of {number(report['source']['rate_hz'])} by the recording"
+            if report["source"]["rate_hz"]
+            else ""
+        ),
+        f"engine   {engine['backend']} {engine['precision']}, one inference {engine['inference_ms']:.1f} ms"
+        if engine
+        else "engine   none",
+        "",
+        f"{'latency, ms':18}{'n':>7}" + "".join(f"{name:>9}" for name in ("p50", "p95", "p99", "max")),
+    ]
+    for name, summary in rows:
+        figures = "".join(f"{number(summary[key], '.2f'):>9}" for key in ("p50", "p95", "p99", "max"))
+        lines.append(f"{name:18}{summary['n']:>7}{figures}")
+    lines.append("p99 wants 1,000 frames (--loop --frames 1000). Research tool, not a medical device.")
+    return "\n".join(lines)

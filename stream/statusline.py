@@ -1,0 +1,123 @@
+"""The one line that says how a stream is doing, and the summary at its end."""
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, TextIO
+
+TERMINAL_INTERVAL_S = 0.5
+LOG_INTERVAL_S = 5.0
+CLEAR_LINE = "\r\x1b[K"
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none"
+
+
+def state_text(status: dict[str, Any]) -> str:
+    """The state in words, with its reason or age."""
+    state, reason = status["state"], status["reason"]
+    if state == "PASSTHROUGH":
+        return f"PASSTHROUGH({reason})"
+    if state in ("STALE", "UNCHANGED"):
+        return f"{state} {status['age_ms'] / 1000:.1f} s"
+    return str(state)
+
+
+def engine_text(engine: dict[str, Any]) -> str:
+    """Which engine runs which model."""
+    if not engine:
+        return "no engine yet"
+    return f"{engine['backend']} {engine['precision']} {engine['model_sha256'][:8]}"
+
+
+def format_status(status: dict[str, Any]) -> str:
+    """The status line of a heartbeat."""
+    latency = status["latency_ms"]
+    counters = status["counters"]
+    return (
+        f"{state_text(status)} | {status['fps_in']:.1f} in {status['fps_out']:.1f} out fps | due to published "
+        f"p50 {_ms(latency['p50'])} p99 {_ms(latency['p99'])} max {_ms(latency['max'])} ms | "
+        f"drops {_counts(counters.get('dropped', {}))} | {engine_text(status['engine'])}"
+    )
+
+
+def format_summary(status: dict[str, Any]) -> str:
+    """What happened, from the last status of a stream."""
+    counters, latency, engine = status["counters"], status["latency_ms"], status["engine"]
+    if not counters:
+        return "no frame came"
+    skipped = "; ".join(f"{name}: {why}" for name, why in engine.get("skipped", [])) or "none"
+    lines = [
+        f"frames   {counters['grabbed']} grabbed, {counters['published']} published: {counters['synthetic']} "
+        f"SYNTHETIC, {sum(counters['passthrough'].values())} PASSTHROUGH ({_counts(counters['passthrough'])}), "
+        f"{counters['unchanged']} UNCHANGED",
+        f"         {counters['repeated']} repeats not sent, dropped: {_counts(counters['dropped'])}",
+        f"latency  due to published, last {latency['n']}: p50 {_ms(latency['p50'])}, p95 {_ms(latency['p95'])}, "
+        f"p99 {_ms(latency['p99'])}, max {_ms(latency['max'])} ms"
+        + (" (p99 wants 1,000 frames)" if latency["p99"] is None else ""),
+        f"engine   {engine_text(engine)}"
+        + (f", one inference {engine['inference_ms']:.1f} ms" if engine else "")
+        + f", {status['engine_restarts']} restarts",
+        f"         passed over: {skipped}",
+        f"clients  {status['clients']['subscribers']} at the end, {status['clients']['disconnected']} let go, "
+        f"{status['clients']['copied']} messages copied",
+        "Research tool, not a medical device.",
+    ]
+    return "\n".join(lines)
+
+
+class StatusLine:
+    """Prints the status line from a thread of its own, so that a stopped terminal never stops a frame.
+
+    Args:
+        status: Gives the last heartbeat; None before the first.
+        out: Where to print. A terminal gets one line that is written over; a file gets a line every 5 s.
+    """
+
+    def __init__(self, status: Callable[[], dict[str, Any] | None], out: TextIO = sys.stderr) -> None:
+        self._status = status
+        self._out = out
+        self._terminal = out.isatty()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._print, name="status-line", daemon=True)
+        self._thread.start()
+
+    def _print(self) -> None:
+        while not self._over.wait(TERMINAL_INTERVAL_S if self._terminal else LOG_INTERVAL_S):
+            if (status := self._status()) is not None:
+                line = format_status(status)
+                self._out.write(CLEAR_LINE + line if self._terminal else line + "\n")
+                self._out.flush()
+
+    def close(self) -> None:
+        """Stop printing and leave the line."""
+        self._over.set()
+        self._thread.join(timeout=1.0)
+        if self._terminal:
+            self._out.write(CLEAR_LINE)
+            self._out.flush()
+
+
+class LineAwareHandler(logging.StreamHandler[TextIO]):
+    """Logs above the status line instead of into it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.stream.isatty():
+            self.stream.write(CLEAR_LINE)
+        super().emit(record)
+
+
+def log_to_stderr() -> None:
+    """Log our own messages to stderr with the time of day."""
+    handler = LineAwareHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("contrastream")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
