@@ -68,6 +68,10 @@ class Source(ABC):
         """
         return None if self.rate_hz is None else 1000.0 / self.rate_hz
 
+    def warnings(self) -> tuple[str, ...]:
+        """What has gone wrong since it was opened without stopping it, a sentence each; the grabber asks now and then."""
+        return ()
+
     def rewind(self) -> None:
         """Start a recording again at its first frame."""
         raise SourceError(f"a {self.kind} source cannot be rewound")

@@ -1,0 +1,93 @@
+"""`open_source()`: from what a person names to a source. The only file that knows every kind."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from stream.errors import SourceError
+from stream.sources.options import SourceOptions
+from stream.sources.source import Source
+
+KINDS = "phantom, v4l2:0, a DICOM file, a video file or a folder of frames"
+_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+
+def open_source(spec: str, options: SourceOptions | None = None) -> Source:
+    """Open the source that `spec` names.
+
+    Files are told apart by their content, not their names: a playlist or a script that a video library would
+    follow is no video here.
+
+    Args:
+        spec: `phantom`, `v4l2:0`, `v4l2:/dev/video0`, or the path of a DICOM file, a video file or a folder.
+        options: What was asked of it.
+
+    Raises:
+        SourceError: Missing, unreadable, or of no kind that is known; the sentence says what to do.
+    """
+    options = options or SourceOptions()
+    if spec == "phantom":
+        return _open_phantom(options)
+    if spec.startswith("v4l2:"):
+        from stream.sources.device import DeviceSource
+
+        return DeviceSource(spec.removeprefix("v4l2:"), options)
+    path = Path(spec)
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a path"
+        raise SourceError(f"{spec}: needed {KINDS}, but this cannot be opened: {reason}") from None
+    if stat.S_ISDIR(mode):
+        from stream.sources.folder import open_folder
+
+        return open_folder(Path(os.path.abspath(path)), options)
+    if stat.S_ISCHR(mode) and str(path).startswith("/dev/video"):
+        raise SourceError(f"{spec}: a capture device is named v4l2:{spec}")
+    if not stat.S_ISREG(mode):
+        raise SourceError(f"{spec}: needed {KINDS}, got a pipe, socket or device; name a regular file")
+    return _open_file(path, options)
+
+
+def _open_file(path: Path, options: SourceOptions) -> Source:
+    from stream.sources.cine_header import is_dicom
+    from stream.sources.codestream import picture_of
+
+    try:
+        with path.open("rb") as file:
+            head = file.read(1 << 16)
+    except OSError as error:
+        raise SourceError(f"{path.name}: the file cannot be read: {error.strerror}") from None
+    if not head:
+        raise SourceError(f"{path.name}: needed {KINDS}, got an empty file; copy it again")
+    if is_dicom(head):
+        from stream.sources.cine import CineSource
+
+        return CineSource(path, options)
+    if path.suffix.lower() in (".dcm", ".dicom", ".ima"):
+        raise SourceError(f"{path.name}: needed a DICOM file (DICM after 128 bytes), got something else")
+    from stream.sources.video import VideoSource, is_video
+
+    if is_video(head):
+        return VideoSource(path, options)
+    if picture_of(head) is not None or path.suffix.lower() in _IMAGES:
+        raise SourceError(f"{path.name}: got a single image; put the frames in a folder and name the folder")
+    raise SourceError(
+        f"{path.name}: needed {KINDS}, got a file of another kind; not a DICOM, and not MP4, AVI, Matroska, MPEG or ASF"
+    )
+
+
+def _open_phantom(options: SourceOptions) -> Source:
+    from calib.config import PhantomConfig
+    from stream.sources.phantom import PhantomSource
+
+    asked: dict[str, Any] = {
+        "rate_hz": options.rate_hz,
+        "seed": options.seed,
+        "rows": options.size,
+        "columns": options.size,
+        "contrast": options.contrast,
+        "bits_stored": options.bits,
+    }
+    return PhantomSource(PhantomConfig(**{name: value for name, value in asked.items() if value is not None}))
