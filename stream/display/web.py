@@ -1,0 +1,356 @@
+"""The web viewer's server: the page, and the newest frame over a WebSocket to each viewer that asks.
+
+An ordinary client process of the stream: `python -m stream.display.web [ENDPOINT] [--port 8765]`.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import ipaddress
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from stream.display.relay import Relay
+from stream.endpoint import parse_endpoint
+from stream.errors import DisplayError, EndpointError, StreamError
+from stream.subscribe import Subscriber
+from stream.timing import MonotonicClock
+
+DEFAULT_PORT = 8765
+STATIC = Path(__file__).with_name("static")
+UNREAD_LIMIT_S = 5.0
+"""A viewer that takes nothing in for so long is disconnected."""
+PING_S = 1.0
+END_WITHIN_S = 0.7
+MAX_REQUEST_BYTES = 1024
+
+
+class Doorkeeper:
+    """Lets in only requests that were meant for this server, and says what the page may do.
+
+    A page of another site that a browser has open can send requests here, and by DNS rebinding even under a
+    name of its own: so the Host header must be one of ours, and so must the Origin of a WebSocket.
+
+    Args:
+        app: What stands behind the door.
+        hosts: Values of the Host header that are ours, with the port.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+        self._app = app
+        self._hosts = hosts
+        self._origins = {f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        hosts = _values(scope, b"host")
+        origins = _values(scope, b"origin")
+        # A browser sends no Origin with the page itself, and always one with a WebSocket.
+        known_origin = origins[0] in self._origins if len(origins) == 1 else not origins
+        if len(hosts) != 1 or hosts[0] not in self._hosts or not known_origin:
+            await self._refuse(scope, receive, send, "this server answers only under its own address")
+        elif scope["type"] == "websocket" and not origins:
+            await self._refuse(scope, receive, send, "a WebSocket needs the Origin of the viewer's page")
+        elif scope["type"] == "websocket":
+            await self._app(scope, receive, send)
+        else:
+            await self._app(scope, receive, _with_headers(send, hosts[0]))
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, why: str) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": why})
+        else:
+            await PlainTextResponse(why, status_code=403)(scope, receive, send)
+
+
+def _values(scope: Scope, name: bytes) -> list[str]:
+    return [value.decode("latin-1").lower() for key, value in scope["headers"] if key == name]
+
+
+def _with_headers(send: Send, host: str) -> Send:
+    policy = (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+        # Some browsers do not count a WebSocket of the page's own address as 'self'.
+        f"connect-src 'self' ws://{host} wss://{host}; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    fixed = {
+        "content-security-policy": policy,
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+        "cache-control": "no-store",
+        # With these two a browser gives the page its fine clock (5 us instead of 100).
+        "cross-origin-opener-policy": "same-origin",
+        "cross-origin-embedder-policy": "require-corp",
+        "cross-origin-resource-policy": "same-origin",
+    }
+    extra = [(name.encode(), value.encode()) for name, value in fixed.items()]
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", []), *extra]
+        await send(message)
+
+    return sending
+
+
+def build_app(relay: Relay, hosts: frozenset[str]) -> ASGIApp:
+    """The application: the page, `/frames` (the WebSocket) and `/healthz`.
+
+    Args:
+        relay: The stream.
+        hosts: Values of the Host header that are ours, with the port.
+    """
+
+    async def health(_request: Request) -> JSONResponse:
+        heard = relay.reader.heard
+        return JSONResponse(
+            {"status": "ok", "state": heard.shown.state.name, "viewers": relay.viewers},
+        )
+
+    async def frames(websocket: WebSocket) -> None:
+        await websocket.accept()
+        try:
+            viewer = relay.enter()
+        except StreamError as error:
+            await websocket.close(1013, str(error))
+            return
+        try:
+            await _serve_viewer(websocket, viewer, relay)
+        finally:
+            relay.leave(viewer)
+
+    app = Starlette(
+        routes=[
+            Route("/healthz", health),
+            WebSocketRoute("/frames", frames),
+            Mount("/", StaticFiles(directory=STATIC, html=True)),
+        ]
+    )
+    return Doorkeeper(app, hosts)
+
+
+async def _serve_viewer(websocket: WebSocket, viewer: Any, relay: Relay) -> None:
+    async def listen() -> None:
+        while True:
+            viewer.asked(await websocket.receive_text(), relay.clock.now_ns())
+
+    async def send_text(text: str) -> None:
+        async with asyncio.timeout(UNREAD_LIMIT_S):
+            await websocket.send_text(text)
+
+    async def send_bytes(data: Any) -> None:
+        async with asyncio.timeout(UNREAD_LIMIT_S):
+            await websocket.send_bytes(data)
+
+    tasks = [
+        asyncio.ensure_future(listen()),
+        asyncio.ensure_future(viewer.serve(relay, send_text, send_bytes)),
+    ]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    except (WebSocketDisconnect, TimeoutError):
+        return
+    except (ValueError, KeyError, RuntimeError) as error:
+        # Not a page of ours (or one that has just gone); it is told so, and the others go on.
+        with contextlib.suppress(RuntimeError):
+            await websocket.close(1008, str(error)[:100])
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def listen_on(host: str, port: int) -> socket.socket:
+    """A listening socket, bound before anything else starts.
+
+    Raises:
+        EndpointError: The port is in use or not allowed, or the host is no address of this machine.
+    """
+    if not 0 <= port <= 65535:
+        raise EndpointError(f"--port must be 0 (any free one) to 65535, got {port}")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (socket.gaierror, UnicodeError) as error:
+        raise EndpointError(
+            f"--host must be an address of this machine, got {host!r} ({error}); leave it out for 127.0.0.1"
+        ) from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # The kernel drops a viewer that leaves data unread for so long, even while it holds its socket open.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_LIMIT_S * 1000))
+        listener.bind(address)
+        listener.listen(64)
+    except OSError as error:
+        listener.close()
+        raise EndpointError(
+            f"the viewer needs port {port} on {host}, got {error.strerror.lower() if error.strerror else error}; "
+            "stop what holds it or choose another with --port"
+        ) from error
+    return listener
+
+
+def _own_hosts(host: str, port: int, allow_hosts: Sequence[str]) -> frozenset[str]:
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    if not loopback and not allow_hosts:
+        raise EndpointError(
+            f"beyond this host the viewer has neither password nor encryption, got --host {host}; use 127.0.0.1 "
+            "and an ssh tunnel, or name the address the viewers will type with --allow-host NAME"
+        )
+    names = {"127.0.0.1", "localhost", "[::1]", *allow_hosts} if loopback else set(allow_hosts)
+    return frozenset(f"{name.lower()}:{port}" for name in names) | (
+        frozenset(name.lower() for name in names) if port == 80 else frozenset()
+    )
+
+
+class _Server(uvicorn.Server):  # type: ignore[misc]
+    """uvicorn without its signal handlers: ours end the server with no traceback."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def serve(
+    endpoint: str | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    allow_hosts: Sequence[str] = (),
+    ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve the viewer until SIGTERM or SIGINT. Runs in the main thread of its process.
+
+    Args:
+        endpoint: The stream, as `parse_endpoint` takes it; None for this host's default one.
+        host: Address to listen on; loopback unless `allow_hosts` says under which names viewers come.
+        port: TCP port; 0 takes a free one.
+        allow_hosts: More names that the Host header may carry.
+        ready: Called with the page's address once it can be opened.
+
+    Raises:
+        EndpointError: The port is in use, or the endpoint or the host is none.
+    """
+    parsed = parse_endpoint(endpoint)
+    listener = listen_on(host, port)
+    with contextlib.closing(listener):
+        bound = listener.getsockname()[1]
+        hosts = _own_hosts(host, bound, allow_hosts)
+        asyncio.run(_serve(Subscriber(parsed, newest_only=True), listener, hosts, ready))
+
+
+async def _serve(
+    subscriber: Subscriber,
+    listener: socket.socket,
+    hosts: frozenset[str],
+    ready: Callable[[str], None] | None,
+) -> None:
+    relay = Relay(subscriber, asyncio.get_running_loop(), MonotonicClock())
+    server = _Server(
+        uvicorn.Config(
+            build_app(relay, hosts),
+            loop="asyncio",
+            http="h11",
+            ws="websockets-sansio",
+            ws_max_size=MAX_REQUEST_BYTES,
+            ws_ping_interval=PING_S,
+            ws_ping_timeout=UNREAD_LIMIT_S,
+            ws_per_message_deflate=False,
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+        )
+    )
+    async with _until_told() as told:
+        relay.reader.start()
+        serving = asyncio.ensure_future(server.serve([listener]))
+        ticking = asyncio.ensure_future(relay.tick())
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        if ready is not None and server.started:
+            ready(_page_address(listener))
+        try:
+            done, _ = await asyncio.wait([serving, ticking, told], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {told}:
+                task.result()
+        finally:
+            ticking.cancel()
+            server.should_exit = True
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(serving, END_WITHIN_S)
+            relay.reader.end()
+
+
+@contextlib.asynccontextmanager
+async def _until_told() -> AsyncIterator["asyncio.Future[None]"]:
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[None] = loop.create_future()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, lambda: None if told.done() else told.set_result(None))
+    try:
+        yield told
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _page_address(listener: socket.socket) -> str:
+    address, port = listener.getsockname()[:2]
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m stream.display.web`: exit status 0 when told to end, 2 for what the user can mend."""
+    parser = argparse.ArgumentParser(prog="python -m stream.display.web", description=__doc__)
+    parser.add_argument("endpoint", nargs="?", help="the stream (default: this host's)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="0 takes a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="a name viewers come under"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        serve(
+            options.endpoint,
+            host=options.host,
+            port=options.port,
+            allow_hosts=options.allow_host,
+            ready=lambda address: print(f"viewer at {address}", flush=True),
+        )
+    except (EndpointError, DisplayError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
