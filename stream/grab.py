@@ -27,6 +27,7 @@ from stream.control import (
 )
 from stream.errors import SourceError
 from stream.guard import Grabbed
+from stream.pacing import Pacing, Schedule
 from stream.repeats import RepeatDetector
 from stream.ring import RingMemory
 from stream.sources.source import FormatChanged, Source
@@ -34,26 +35,6 @@ from stream.timing import NS_PER_MS, MonotonicClock, sleep_until_ns
 
 LEAD_NS = 20 * NS_PER_MS
 """Between the first decoded frame and the instant the schedule begins."""
-
-
-@dataclass(frozen=True)
-class Pacing:
-    """When frames are due.
-
-    Args:
-        rate_hz: Overrides the recording's own times; None keeps them.
-        speed: How many times faster than that; infinite, and a frame is due as soon as it is decoded and there is
-            room for it.
-        loop: Begin again at the end.
-        lossless: Never pass over a frame when the source falls behind.
-        frames: End after so many; None for no limit.
-    """
-
-    rate_hz: float | None = None
-    speed: float = 1.0
-    loop: bool = False
-    lossless: bool = False
-    frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,34 +50,6 @@ class Decoded:
     discontinuity: bool
 
 
-class Schedule:
-    """The instants at which a recording's frames are due, fixed from the first frame on."""
-
-    def __init__(self, source: Source, pacing: Pacing, start_ns: int) -> None:
-        self._source = source
-        self._period_ms = None if pacing.rate_hz is None else 1000.0 / pacing.rate_hz
-        self._speed = pacing.speed
-        self._due_ns = float(start_ns)
-        self._first = True
-
-    def peek(self, index: int) -> float:
-        """The instant the next frame, the recording's `index`, is due, in ns of CLOCK_MONOTONIC."""
-        return self._due_ns if self._first else self._due_ns + self.interval_ns(index)
-
-    def advance(self, index: int) -> int:
-        """As `peek`, and go on to the frame after it."""
-        self._due_ns = self.peek(index)
-        self._first = False
-        return round(self._due_ns)
-
-    def interval_ns(self, index: int) -> float:
-        """Time from the frame before to frame `index`."""
-        interval_ms = self._period_ms if self._period_ms is not None else self._source.interval_ms(index)
-        if interval_ms is None:
-            raise SourceError("needed the frame rate, but the recording does not say it; add --rate")
-        return interval_ms * NS_PER_MS / self._speed
-
-
 class Grabber:
     """Runs a source into the ring.
 
@@ -104,9 +57,13 @@ class Grabber:
         guard: The socket to the guard.
         source: An open source.
         pacing: When its frames are due.
+        first_sequence: The number of its first frame; above 0 where another source process came before.
     """
 
-    def __init__(self, guard: ChildSocket, source: Source, pacing: Pacing) -> None:
+    def __init__(
+        self, guard: ChildSocket, source: Source, pacing: Pacing, *, first_sequence: int = 0
+    ) -> None:
+        self._first_sequence = first_sequence
         self._guard = guard
         self._source = source
         self._pacing = pacing
@@ -155,9 +112,9 @@ class Grabber:
         repeats = RepeatDetector(self._source.format, noise=self._source.live)
         scratch = np.empty((self._source.format.rows, self._source.format.columns), self._source.format.dtype)
         schedule: Schedule | None = None
-        sequence = 0
+        sequence = self._first_sequence
         index = 0
-        discontinuity = False
+        discontinuity = sequence > 0
         while self._pacing.frames is None or sequence < self._pacing.frames:
             if schedule is not None and self._is_behind(schedule, index) and self._source.skip():
                 schedule.advance(index)
@@ -177,7 +134,7 @@ class Grabber:
                 )
                 continue
             if got is None:
-                if not self._pacing.loop or sequence == 0:
+                if not self._pacing.loop or index == 0:
                     return
                 self._source.rewind()
                 if slot is not None:
@@ -251,8 +208,9 @@ def main() -> int:
     if not packet:
         return 0
     source: Source | None = None
+    config = unpack_json(packet)
     try:
-        source, pacing = open_configured(unpack_json(packet))
+        source, pacing = open_configured(config)
         opened = {
             "kind": source.kind,
             "format": format_to_json(source.format),
@@ -262,7 +220,7 @@ def main() -> int:
             "notes": list(source.notes),
         }
         guard.send_json(Kind.OPENED, opened)
-        Grabber(guard, source, pacing).run()
+        Grabber(guard, source, pacing, first_sequence=config["first_sequence"]).run()
         guard.send_json(Kind.END, {})
     except (SourceError, ValueError) as error:
         guard.send_json(Kind.ERROR, {"message": str(error), "input": isinstance(error, SourceError)})

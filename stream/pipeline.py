@@ -27,11 +27,11 @@ from stream.control import (
     unpack_json,
 )
 from stream.endpoint import parse_endpoint
-from stream.errors import EngineRefused, PipelineError, SourceError
+from stream.errors import EngineRefused, PipelineError, SourceError, StreamError
 from stream.frame import FrameFormat, Reason, State
-from stream.grab import Pacing
 from stream.guard import Guard, Inferred, Outgoing
 from stream.latency import RecentLatencies
+from stream.pacing import Pacing
 from stream.publish import Publisher
 from stream.ring import Ring
 from stream.sources.options import SourceOptions
@@ -97,6 +97,10 @@ class Pipeline:
         self._engine_backoff = Backoff(self._clock)
         self._engine_at_ns: int | None = None
         self._engine_failure: str | None = None
+        self._source_backoff = Backoff(self._clock)
+        self._source_at_ns: int | None = None
+        self._source_frames = 0
+        self._source_failure: StreamError | None = None
         self._source_ended = False
         self._stop = threading.Event()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -142,6 +146,8 @@ class Pipeline:
                 self._see_deaths()
                 self._hear_credit()
                 self._tick()
+            if self._source_failure is not None:
+                raise self._source_failure
         finally:
             self._close()
 
@@ -180,6 +186,9 @@ class Pipeline:
         if self._engine_at_ns is not None and now_ns >= self._engine_at_ns and self._engine is None:
             self._engine_at_ns = None
             self._engine = self._start_engine()
+        if self._source_at_ns is not None and now_ns >= self._source_at_ns:
+            self._source_at_ns = None
+            self._source = self._start_source()
         self._grant()
         if now_ns - self._heartbeat_ns >= HEARTBEAT_NS:
             self._heartbeat_ns = now_ns
@@ -202,7 +211,9 @@ class Pipeline:
             "source": self.config.source,
             "options": dataclasses.asdict(self.config.options),
             "pacing": dataclasses.asdict(self.config.pacing),
+            "first_sequence": self._next_sequence,
         }
+        self._source_frames = 0
         return Child("stream.grab", config, quiet=True)
 
     def _hear_source(self) -> None:
@@ -220,14 +231,21 @@ class Pipeline:
                 self._source_ended = True
             elif kind == Kind.ERROR:
                 said = unpack_json(packet)
-                raise (SourceError if said["input"] else PipelineError)(said["message"])
+                self._source_failure = (SourceError if said["input"] else PipelineError)(said["message"])
+                self._source_ended = True
 
     def _take_opened(self, opened: dict[str, Any]) -> None:
         self.opened = opened
         self._publisher.rate_hz = float(opened["rate_hz"] or 0.0)
         for note in opened["notes"]:
             self.on_note(str(note))
-        self._use_format(format_from_json(opened["format"]))
+        frame_format = format_from_json(opened["format"])
+        if self._ring is None:
+            self._use_format(frame_format)
+        elif self._ring.frame_format != frame_format:
+            self._change_format(frame_format)
+        elif self._source is not None:
+            send_ring(self._source.socket, self._ring.memory, self._ring_number)
 
     def _use_format(self, frame_format: FrameFormat) -> None:
         self._ring = Ring(frame_format, self.config.slots)
@@ -301,6 +319,9 @@ class Pipeline:
         self._grabbed_ns[self._grabbed_index % RATE_FRAMES] = grabbed.grabbed_ns
         self._grabbed_index += 1
         self._next_sequence = grabbed.sequence + 1
+        self._source_frames += 1
+        if self._source_frames == 1:
+            self._source_backoff.healthy()
         dropped = self._guard.counters.dropped
         for reason, count in (("source_late", dropped_late), ("ring_full", dropped_full)):
             if count:
@@ -372,8 +393,26 @@ class Pipeline:
             self._lose_engine()
         if self._source is not None and self._source.process.poll() is not None:
             self._hear_source()
-            if not self._source_ended:
-                raise PipelineError(f"the source process ended ({_status(self._source.process.returncode)})")
+            self._lose_source()
+
+    def _lose_source(self) -> None:
+        """The source process is dead: take its grants back, and start it again where it can go on."""
+        assert self._source is not None
+        status = self._source.kill()
+        self._source = None
+        if self._ring is not None:
+            self._handed_out -= self._ring.statistics()["granted"]
+            self._ring.revoke_grants()
+        if self._source_ended:
+            return
+        endless = self.opened.get("frame_count", 0) is None or self.config.pacing.loop
+        if self._source_frames == 0 or not endless:
+            self._source_failure = PipelineError(f"the source process ended too early ({_status(status)})")
+            self._source_ended = True
+            return
+        self._source_at_ns = self._source_backoff.died()
+        wait_s = (self._source_at_ns - self._clock.now_ns()) / NS_PER_S
+        log.warning("the source process ended (%s); starting it again in %.2f s", _status(status), wait_s)
 
     # Out --------------------------------------------------------------------------------------------------------
 
@@ -403,9 +442,10 @@ class Pipeline:
             },
             "engine": self.engine,
             "engine_restarts": self._engine_backoff.restarts,
+            "source_restarts": self._source_backoff.restarts,
             "fps_in": _rate_hz(self._grabbed_ns),
             "fps_out": _rate_hz(self._published_ns),
-            "counters": guard.counters.as_dict() if guard else {},
+            "counters": {"due": self._next_sequence, **guard.counters.as_dict()} if guard else {},
             "latency_ms": self.latencies.summary(),
             "ring": ring.statistics() if ring else {},
             "clients": self._publisher.statistics(),

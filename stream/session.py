@@ -18,8 +18,8 @@ from typing import Any
 
 from stream.config import ReplayConfig, RunConfig
 from stream.errors import DisplayError
-from stream.grab import Pacing
 from stream.measure import Measured, MeasuringClient
+from stream.pacing import Pacing
 from stream.pipeline import Pipeline, PipelineConfig
 from stream.sources.options import SourceOptions, parse_crop
 from stream.statusline import StatusLine, format_summary, log_to_stderr

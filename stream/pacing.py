@@ -1,0 +1,63 @@
+"""When frames are due: the intended schedule of a replay, against which its latency is measured."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from stream.errors import SourceError
+from stream.timing import NS_PER_MS
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """When frames are due.
+
+    Args:
+        rate_hz: Overrides the recording's own times; None keeps them.
+        speed: How many times faster than that; infinite, and a frame is due as soon as it is decoded and there is
+            room for it.
+        loop: Begin again at the end.
+        lossless: Never pass over a frame when the source falls behind.
+        frames: End after so many; None for no limit.
+    """
+
+    rate_hz: float | None = None
+    speed: float = 1.0
+    loop: bool = False
+    lossless: bool = False
+    frames: int | None = None
+
+
+class Timed(Protocol):
+    """What a schedule needs of a source."""
+
+    def interval_ms(self, index: int) -> float | None:
+        """Time from frame `index - 1` to frame `index`; None where nothing says."""
+        ...
+
+
+class Schedule:
+    """The instants at which a recording's frames are due, fixed from the first frame on."""
+
+    def __init__(self, source: Timed, pacing: Pacing, start_ns: int) -> None:
+        self._source = source
+        self._period_ms = None if pacing.rate_hz is None else 1000.0 / pacing.rate_hz
+        self._speed = pacing.speed
+        self._due_ns = float(start_ns)
+        self._first = True
+
+    def peek(self, index: int) -> float:
+        """The instant the next frame, the recording's `index`, is due, in ns of CLOCK_MONOTONIC."""
+        return self._due_ns if self._first else self._due_ns + self.interval_ns(index)
+
+    def advance(self, index: int) -> int:
+        """As `peek`, and go on to the frame after it."""
+        self._due_ns = self.peek(index)
+        self._first = False
+        return round(self._due_ns)
+
+    def interval_ns(self, index: int) -> float:
+        """Time from the frame before to frame `index`."""
+        interval_ms = self._period_ms if self._period_ms is not None else self._source.interval_ms(index)
+        if interval_ms is None:
+            raise SourceError("needed the frame rate, but the recording does not say it; add --rate")
+        return interval_ms * NS_PER_MS / self._speed
