@@ -37,7 +37,7 @@ class PhantomConfig:
     variation: float = 0.2
     """How far this patient's coronary tree departs from what heart outline and pose tell, 0 to 1."""
     dose: float = 1.0
-    """Detector dose relative to a cine frame (30,000 quanta per square millimetre at white), 0.01 to 100."""
+    """Detector dose relative to a cine frame (50,000 quanta per square millimetre at white), 0.01 to 100."""
     contrast: bool = False
     """Whether the live picture shows contrast medium in the coronary arteries."""
     bolus: bool = False

@@ -18,6 +18,7 @@ from calib.config import PhantomConfig
 from calib.phantom_anatomy import (
     CATHETER_BORE_MM,
     CATHETER_RADIUS_MM,
+    COARSE_MM,
     Grid,
     Patient,
     Pose,
@@ -29,12 +30,12 @@ from calib.phantom_anatomy import (
     still_layers,
 )
 from calib.phantom_coronary import grow_tree, taper_px
-from calib.phantom_rendering import blur, blur_reach, soft_step, store, tube_thickness
+from calib.phantom_rendering import blur, blur_reach, draw_tubes, soft_step, store
 
 IODINE_PER_MM = 0.105
 """Attenuation of blood with contrast medium."""
-CATHETER_PER_MM = 0.16
-QUANTA_PER_MM2 = 30_000.0
+CATHETER_PER_MM = 0.20
+QUANTA_PER_MM2 = 50_000.0
 """Quanta at white for dose 1."""
 BLUR_MM = 0.30
 """Focal spot and detector together, standard deviation at the heart."""
@@ -42,7 +43,7 @@ WHITE = 0.74
 """Grey level of the open chest; the heart comes out near 0.45."""
 BLADE_GREY = 0.22
 """Grey level under the collimator's blades."""
-NOISE_BLUR_PX = 0.55
+NOISE_BLUR_PX = 0.65
 MAX_LOOP_BYTES = 512 << 20
 """A loop of 16-bit pictures is kept within this; larger frames get a shorter loop."""
 BOLUS_SPEED_MM_PER_S = 220.0
@@ -109,7 +110,7 @@ class Phantom:
         self.tree = grow_tree(config.seed, config.variation)
         self.loop = Loop.of(config)
         self.grid = Grid(config.rows, config.columns, config.spacing_mm, config.spacing_mm)
-        self.coarse = Grid.coarse(config.rows, config.columns, config.spacing_mm)
+        self.coarse = self.grid.coarser(COARSE_MM / config.spacing_mm)
         self._wall, self._lung = still_layers(self.patient, self.coarse)
         shape = (config.rows, config.columns)
         self.field = blades(self.patient, self.grid) if config.collimated else np.ones(shape, np.float32)
@@ -164,7 +165,7 @@ class Phantom:
             breath_phase=breath_phase,
         )
 
-    def filling(self, index: int) -> Float32[np.ndarray, "m"] | None:
+    def filling(self, index: int) -> Float32[np.ndarray, " m"] | None:
         """How full of contrast medium each segment of the tree is, 0 to 1; None where all are full.
 
         Our choice: a front that runs down the tree from a tenth of the loop on, and washes out behind it.
@@ -179,7 +180,7 @@ class Phantom:
         return rise * (np.float32(1.0) - fall)
 
     def clean(
-        self, pose: Pose, filling: Float32[np.ndarray, "m"] | None = None, contrast: bool = True
+        self, pose: Pose, filling: Float32[np.ndarray, " m"] | None = None, contrast: bool = True
     ) -> Clean:
         """A pose's picture before noise.
 
@@ -208,19 +209,38 @@ class Phantom:
         if self.coarse.shape != shape:
             primary = cv2.resize(primary, shape[::-1], interpolation=cv2.INTER_LINEAR)
             veil = cv2.resize(veil, shape[::-1], interpolation=cv2.INTER_LINEAR)
-        primary *= cv2.exp(self._catheter(pose))
-        plain = self._expose(primary, veil)
+        self._insert_catheter(primary, pose)
+        plain = blur(primary, self._blur_px)
+        plain += veil
+        plain -= np.float32(BLADE_GREY)
+        plain *= self.field
+        plain += np.float32(BLADE_GREY)
+        mask = np.zeros(shape, bool)
         if not contrast:
-            return Clean(plain, plain, np.zeros(shape, bool))
+            return Clean(plain, plain, mask)
         places = self.grid.pixels(pose.to_mm(self.tree.points))
-        thickness = tube_thickness(
-            shape, places[self._first], places[self._first + 1], self._radii_px, filling, self._sheets
+        vessels = draw_tubes(
+            shape,
+            places[self._first],
+            places[self._first + 1],
+            self._radii_px,
+            filling,
+            self._sheets,
+            margin=self.blur_reach_px,
         )
-        mask = thickness > self._mask_threshold_px
-        mask &= self.field > 0.5
-        thickness *= np.float32(-IODINE_PER_MM * self.config.spacing_mm)
-        primary *= cv2.exp(thickness)
-        return Clean(plain, self._expose(primary, veil), mask)
+        field = self.field[vessels.place]
+        np.greater(vessels.thickness, self._mask_threshold_px, out=mask[vessels.place])
+        mask[vessels.place] &= field > 0.5
+        # What the contrast medium takes away is zero beyond the vessels, and stays so when blurred: there the
+        # two pictures are the same, bit for bit.
+        taken = cv2.exp(vessels.thickness * np.float32(-IODINE_PER_MM * self.config.spacing_mm))
+        np.subtract(1.0, taken, out=taken)
+        taken *= primary[vessels.place]
+        taken = blur(taken, self._blur_px)
+        taken *= field
+        angiogram = plain.copy()
+        angiogram[vessels.place] -= taken
+        return Clean(plain, angiogram, mask)
 
     @property
     def _mask_threshold_px(self) -> float:
@@ -228,28 +248,15 @@ class Phantom:
         radius = float(self._radii_px.min())
         return 0.5 * math.pi * radius**2 / max(1.0, 2.0 * radius)
 
-    def _expose(
-        self, primary: Float32[np.ndarray, "h w"], veil: Float32[np.ndarray, "h w"]
-    ) -> Float32[np.ndarray, "h w"]:
-        """The blurred primary beam and its scatter behind the collimator."""
-        picture = blur(primary, self._blur_px)
-        picture += veil
-        picture -= np.float32(BLADE_GREY)
-        picture *= self.field
-        picture += np.float32(BLADE_GREY)
-        return picture
-
-    def _catheter(self, pose: Pose) -> Float32[np.ndarray, "h w"]:
-        """The catheter's attenuation, negative: a tube with a bore, so it shows two dark edges."""
+    def _insert_catheter(self, primary: Float32[np.ndarray, "h w"], pose: Pose) -> None:
+        """Weaken the beam by the catheter, in place: a tube with a bore, so it shows two dark edges."""
         places = self.grid.pixels(catheter_course(self.patient, pose))
-        shape = (self.config.rows, self.config.columns)
-        starts, ends = places[:-1], places[1:]
-        wall = np.full((len(starts), 2), CATHETER_RADIUS_MM / self.config.spacing_mm, np.float32)
-        bore = np.full((len(starts), 2), CATHETER_BORE_MM / self.config.spacing_mm, np.float32)
-        thickness = tube_thickness(shape, starts, ends, bore)
-        thickness -= tube_thickness(shape, starts, ends, wall)
-        thickness *= np.float32(CATHETER_PER_MM * self.config.spacing_mm)
-        return thickness
+        for radius_mm, sign in ((CATHETER_RADIUS_MM, -1.0), (CATHETER_BORE_MM, 1.0)):
+            radii = np.full((len(places) - 1, 2), radius_mm / self.config.spacing_mm, np.float32)
+            tube = draw_tubes(primary.shape, places[:-1], places[1:], radii)
+            if tube.thickness.size:
+                scale = np.float32(sign * CATHETER_PER_MM * self.config.spacing_mm)
+                primary[tube.place] *= cv2.exp(tube.thickness * scale)
 
     def add_noise(
         self, clean: Clean, rng: np.random.Generator
@@ -280,13 +287,14 @@ def noise_field(shape: tuple[int, int], rng: np.random.Generator) -> Float32[np.
     kernel = cv2.getGaussianKernel(side, NOISE_BLUR_PX, cv2.CV_32F)
     # Scaled so that the blurred deviate keeps the standard deviation of 1.
     kernel /= np.sqrt((kernel**2).sum())
-    return cv2.sepFilter2D(deviate, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT)
+    smooth: np.ndarray = cv2.sepFilter2D(deviate, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT)
+    return smooth
 
 
 def _noisy(
     grey: Float32[np.ndarray, "h w"], deviate: Float32[np.ndarray, "h w"], quanta: float
 ) -> Float32[np.ndarray, "h w"]:
-    spread = np.maximum(grey, 0.0)
+    spread: np.ndarray = np.maximum(grey, 0.0)
     spread *= np.float32(1.0 / quanta)
     np.sqrt(spread, out=spread)
     spread *= deviate

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from calib.phantom_coronary import OSTIUM, groove_tree
-from calib.phantom_rendering import smooth_noise, soft_step, spline, tube_thickness
+from calib.phantom_coronary import OSTIUM, grooves
+from calib.phantom_rendering import draw_tubes, smooth_noise, soft_step, spline
 
 COARSE_MM = 0.66
 """Everything but vessels, catheter and noise is drawn this fine at most, then interpolated."""
@@ -106,7 +106,8 @@ class Pose:
 
 def egg(s: np.ndarray) -> np.ndarray:
     """Width of the heart at s relative to an ellipse's: the base is broad and the apex narrow."""
-    return 1.0 - 0.17 * s - 0.05 * s * s
+    width: np.ndarray = 1.0 - 0.17 * s - 0.05 * s * s
+    return width
 
 
 def pose_at(patient: Patient, heart_phase: float, breath_phase: float) -> Pose:
@@ -157,14 +158,12 @@ class Grid:
     row_mm: float
     column_mm: float
 
-    @classmethod
-    def coarse(cls, rows: int, columns: int, spacing_mm: float) -> "Grid":
-        """The grid that covers a frame of this size with pixels no finer than `COARSE_MM`."""
-        factor = max(1.0, COARSE_MM / spacing_mm)
-        fewer_rows, fewer_columns = max(16, round(rows / factor)), max(16, round(columns / factor))
-        return cls(
-            fewer_rows, fewer_columns, rows * spacing_mm / fewer_rows, columns * spacing_mm / fewer_columns
-        )
+    def coarser(self, factor: float) -> "Grid":
+        """The grid over the same area with pixels `factor` times as large; the same grid for 1 and below."""
+        if factor <= 1.0:
+            return self
+        rows, columns = max(8, round(self.rows / factor)), max(8, round(self.columns / factor))
+        return Grid(rows, columns, self.row_mm * self.rows / rows, self.column_mm * self.columns / columns)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -184,7 +183,8 @@ class Grid:
         """Millimetres to (x, y) in pixels, whole numbers at pixel centres."""
         scale = np.array([1 / self.column_mm, 1 / self.row_mm])
         middle = np.array([(self.columns - 1) / 2, (self.rows - 1) / 2])
-        return (points_mm * scale + middle).astype(np.float32)
+        places: np.ndarray = (points_mm * scale + middle).astype(np.float32)
+        return places
 
 
 def still_layers(
@@ -199,7 +199,7 @@ def still_layers(
     x, y = grid.x, grid.y
     fine = grid.column_mm
     wall = 0.05 * smooth_noise(grid.shape, 70 / fine, rng)
-    wall += 0.0010 * np.abs(x - patient.spine_mm) + 0.0006 * y
+    wall += 0.0008 * np.minimum(np.abs(x - patient.spine_mm), 120.0) + 0.0005 * np.clip(y, -120.0, 120.0)
     wall += 0.008 * smooth_noise(grid.shape, 2.2 / fine, rng)
     wall += _spine(patient, x, y)
     wall += _ribs(patient, x, y)
@@ -219,11 +219,11 @@ def _spine(
     beat = np.cos(2 * np.pi * level).astype(np.float32)  # 1 in a vertebra's middle, -1 in a disc
     waist = np.float32(patient.spine_half_mm) * (1.0 - 0.07 * beat)
     away = np.abs(across)
-    column = np.float32(0.15) * soft_step(waist - away, 4.0)
+    column = np.float32(0.17) * soft_step(waist - away, 4.0)
     inside = soft_step(waist - np.float32(2.0) - away, 3.0)
     column -= np.float32(0.05) * inside * soft_step(-beat - np.float32(0.80), 0.12)  # discs
     plate = np.exp(-(((np.abs(beat + 0.62)) / 0.10) ** 2)).astype(np.float32)
-    column += np.float32(0.035) * inside * plate  # end plates
+    column += np.float32(0.05) * inside * plate  # end plates
     from_middle = (level - np.round(level)) * pitch_mm
     for centre in (-0.52, 0.52):
         pedicle = ((across - centre * patient.spine_half_mm) / 3.6) ** 2 + ((from_middle + 3) / 5.2) ** 2
@@ -242,8 +242,8 @@ def _ribs(
     ribs = np.zeros((y.shape[0], x.shape[1]), np.float32)
     courses = (
         # pitch, offset, fall per mm, curve, half width, strength
-        (30.0, patient.rib_offset_mm, 0.12, 0.0022, 4.2, 0.042),
-        (33.0, patient.rib_offset_mm + 17, 0.62, -0.0012, 5.0, 0.026),
+        (30.0, patient.rib_offset_mm, 0.12, 0.0022, 4.2, 0.065),
+        (33.0, patient.rib_offset_mm + 17, 0.62, -0.0012, 5.0, 0.042),
     )
     for pitch, offset, fall, curve, half, strength in courses:
         course = (fall + curve * lateral) * lateral
@@ -273,14 +273,17 @@ def _lung_markings(patient: Patient, grid: Grid, rng: np.random.Generator) -> Fl
             ends.append(there)
             radii.append((thick * (1 - number / 9), thick * (1 - (number + 1) / 9)))
             point = there
-    thickness = tube_thickness(
+    lines = draw_tubes(
         grid.shape,
         grid.pixels(np.array(starts)),
         grid.pixels(np.array(ends)),
         (np.array(radii) / grid.column_mm).astype(np.float32),
     )
-    soft = cv2.GaussianBlur(thickness, (0, 0), 1.2 / grid.column_mm)
-    return soft * np.float32(0.028 * grid.column_mm)
+    markings: np.ndarray = np.zeros(grid.shape, np.float32)
+    markings[lines.place] = lines.thickness
+    markings = cv2.GaussianBlur(markings, (0, 0), 1.2 / grid.column_mm)
+    markings *= np.float32(0.028 * grid.column_mm)
+    return markings
 
 
 def moving_layers(pose: Pose, grid: Grid) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
@@ -307,31 +310,28 @@ def moving_layers(pose: Pose, grid: Grid) -> tuple[Float32[np.ndarray, "h w"], F
     away = (x - np.float32(pose.dome_mm[0])) / np.float32(62.0)
     dome = y - np.float32(pose.dome_mm[1]) - np.float32(14.0) * away * away
     below = np.maximum(dome, 0.0)
-    depth = np.sqrt(below / (below + np.float32(15.0)))
-    attenuation += np.float32(0.30) * depth
+    depth = np.sqrt(below / (below + np.float32(9.0)))
+    attenuation += np.float32(0.40) * depth
     attenuation -= _groove_fat(pose, grid)
     texture = np.float32(1.0) - np.float32(0.6) * bulk
     texture *= np.float32(1.0) - np.float32(0.6) * depth
     return attenuation, texture
 
 
-_GROOVE = groove_tree()
+_GROOVES = grooves()
 
 
 def _groove_fat(pose: Pose, grid: Grid) -> Float32[np.ndarray, "h w"]:
     """The fat in the heart's grooves, faintly brighter than muscle, along the great vessels' canonical course."""
-    third = Grid(
-        max(8, grid.rows // 3),
-        max(8, grid.columns // 3),
-        grid.row_mm * grid.rows / max(8, grid.rows // 3),
-        grid.column_mm * grid.columns / max(8, grid.columns // 3),
-    )
-    places = third.pixels(pose.to_mm(_GROOVE.points))
-    first, _sheets = _GROOVE.segments
-    radii = np.full((len(first), 2), 4.5 / third.column_mm, np.float32)
-    thickness = tube_thickness(third.shape, places[first], places[first + 1], radii)
-    fat = cv2.resize(thickness, (grid.columns, grid.rows), interpolation=cv2.INTER_LINEAR)
-    return fat * np.float32(0.006 * third.column_mm)
+    third = grid.coarser(3.0)
+    starts, ends = (third.pixels(pose.to_mm(points)) for points in _GROOVES)
+    radii = np.full((len(starts), 2), 4.5 / third.column_mm, np.float32)
+    tubes = draw_tubes(third.shape, starts, ends, radii)
+    small = np.zeros(third.shape, np.float32)
+    small[tubes.place] = tubes.thickness
+    fat: np.ndarray = cv2.resize(small, (grid.columns, grid.rows), interpolation=cv2.INTER_LINEAR)
+    fat *= np.float32(0.006 * third.column_mm)
+    return fat
 
 
 def catheter_course(patient: Patient, pose: Pose) -> Float64[np.ndarray, "n 2"]:
@@ -343,13 +343,13 @@ def catheter_course(patient: Patient, pose: Pose) -> Float64[np.ndarray, "n 2"]:
             (entry - 3.0, -260.0),
             (entry, -130.0),
             (0.5 * (entry + ostium[0] - 17.0), ostium[1] - 34.0),
-            ostium + (-17.0, -12.0),
-            ostium + (-13.0, 1.5),
-            ostium + (-6.0, 4.0),
+            (ostium[0] - 17.0, ostium[1] - 12.0),
+            (ostium[0] - 13.0, ostium[1] + 1.5),
+            (ostium[0] - 6.0, ostium[1] + 4.0),
             ostium,
         ]
     )
-    return spline(knots, 2.0)
+    return spline(knots, 3.0)
 
 
 def blades(patient: Patient, grid: Grid) -> Float32[np.ndarray, "h w"]:
@@ -359,4 +359,5 @@ def blades(patient: Patient, grid: Grid) -> Float32[np.ndarray, "h w"]:
     half_height = grid.rows * grid.row_mm / 2
     across = np.minimum(grid.x + half_width - left, half_width - right - grid.x)
     down = np.minimum(grid.y + half_height - top, half_height - bottom - grid.y)
-    return soft_step(across, 1.8) * soft_step(down, 1.8)
+    let_through: np.ndarray = soft_step(across, 2.6) * soft_step(down, 2.6)
+    return let_through

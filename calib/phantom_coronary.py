@@ -6,6 +6,7 @@ one of the left coronary artery. The courses are drawn by us after textbook anat
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
@@ -60,18 +61,18 @@ class CoronaryTree:
 
     points: Float64[np.ndarray, "n 2"]
     """(s, q) along the centrelines, branch after branch."""
-    radii_mm: Float64[np.ndarray, "n"]
+    radii_mm: Float64[np.ndarray, " n"]
     """Radius at each point."""
-    reach_mm: Float64[np.ndarray, "n"]
+    reach_mm: Float64[np.ndarray, " n"]
     """Distance from the ostium along the vessel, at each point."""
-    branch_starts: Int64[np.ndarray, "b"]
+    branch_starts: Int64[np.ndarray, " b"]
     """Index of each branch's first point."""
-    branch_sheets: Int64[np.ndarray, "b"]
+    branch_sheets: Int64[np.ndarray, " b"]
     """The sheet each branch lies in; branches of different sheets cross behind each other."""
     branch_names: tuple[str, ...]
 
     @property
-    def segments(self) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]:
+    def segments(self) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
         """Indices of each segment's first point, and the sheet it lies in."""
         first = np.ones(len(self.points), bool)
         first[self.branch_starts[1:] - 1] = False  # a branch's last point starts no segment
@@ -96,17 +97,19 @@ def grow_tree(seed: int, variation: float) -> CoronaryTree:
     return _bend(_canonical_tree(), np.random.default_rng((seed, 0x7EE)), variation)
 
 
-def groove_tree() -> CoronaryTree:
-    """The great vessels' canonical course, where the heart's grooves hold fat; the same for all patients."""
+def grooves() -> tuple[Float64[np.ndarray, "m 2"], Float64[np.ndarray, "m 2"]]:
+    """The great vessels' canonical course, where the heart's grooves hold fat; the same for all patients.
+
+    Returns:
+        Start and end (s, q) of straight pieces.
+    """
     tree = _canonical_tree()
-    kept = [index for index, name in enumerate(tree.branch_names) if name in _GROOVE_BRANCHES]
-    return _assemble(
-        [
-            (tree.branch_names[index], 0, tree.points[place], tree.radii_mm[place], tree.reach_mm[place])
-            for index in kept
-            for place in [tree.branch(index)]
-        ]
-    )
+    courses = [
+        tree.points[tree.branch(index)][::2]
+        for index, name in enumerate(tree.branch_names)
+        if name in _GROOVE_BRANCHES
+    ]
+    return np.vstack([course[:-1] for course in courses]), np.vstack([course[1:] for course in courses])
 
 
 _Branch = tuple[str, int, np.ndarray, np.ndarray, np.ndarray]
@@ -124,6 +127,7 @@ def _assemble(branches: list[_Branch]) -> CoronaryTree:
     )
 
 
+@cache
 def _canonical_tree() -> CoronaryTree:
     rng = np.random.default_rng(0xC0A0)  # one tree for everyone: its twigs and bends are part of the canon
     grown: dict[str, _Branch] = {}
@@ -205,7 +209,8 @@ def _bend(tree: CoronaryTree, rng: np.random.Generator, variation: float) -> Cor
     origin = np.array(OSTIUM)
 
     def displacement(points: np.ndarray) -> np.ndarray:
-        return np.sin(points @ waves.T + phases) @ pushes
+        moved: np.ndarray = np.sin(points @ waves.T + phases) @ pushes
+        return moved
 
     # The ostium stays where the catheter's tip is.
     shift = 0.16 * variation * (displacement(tree.points) - displacement(origin[None]))
@@ -222,7 +227,7 @@ def _bend(tree: CoronaryTree, rng: np.random.Generator, variation: float) -> Cor
 
 
 def taper_px(
-    radii_mm: Float64[np.ndarray, "n"], first: Int64[np.ndarray, "m"], spacing_mm: float
+    radii_mm: Float64[np.ndarray, " n"], first: Int64[np.ndarray, " m"], spacing_mm: float
 ) -> Float32[np.ndarray, "m 2"]:
     """Radii at the two ends of each segment, in pixels."""
     return (np.stack([radii_mm[first], radii_mm[first + 1]], axis=1) / spacing_mm).astype(np.float32)

@@ -1,15 +1,17 @@
 """Shapes as X-ray attenuation: tubes with their true thickness, smooth texture, blur."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 
 _TABLE_STEPS = 2048
 _PATCHES = np.array([2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 56, 80, 112, 160, 240])
 """Half sizes of the square patches tubes are drawn in, in pixels."""
 
 
-def _chord_integral() -> Float32[np.ndarray, "n"]:
+def _chord_integral() -> Float32[np.ndarray, " n"]:
     """The integral of the unit circle's chord 2 sqrt(1 - v^2) from -1 to u, tabled over u in [-1, 1]."""
     u = np.linspace(-1.0, 1.0, _TABLE_STEPS + 1)
     return (u * np.sqrt(1.0 - u * u) + np.arcsin(u) + np.pi / 2).astype(np.float32)
@@ -18,14 +20,30 @@ def _chord_integral() -> Float32[np.ndarray, "n"]:
 _CHORD_INTEGRAL = _chord_integral()
 
 
-def tube_thickness(
+@dataclass(frozen=True)
+class Patch:
+    """The part of a picture that some tubes touch."""
+
+    rows: slice
+    columns: slice
+    thickness: Float32[np.ndarray, "h w"]
+    """In pixels; empty where no tube touches the picture."""
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Index of this part in the picture."""
+        return self.rows, self.columns
+
+
+def draw_tubes(
     shape: tuple[int, int],
     starts: Float32[np.ndarray, "n 2"],
     ends: Float32[np.ndarray, "n 2"],
     radii: Float32[np.ndarray, "n 2"],
-    weights: Float32[np.ndarray, "n"] | None = None,
-    sheets: Int64[np.ndarray, "n"] | None = None,
-) -> Float32[np.ndarray, "h w"]:
+    weights: Float32[np.ndarray, " n"] | None = None,
+    sheets: Int64[np.ndarray, " n"] | None = None,
+    margin: int = 0,
+) -> Patch:
     """How much tube an X-ray passes at each pixel: the chord of a round cross section.
 
     Within a sheet segments unite (the largest chord counts, so joints and bifurcations are not doubled);
@@ -38,44 +56,54 @@ def tube_thickness(
         radii: Radius at start and end, in pixels, above 0.
         weights: Factor on each segment's chord, 0 to 1; 1 where None.
         sheets: Which sheet each segment lies in, from 0; all in one where None.
+        margin: Pixels without tube kept around them, as far as the picture reaches.
 
     Returns:
-        Thickness in pixels, averaged over a pixel's width across the tube. With chord 2 sqrt(r^2 - d^2) and
-        F its integral, the average at distance d over width 1 is F(d + 1/2) - F(d - 1/2): its sum across the
+        Thickness, averaged over a pixel's width across the tube. With chord 2 sqrt(r^2 - d^2) and F its
+        integral, the average at distance d over width 1 is F(d + 1/2) - F(d - 1/2): its sum across the
         tube is the true cross section, however thin the tube and wherever it lies between pixels.
+
+    Raises:
+        ValueError: A segment and its radius need more than 240 pixels.
     """
-    rows, columns = shape
     middle = 0.5 * (starts + ends)
     reach = 0.5 * np.abs(ends - starts).max(axis=1) + radii.max(axis=1) + 1.5
-    inside = (
-        (middle[:, 0] > -reach)
-        & (middle[:, 0] < columns + reach)
-        & (middle[:, 1] > -reach)
-        & (middle[:, 1] < rows + reach)
-    )
-    chosen = np.flatnonzero(inside)
-    layer_count = 1 if sheets is None else int(sheets.max(initial=0)) + 1
+    size = np.array(shape[::-1])
+    chosen = np.flatnonzero(((middle > -reach[:, None]) & (middle < size + reach[:, None])).all(axis=1))
     if not len(chosen):
-        return np.zeros(shape, np.float32)
-    patch = np.searchsorted(_PATCHES, reach[chosen])
-    if patch.max() >= len(_PATCHES):
-        raise ValueError(f"a tube segment must fit {_PATCHES[-1]} pixels, got {reach.max():.0f}; cut it up")
-    pad = 2 * int(_PATCHES[patch.max()]) + 2
-    canvas = np.zeros((layer_count, rows + 2 * pad, columns + 2 * pad), np.float32)
-    for size in np.unique(patch):
-        some = chosen[patch == size]
-        half = int(_PATCHES[size])
-        corner = np.floor(middle[some]).astype(np.int64) - half
-        chords = _chords(starts[some], ends[some], radii[some], corner, 2 * half + 2)
+        return Patch(slice(0, 0), slice(0, 0), np.zeros((0, 0), np.float32))
+    steps = np.searchsorted(_PATCHES, reach[chosen])
+    if steps.max() >= len(_PATCHES):
+        raise ValueError(
+            f"a tube's segment must reach at most {_PATCHES[-1]} pixels from its middle, got "
+            f"{reach.max():.0f}; cut it into shorter ones"
+        )
+    halves = _PATCHES[steps]
+    corners = np.floor(middle[chosen]).astype(np.int64) - halves[:, None]
+    first = corners.min(axis=0) - margin
+    last = (corners + 2 * halves[:, None] + 2).max(axis=0) + margin
+    layers = np.zeros(len(chosen), np.int64) if sheets is None else sheets[chosen]
+    canvas = np.zeros((int(layers.max()) + 1, int(last[1] - first[1]), int(last[0] - first[0])), np.float32)
+    flat = canvas.reshape(-1)
+    for half in np.unique(halves):
+        group = np.flatnonzero(halves == half)
+        some = chosen[group]
+        side = 2 * int(half) + 2
+        chords = _chords(starts[some], ends[some], radii[some], corners[group], side)
         if weights is not None:
             chords *= weights[some, None, None]
-        layers = np.zeros(len(some), np.int64) if sheets is None else sheets[some]
-        side = 2 * half + 2
-        places = zip(layers.tolist(), (corner + pad).tolist(), chords, strict=True)
-        for layer, (column, row), chord in places:
-            place = canvas[layer, row : row + side, column : column + side]
-            np.maximum(place, chord, out=place)
-    return canvas[:, pad : pad + rows, pad : pad + columns].sum(axis=0)
+        column, row = (corners[group] - first).T
+        corner_index = (layers[group] * canvas.shape[1] + row) * canvas.shape[2] + column
+        across = np.arange(side)
+        inner_index = across[:, None] * canvas.shape[2] + across
+        np.maximum.at(flat, (corner_index[:, None, None] + inner_index).ravel(), chords.ravel())
+    low = np.maximum(first, 0)
+    high = np.minimum(last, size)
+    inside = canvas[:, low[1] - first[1] : high[1] - first[1], low[0] - first[0] : high[0] - first[0]]
+    thickness = inside[0].copy()
+    for sheet in inside[1:]:
+        thickness += sheet
+    return Patch(slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0])), thickness)
 
 
 def _chords(
@@ -111,7 +139,7 @@ def _chords(
     per_radius *= np.float32(0.5)
     near = np.clip(distance + per_radius, 0, _TABLE_STEPS).astype(np.int32)
     far = np.clip(distance - per_radius, 0, _TABLE_STEPS).astype(np.int32)
-    chord = _CHORD_INTEGRAL.take(near)
+    chord: np.ndarray = _CHORD_INTEGRAL.take(near)
     chord -= _CHORD_INTEGRAL.take(far)
     chord *= radius
     chord *= radius
@@ -126,13 +154,15 @@ def smooth_noise(
     small = (max(4, round(rows / grain) + 3), max(4, round(columns / grain) + 3))
     knots = rng.standard_normal(small, dtype=np.float32)
     knots *= np.float32(1.6)  # interpolation averages neighbours and so lowers the spread
-    return cv2.resize(knots, (columns, rows), interpolation=cv2.INTER_CUBIC)
+    texture: np.ndarray = cv2.resize(knots, (columns, rows), interpolation=cv2.INTER_CUBIC)
+    return texture
 
 
 def blur(picture: Float32[np.ndarray, "h w"], sigma: float) -> Float32[np.ndarray, "h w"]:
     """Gaussian blur that reaches `blur_reach(sigma)` pixels and no further. A new array."""
     side = 2 * blur_reach(sigma) + 1
-    return cv2.GaussianBlur(picture, (side, side), sigma, borderType=cv2.BORDER_REPLICATE)
+    blurred: np.ndarray = cv2.GaussianBlur(picture, (side, side), sigma, borderType=cv2.BORDER_REPLICATE)
+    return blurred
 
 
 def blur_reach(sigma: float) -> int:
@@ -144,7 +174,8 @@ def soft_step(distance: Float32[np.ndarray, "*dims"], softness: float) -> Float3
     """0 far below zero, 1 far above, smooth within +-`softness` (3 t^2 - 2 t^3)."""
     t = distance * np.float32(0.5 / softness) + np.float32(0.5)
     np.clip(t, 0.0, 1.0, out=t)
-    return t * t * (np.float32(3.0) - np.float32(2.0) * t)
+    step: np.ndarray = t * t * (np.float32(3.0) - np.float32(2.0) * t)
+    return step
 
 
 def spline(knots: Float64[np.ndarray, "k d"], step: float) -> Float64[np.ndarray, "n d"]:
@@ -174,9 +205,3 @@ def store(grey: Float32[np.ndarray, "h w"], max_value: int) -> np.ndarray:
     grey += np.float32(0.5)
     np.clip(grey, 0.0, np.float32(max_value), out=grey)
     return grey.astype(np.uint8 if max_value == 255 else np.uint16)
-
-
-def largest_piece(mask: Bool[np.ndarray, "h w"]) -> int:
-    """Pixels of the largest connected piece of a mask (8-connected)."""
-    _count, _labels, statistics, _centres = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    return int(statistics[1:, cv2.CC_STAT_AREA].max(initial=0))
