@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     from bench.errors import BenchError
     from calib.errors import CalibrationError
-    from casgan.errors import CasganError
+    from casgan.errors import CheckpointError
     from engines.errors import EngineError
     from stream.errors import PipelineError, StreamError
 
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PipelineError as error:
         print(f"contrastream: {error}", file=sys.stderr)
         return 1
-    except (StreamError, EngineError, CalibrationError, CasganError, BenchError, ValueError) as error:
+    except (StreamError, EngineError, CalibrationError, CheckpointError, BenchError, ValueError) as error:
         print(f"contrastream: {error}", file=sys.stderr)
         return 2
 

@@ -4,19 +4,18 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from stream.config import ReplayConfig, RunConfig
+from stream.display.browser import open_page
 from stream.errors import DisplayError
 from stream.measure import Measured, MeasuringClient
 from stream.pacing import Pacing
@@ -122,8 +121,8 @@ class WebViewer:
         command = [sys.executable, "-m", "stream.display.web", pipeline.endpoint.text, "--port", str(port)]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         threading.Thread(target=self._watch, name="web-viewer", daemon=True).start()
-        if browser and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            opening = threading.Timer(1.0, webbrowser.open, (f"http://127.0.0.1:{port}",))
+        if browser:
+            opening = threading.Timer(1.0, open_page, (f"http://127.0.0.1:{port}",))
             opening.daemon = True
             opening.start()
 

@@ -1,0 +1,225 @@
+"""The promises of the live path, judged by what a client in another process received while frames flow at 30 fps."""
+
+import os
+import signal
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.timeout(120)
+
+SYNTHETIC_PLANES = 7
+LIVE_ONLY = 1
+NS = 1_000_000_000
+
+
+@pytest.fixture
+def flowing(start: Any, record: Any, loop: Path, endpoint: str) -> Any:
+    """A pipeline that draws, at 30 fps, and a client that hears it."""
+    running = start("run", str(loop), "--loop", "--endpoint", endpoint)
+    client = record(endpoint)
+    client.wait_for(is_synthetic, what="the first synthetic frame")
+    return running, client
+
+
+def is_synthetic(line: dict[str, Any]) -> bool:
+    return line["what"] == "frame" and line["state"] == "SYNTHETIC"
+
+
+def is_passthrough(reason: str) -> Any:
+    def found(line: dict[str, Any]) -> bool:
+        return line["what"] == "frame" and line["state"] == "PASSTHROUGH" and line["reason"] == reason
+
+    return found
+
+
+def is_shown(state: str) -> Any:
+    def found(line: dict[str, Any]) -> bool:
+        return line["what"] == "shown" and line["state"] == state
+
+    return found
+
+
+def assert_whole(frames: list[dict[str, Any]], loop_frames: np.ndarray) -> None:
+    """Every frame carries the source's own pixels, in order, with the planes its state promises."""
+    crcs = [zlib.crc32(frame.data) for frame in loop_frames]
+    assert [f["live_crc"] for f in frames] == [crcs[f["sequence"] % len(crcs)] for f in frames]
+    sequences = [f["sequence"] for f in frames]
+    assert sequences == sorted(set(sequences))
+    for frame in frames:
+        synthetic = frame["state"] == "SYNTHETIC"
+        assert frame["planes"] == (SYNTHETIC_PLANES if synthetic else LIVE_ONLY)
+        assert frame.get("background_exact", True)
+
+
+def publications(frames: list[dict[str, Any]]) -> list[int]:
+    return [frame["publication"] for frame in frames]
+
+
+def test_frames_reach_a_client_whole_and_in_order(flowing: Any, loop_frames: np.ndarray) -> None:
+    running, client = flowing
+    since = client.mark()
+    time.sleep(2.0)
+    frames = client.of("frame", since)
+    assert len(frames) > 30
+    assert_whole(client.of("frame"), loop_frames)
+    numbers = publications(client.of("frame"))
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    printed = running.end()
+    assert running.process.returncode == 0
+    assert "SYNTHETIC" in printed
+    assert "not a medical device" in printed
+
+
+def test_a_killed_engine_is_named_by_the_next_frame_and_comes_back(
+    flowing: Any, loop_frames: np.ndarray
+) -> None:
+    running, client = flowing
+    engine = running.child("stream.infer")
+    since = client.mark()
+    killed_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    os.kill(engine, signal.SIGKILL)
+    client.wait_for(is_passthrough("engine_lost"), since=since, within_s=5, what="engine_lost")
+    client.wait_for(is_synthetic, since=client.mark(), what="SYNTHETIC again")
+    frames = client.of("frame", since)
+    # The frame in hand when the process died may have gone out just before; the one after it must say so.
+    due_after = [frame for frame in frames if frame["due_ns"] > killed_ns]
+    assert due_after[1]["reason"] == "engine_lost"
+    assert_whole(frames, loop_frames)
+    numbers = publications(frames)
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert running.child("stream.infer") != engine
+    assert not Path(f"/proc/{engine}").exists()
+
+
+def test_a_stopped_engine_misses_deadlines_at_once_and_is_lost_after_half_a_second(
+    flowing: Any, loop_frames: np.ndarray
+) -> None:
+    running, client = flowing
+    engine = running.child("stream.infer")
+    since = client.mark()
+    os.kill(engine, signal.SIGSTOP)
+    deadline = client.wait_for(is_passthrough("deadline"), since=since, within_s=5, what="deadline")
+    lost = client.wait_for(is_passthrough("engine_lost"), since=since, within_s=5, what="engine_lost")
+    client.wait_for(is_synthetic, since=client.mark(), what="SYNTHETIC again")
+    assert deadline["publication"] < lost["publication"]
+    assert 0.3 * NS < lost["due_ns"] - deadline["due_ns"] < 1.5 * NS
+    assert not Path(f"/proc/{engine}").exists()
+    assert_whole(client.of("frame", since), loop_frames)
+
+
+def test_a_stopped_source_is_stale_and_goes_on_where_it_was(flowing: Any, loop_frames: np.ndarray) -> None:
+    running, client = flowing
+    source = running.child("stream.grab")
+    since = client.mark()
+    os.kill(source, signal.SIGSTOP)
+    stale = client.wait_for(is_shown("STALE"), since=since, within_s=5, what="STALE")
+    client.wait_for(
+        lambda line: line["what"] == "heartbeat" and line["state"] == "STALE",
+        since=since,
+        within_s=5,
+        what="a STALE heartbeat",
+    )
+    last = client.of("frame", since)[-1:] or client.of("frame")[-1:]
+    assert stale["at_ns"] - last[0]["at_ns"] < 1.5 * NS
+    os.kill(source, signal.SIGCONT)
+    client.wait_for(is_shown("SYNTHETIC"), since=client.mark(), what="SYNTHETIC again")
+    assert_whole(client.of("frame", since), loop_frames)
+
+
+def test_a_killed_source_starts_again_and_its_numbers_go_on(flowing: Any) -> None:
+    running, client = flowing
+    source = running.child("stream.grab")
+    since = client.mark()
+    os.kill(source, signal.SIGKILL)
+    client.wait_for(is_shown("STALE"), since=since, within_s=5, what="STALE")
+    client.wait_for(is_shown("SYNTHETIC"), since=client.mark(), what="SYNTHETIC again")
+    sequences = [frame["sequence"] for frame in client.of("frame")]
+    assert sequences == sorted(set(sequences))
+    assert running.child("stream.grab") != source
+
+
+def test_a_killed_publisher_is_no_signal_and_clients_reconnect(
+    flowing: Any, start: Any, loop: Path, endpoint: str
+) -> None:
+    running, client = flowing
+    children = running.children()
+    since = client.mark()
+    killed_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    running.process.kill()
+    silent = client.wait_for(is_shown("NO_SIGNAL"), since=since, within_s=5, what="NO_SIGNAL")
+    assert silent["at_ns"] - killed_ns < 1.0 * NS
+    over = time.monotonic() + 5
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < over:
+        time.sleep(0.02)
+    assert [child for child in children if Path(f"/proc/{child}").exists()] == []
+    start("run", str(loop), "--loop", "--endpoint", endpoint)
+    client.wait_for(is_shown("SYNTHETIC"), since=client.mark(), what="SYNTHETIC from the next publisher")
+    assert len({frame["stream"] for frame in client.of("frame")}) == 2
+
+
+def test_ten_stopped_clients_change_nothing_for_the_eleventh(
+    flowing: Any, record: Any, endpoint: str, loop_frames: np.ndarray
+) -> None:
+    _, client = flowing
+    others = [record(endpoint) for _ in range(10)]
+    for other in others:
+        other.wait_for(is_synthetic, what="a frame at every client")
+    since = client.mark()
+    for other in others:
+        os.kill(other.process.pid, signal.SIGSTOP)
+
+    def let_go(line: dict[str, Any]) -> bool:
+        return line["what"] == "heartbeat" and line["clients"]["disconnected"] >= 10
+
+    client.wait_for(let_go, since=since, within_s=15, what="ten clients let go")
+    client.wait_for(is_synthetic, since=client.mark(), what="SYNTHETIC still")
+    frames = client.of("frame", since)
+    numbers = publications(frames)
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert_whole(frames, loop_frames)
+    beat = client.of("heartbeat")[-1]
+    assert beat["ring"]["refused"] == 0
+    assert not beat["counters"]["dropped"]
+
+
+def test_a_lossless_replay_draws_every_frame_in_order(start: Any, loop: Path, endpoint: str) -> None:
+    running = start(
+        "replay",
+        str(loop),
+        "--lossless",
+        "--speed",
+        "max",
+        "--loop",
+        "--frames",
+        "100",
+        "--endpoint",
+        endpoint,
+    )
+    printed = running.finish(60)
+    assert running.process.returncode == 0
+    assert "100 grabbed, 100 published, 100 received, 0 lost; 100 SYNTHETIC" in printed
+
+
+def test_no_message_names_the_patient(flowing: Any) -> None:
+    running, client = flowing
+    heard = str(client.lines)
+    printed = running.end()
+    assert "LEAKED" not in heard + printed
+
+
+def test_nothing_is_left_after_the_pipeline_is_killed(flowing: Any, endpoint: str) -> None:
+    running, _ = flowing
+    before = set(os.listdir("/dev/shm"))
+    children = running.children()
+    running.process.kill()
+    running.process.wait()
+    over = time.monotonic() + 5
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < over:
+        time.sleep(0.02)
+    assert [child for child in children if Path(f"/proc/{child}").exists()] == []
+    assert set(os.listdir("/dev/shm")) <= before
