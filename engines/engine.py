@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 BackendName = Literal["tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
+Precision = Literal["f32", "bf16", "f16", "int8"]
 AUTO_ORDER: tuple[BackendName, ...] = ("tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime")
 
 
@@ -25,6 +26,16 @@ class EngineSpec:
     columns: int
     bits_stored: int = 8
     slots: int = 2
+
+    def __post_init__(self) -> None:
+        if not (64 <= self.rows <= 2048 and 64 <= self.columns <= 2048):
+            raise ValueError(
+                f"frames must be 64 to 2048 pixels a side, got {self.rows}x{self.columns}; crop or resample"
+            )
+        if not 8 <= self.bits_stored <= 16:
+            raise ValueError(f"frames must have 8 to 16 bits stored, got {self.bits_stored}")
+        if self.slots < 1:
+            raise ValueError(f"an engine needs at least one slot, got {self.slots}")
 
     @property
     def sample_bytes(self) -> int:
@@ -86,8 +97,8 @@ class Engine(Protocol):
 
     spec: EngineSpec
     backend: BackendName
-    precision: str
-    """What the convolutions are computed in: f32, bf16, f16 or int8."""
+    precision: Precision
+    """What the convolutions are computed in."""
     model_sha256: str
     """The source ONNX file's hash, which is the model's name."""
     taught: bool

@@ -1,0 +1,5 @@
+"""Errors of the network's files."""
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used. Says what was needed, what came and what to do."""

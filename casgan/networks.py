@@ -1,0 +1,262 @@
+# mypy: allow-subclassing-any
+"""The generator path that runs live: E_BG -> M -> decoder -> attention and context heads.
+
+CAS-GAN (arXiv:2410.08490), VSGG: z = E_BG(x); v = M(z); A = sigmoid(G_Attn(v)); C = tanh(G_Ctx(v));
+y_g = x (1 - A) + C A. The layers are our choice: the paper's are not known.
+
+Nothing here may depend on where a vessel lies relative to the latent's grid. A stride without a low pass
+makes vessels jump while the anatomy moves smoothly, and pixel shuffle leaves a lattice. So every halving of
+features is a fixed binomial blur with stride 2 before its convolution, and every pixel shuffle is followed
+by a fixed blur with zeros at the lattice's own frequencies.
+"""
+
+import copy
+import itertools
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from casgan.config import PresetConfig
+
+BINOMIAL = (1.0, 2.0, 1.0)
+"""Zero at 1/2 cycle per pixel: ends what aliases at stride 2, and the lattice of pixel shuffle 2."""
+QUARTER = (1.0, 2.0, 2.0, 2.0, 1.0)
+"""(1, 1, 1, 1) * (1, 1): zeros at 1/4 and 1/2 cycle per pixel, the lattice of pixel shuffle 4."""
+
+
+class Blur(nn.Module):
+    """A fixed separable low pass, channel by channel. Edges are replicated, so a constant stays constant.
+
+    Args:
+        channels: Channels in and out.
+        taps: Odd number of weights of one axis; normalised here.
+        stride: Keep every `stride`-th sample.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, channels: int, taps: tuple[float, ...], stride: int = 1) -> None:
+        super().__init__()
+        row = torch.tensor(taps) / sum(taps)
+        self.register_buffer("kernel", torch.outer(row, row).repeat(channels, 1, 1, 1), persistent=False)
+        self.reach = len(taps) // 2
+        self.stride = stride
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        padded = functional.pad(x, (self.reach,) * 4, mode="replicate")
+        return functional.conv2d(padded, self.kernel, stride=self.stride, groups=x.shape[1])
+
+
+class ConvNorm(nn.Module):
+    """Convolution, BatchNorm and, if asked, ReLU. `fold` makes it one convolution with a bias."""
+
+    def __init__(self, inputs: int, outputs: int, size: int = 3, *, relu: bool = True) -> None:
+        super().__init__()
+        # Zero padding fuses into the convolution everywhere; reflection is kept for the 7x7 ends.
+        mode = "reflect" if size == 7 else "zeros"
+        self.conv = nn.Conv2d(inputs, outputs, size, padding=size // 2, padding_mode=mode, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs)
+        self.relu = relu
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        x = self.norm(self.conv(x))
+        return functional.relu(x) if self.relu else x
+
+    def fold(self) -> None:
+        if isinstance(self.norm, nn.BatchNorm2d):
+            self.conv = fuse_conv_bn_eval(self.conv, self.norm)
+            self.norm = nn.Identity()
+
+
+class Residual(nn.Module):
+    """x + norm(conv(relu(norm(conv(x))))), then no activation."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = ConvNorm(width, width)
+        self.second = ConvNorm(width, width, relu=False)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x + self.second(self.first(x))
+
+
+class BackgroundEncoder(nn.Module):
+    """E_BG: the picture's anatomy, at the latent's resolution."""
+
+    def __init__(self, preset: PresetConfig) -> None:
+        super().__init__()
+        first = preset.widths[0]
+        if preset.unshuffle == 1:
+            stem: list[nn.Module] = [ConvNorm(1, first, 7)]
+        else:
+            stem = [nn.PixelUnshuffle(preset.unshuffle), ConvNorm(preset.unshuffle**2, first)]
+        for wide, wider in itertools.pairwise(preset.widths):
+            stem += [Blur(wide, BINOMIAL, stride=2), ConvNorm(wide, wider)]
+        blocks = [Residual(preset.widths[-1]) for _ in range(preset.background_blocks)]
+        self.layers = nn.Sequential(*stem, *blocks)
+
+    def forward(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b c h2 w2"]:
+        return self.layers(x)
+
+
+class VesselPredictor(nn.Module):
+    """M: from the anatomy's latent to the vessels' latent."""
+
+    def __init__(self, preset: PresetConfig) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(Residual(preset.widths[-1]) for _ in range(preset.predictor_blocks)))
+
+    def forward(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return self.layers(z)
+
+
+class ShuffleUp(nn.Module):
+    """Twice the size: 1x1 convolution, pixel shuffle, the blur that removes its lattice, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = ConvNorm(inputs, 4 * outputs, 1, relu=False)
+        self.blur = Blur(outputs, BINOMIAL)
+        start_like_nearest(self.conv.conv, 2)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        return functional.relu(self.blur(functional.pixel_shuffle(self.conv(x), 2)))
+
+
+class LinearUp(nn.Module):
+    """Twice the size: linear resize, then a 3x3 convolution."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = ConvNorm(inputs, outputs)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        size = (2 * x.shape[-2], 2 * x.shape[-1])
+        return self.conv(functional.interpolate(x, size=size, mode="bilinear", align_corners=False))
+
+
+class Decoder(nn.Module):
+    """From the vessels' latent up to the stem's resolution."""
+
+    def __init__(self, preset: PresetConfig) -> None:
+        super().__init__()
+        widths = preset.widths[::-1]
+        up = ShuffleUp if preset.shuffle_up else LinearUp
+        self.layers = nn.Sequential(
+            *(Residual(widths[0]) for _ in range(preset.decoder_blocks)),
+            *(up(wide, narrow) for wide, narrow in itertools.pairwise(widths)),
+        )
+
+    def forward(self, v: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        return self.layers(v)
+
+
+class Head(nn.Module):
+    """One plane at full resolution, before its sigmoid or tanh.
+
+    Args:
+        preset: The network.
+        bias: Where the plane starts. Attention starts near 0, or the first steps grey the whole picture.
+    """
+
+    def __init__(self, preset: PresetConfig, bias: float) -> None:
+        super().__init__()
+        scale, width = preset.unshuffle, preset.widths[0]
+        self.scale = scale
+        if scale == 1:
+            self.conv = nn.Conv2d(width, 1, 7, padding=3, padding_mode="reflect")
+        else:
+            self.conv = nn.Conv2d(width, scale**2, 3, padding=1)
+            self.blur = Blur(1, QUARTER if scale == 4 else BINOMIAL)
+            start_like_nearest(self.conv, scale)
+        assert self.conv.bias is not None
+        nn.init.constant_(self.conv.bias, bias)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h2 w2"]:
+        x = self.conv(x)
+        return x if self.scale == 1 else self.blur(functional.pixel_shuffle(x, self.scale))
+
+
+class Generator(nn.Module):
+    """The path that runs live, for one preset."""
+
+    def __init__(self, preset: PresetConfig) -> None:
+        super().__init__()
+        self.preset = preset
+        self.background = BackgroundEncoder(preset)
+        self.predictor = VesselPredictor(preset)
+        self.decoders = nn.ModuleList(Decoder(preset) for _ in range(preset.decoders))
+        self.attention = Head(preset, bias=-2.0)
+        self.context = Head(preset, bias=0.0)
+
+    def logits(
+        self, x: Float[Tensor, "b 1 h w"]
+    ) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]]:
+        """Attention and context before sigmoid and tanh.
+
+        Args:
+            x: Grey levels, -1 black to 1 white; sides are multiples of the preset's stride.
+        """
+        vessels = self.predictor(self.background(x))
+        decoded = [decoder(vessels) for decoder in self.decoders]
+        return self.attention(decoded[0]), self.context(decoded[-1])
+
+    def forward(
+        self, x: Float[Tensor, "b 1 h w"]
+    ) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]]:
+        """A, 0 to 1, and C, -1 to 1."""
+        attention, context = self.logits(x)
+        return torch.sigmoid(attention), torch.tanh(context)
+
+    def folded(self) -> "Generator":
+        """A copy without norms, for inference: each BatchNorm is folded into its convolution."""
+        plain: Generator = copy.deepcopy(self).eval()
+        for module in plain.modules():
+            if isinstance(module, ConvNorm):
+                module.fold()
+        return plain
+
+
+def clamp_attention(attention: Float[Tensor, "*shape"], threshold: float) -> Float[Tensor, "*shape"]:
+    """Attention with an exact zero: a sigmoid alone never leaves a pixel unchanged.
+
+    A <- max(0, (A - t) / (1 - t)), our choice.
+    """
+    return functional.relu((attention - threshold) / (1.0 - threshold))
+
+
+def blend(
+    x: Float[Tensor, "*shape"], attention: Float[Tensor, "*shape"], context: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
+    """CAS-GAN (arXiv:2410.08490), VSGG: y_g = x (1 - A) + C A, written so that A = 0 gives x bit for bit."""
+    return x + attention * (context - x)
+
+
+def start_like_nearest(conv: nn.Conv2d, scale: int) -> None:
+    """ICNR: the convolution before a pixel shuffle starts as nearest-neighbour upsampling, without a lattice."""
+    outputs = conv.out_channels // scale**2
+    with torch.no_grad():
+        conv.weight.copy_(conv.weight[:outputs].repeat_interleave(scale**2, dim=0))
+        if conv.bias is not None:
+            conv.bias.copy_(conv.bias[:outputs].repeat_interleave(scale**2, dim=0))
+
+
+def multiply_accumulates(network: Generator, rows: int, columns: int) -> int:
+    """Multiply-accumulates of the learned convolutions for one frame of the network's input."""
+    total = 0
+
+    def count(module: nn.Module, _inputs: object, output: Tensor) -> None:
+        nonlocal total
+        assert isinstance(module, nn.Conv2d)
+        total += output.shape[-2] * output.shape[-1] * module.weight.numel()
+
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d)]
+    try:
+        network.logits(torch.empty(1, 1, rows, columns, device=next(network.parameters()).device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total

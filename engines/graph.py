@@ -1,0 +1,353 @@
+# mypy: allow-subclassing-any
+"""Network -> ONNX: one graph, bytes in and bytes out, everything per pixel inside.
+
+The order, which the torch reference (`reference.py`) repeats operation by operation:
+
+    live, bytes       -> stored pixel value, fp32: low + 256 high
+    grey-level table  -> grey level, 0 black to 1 white
+    letterbox         -> the network's own size, centred, black around
+    network           -> logits of attention A and context C
+    back              -> A and C at the frame's size
+    attention         -> A <- max(0, (A - t) / (1 - t)), 0 outside the field; A8 = round(255 A)
+    blend             -> live + A8 / 255 (C through the inverse table - live), rounded, clipped
+    select, pack      -> where A8 = 0 the input's own bytes
+
+Sizes are dynamic: rows, columns and bytes per sample (1 for 8 bits stored, 2 above) come from the input, so
+one file serves every frame. Only operations that every runtime executes alike are used: Resize without
+antialias, no NonZero, Loop or ScatterND.
+"""
+
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from casgan.networks import Generator
+from engines.model import FORMAT, INPUTS, LEVELS, OUTPUTS, ModelCard, save_card
+
+OPSET = 17
+MAX_SIDE = 2048
+
+
+class GraphWriter:
+    """Appends nodes to an ONNX graph; every call returns the name of what it made."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self._constants: dict[tuple[str, bytes], str] = {}
+
+    def floats(self, *values: float) -> str:
+        return self._constant(np.array(values, np.float32))
+
+    def integers(self, *values: int) -> str:
+        return self._constant(np.array(values, np.int64))
+
+    def _constant(self, array: "np.ndarray | np.generic") -> str:
+        key = (f"{array.dtype}{array.shape}", array.tobytes())
+        if key not in self._constants:
+            name = f"constant_{len(self._constants)}"
+            self.initializers.append(numpy_helper.from_array(np.asarray(array), name))
+            self._constants[key] = name
+        return self._constants[key]
+
+    def add(self, kind: str, *inputs: str, name: str | None = None, **attributes: object) -> str:
+        output = name or f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def cast(self, value: str, kind: int, name: str | None = None) -> str:
+        return self.add("Cast", value, to=kind, name=name)
+
+    def part(self, value: str, start: str, end: str, axis: int) -> str:
+        return self.add("Slice", value, start, end, self.integers(axis))
+
+    def clip(self, value: str, low: str, high: str, name: str | None = None) -> str:
+        return self.add("Min", self.add("Max", value, low), high, name=name)
+
+    def round(self, value: str) -> str:
+        """Half upwards: the same on every runtime and in every language, unlike half to even."""
+        return self.add("Floor", self.add("Add", value, self.floats(0.5)))
+
+    def resize(self, value: str, axis: int, before: str, after: str) -> str:
+        """Linear along one axis, half-pixel centres; exactly half the size is the mean of two.
+
+        Written as two Gathers and a blend: OpenVINO's Resize takes 3.4 ms for one plane of 512x512.
+        Positions are computed in integers, so that every runtime picks the same neighbours.
+        """
+        none = self._constant(np.zeros(0, np.int64))
+        count = self.add("Reshape", after, none)
+        zero, one = self.integers(0), self.integers(1)
+        order = self.add("Range", self._constant(np.int64(0)), count, self._constant(np.int64(1)))
+        unit = self.add("Mul", after, self.integers(2))
+        # (order + 1/2) before / after - 1/2, in units of 1 / (2 after)
+        centre = self.add("Mul", self.add("Add", self.add("Mul", order, self.integers(2)), one), before)
+        centre = self.add("Max", self.add("Sub", centre, after), zero)
+        first = self.add("Div", centre, unit)
+        second = self.add("Min", self.add("Add", first, one), self.add("Sub", before, one))
+        part = self.add("Sub", centre, self.add("Mul", first, unit))
+        share = self.add("Div", self.cast(part, TensorProto.FLOAT), self.cast(unit, TensorProto.FLOAT))
+        share = self.add("Reshape", share, self.integers(1, 1, -1, 1) if axis == 2 else self.integers(-1))
+        low, high = (
+            self.add("Gather", value, self.cast(index, TensorProto.INT32), axis=axis)
+            for index in (first, second)
+        )
+        return self.add("Add", low, self.add("Mul", share, self.add("Sub", high, low)))
+
+    def look_up(self, table: str, level: str) -> str:
+        """A table of 256 knots, linear between them; `level` runs from 0 to 255."""
+        steps = self.add(
+            "Sub",
+            self.part(table, self.integers(1), self.integers(LEVELS), 0),
+            self.part(table, self.integers(0), self.integers(LEVELS - 1), 0),
+        )
+        knot = self.clip(self.add("Floor", level), self.floats(0.0), self.floats(LEVELS - 2.0))
+        index = self.cast(knot, TensorProto.INT32)
+        rise = self.add("Mul", self.add("Sub", level, knot), self.add("Gather", steps, index, axis=0))
+        return self.add("Add", self.add("Gather", table, index, axis=0), rise)
+
+
+def build_model(network: Generator, threshold: float, properties: dict[str, str]) -> onnx.ModelProto:
+    """The whole graph as an ONNX model.
+
+    Args:
+        network: The generator; its norms are folded here.
+        threshold: t of the attention's clamp, 0 to below 1.
+        properties: Metadata written into the file.
+    """
+    size = network.preset.network_size
+    writer = GraphWriter()
+    shape = writer.add("Shape", "live")
+    rows = writer.part(shape, writer.integers(0), writer.integers(1), 0)
+    columns = writer.part(shape, writer.integers(1), writer.integers(2), 0)
+    samples = writer.part(shape, writer.integers(2), writer.integers(3), 0)
+
+    live_planes, live = _unpack(writer, rows, columns, samples)
+    scale = writer.add("Div", writer.floats(LEVELS - 1.0), "max_value")
+    grey = writer.look_up("table", writer.add("Mul", live, scale))
+    network_grey = writer.add(
+        "Add", writer.add("Mul", grey, writer.floats(2.0)), writer.floats(-1.0), name="grey"
+    )
+
+    boxed, inside = _letterbox(writer, network_grey, rows, columns, size)
+    attention_logit, context_logit = _inline(writer, network, boxed)
+    planes = []
+    for kind, logit in (("Sigmoid", attention_logit), ("Tanh", context_logit)):
+        plane = writer.add(kind, logit)
+        for axis, (start, end) in zip((2, 3), inside, strict=True):
+            plane = writer.part(plane, start, end, axis)
+        for axis, (start, end), side in zip((3, 2), inside[::-1], (columns, rows), strict=True):
+            plane = writer.resize(plane, axis, writer.add("Sub", end, start), side)
+        planes.append(plane)
+    attention, level = _attention(writer, planes[0], rows, columns, threshold)
+
+    context_level = writer.add(
+        "Mul", writer.add("Add", planes[1], writer.floats(1.0)), writer.floats((LEVELS - 1) / 2)
+    )
+    context = writer.clip(writer.look_up("inverse", context_level), writer.floats(0.0), "max_value")
+    opacity = writer.add("Mul", level, writer.floats(1.0 / 255.0))
+    blended = writer.add("Add", live, writer.add("Mul", opacity, writer.add("Sub", context, live)))
+    stored = writer.clip(writer.round(blended), writer.floats(0.0), "max_value")
+    _select_and_pack(writer, stored, level, live_planes, rows, columns, samples)
+    _statistics(writer, attention, level, attention_logit, context_logit)
+    return _model(writer, properties)
+
+
+def _unpack(writer: GraphWriter, rows: str, columns: str, samples: str) -> tuple[str, str]:
+    """The input's bytes as fp32 planes (bytes, rows, columns), and the stored values (1, 1, rows, columns)."""
+    # To fp32 before anything else: TensorRT has uint8 only at its edges. Planes, because a slice or a
+    # broadcast over a last axis of 2 runs as a reference kernel in OpenVINO.
+    planes = writer.add("Transpose", writer.cast("live", TensorProto.FLOAT), perm=[2, 0, 1])
+    before_last = writer.add("Sub", samples, writer.integers(1))
+    low = writer.part(planes, writer.integers(0), writer.integers(1), 0)
+    high = writer.part(planes, before_last, samples, 0)
+    # 0 for one byte per sample, where the "high" byte is the low one again; 256 for two.
+    weight = writer.cast(writer.add("Mul", before_last, writer.integers(256)), TensorProto.FLOAT)
+    value = writer.add("Add", low, writer.add("Mul", high, weight))
+    picture = writer.add("Concat", writer.integers(1, 1), rows, columns, axis=0)
+    return planes, writer.add("Reshape", value, picture, name="stored_live")
+
+
+def _letterbox(
+    writer: GraphWriter, picture: str, rows: str, columns: str, size: int
+) -> tuple[str, tuple[tuple[str, str], tuple[str, str]]]:
+    """Fit the longer side into the network's size; the rest is black. Also where the picture lies in it.
+
+    Shrinking goes to the target times a power of two by one linear resize of less than two to one, then by
+    halves, each the mean of 2x2: a low pass at every octave, without Resize's antialias attribute.
+    """
+    longer = writer.add("Max", rows, columns)
+    twice = writer.add("Mul", longer, writer.integers(2))
+    targets = []
+    for side in (rows, columns):
+        # round(side * size / longer) in integers, so that every runtime gets the same size
+        scaled = writer.add("Mul", side, writer.integers(2 * size))
+        targets.append(writer.add("Div", writer.add("Add", scaled, longer), twice))
+    octaves = [size * 2**octave for octave in range(1, 12) if size * 2**octave <= MAX_SIDE]
+    sides = [rows, columns]
+    for _ in octaves:
+        for axis in (0, 1):
+            half = writer.add("Max", writer.add("Div", sides[axis], writer.integers(2)), targets[axis])
+            picture = writer.resize(picture, axis + 2, sides[axis], half)
+            sides[axis] = half
+    starts, ends, rests = [], [], []
+    for target in targets:
+        start = writer.add("Div", writer.add("Sub", writer.integers(size), target), writer.integers(2))
+        end = writer.add("Add", start, target)
+        starts.append(start)
+        ends.append(end)
+        rests.append(writer.add("Sub", writer.integers(size), end))
+    pads = writer.add("Concat", writer.integers(0, 0), *starts, writer.integers(0, 0), *rests, axis=0)
+    black = writer.floats(-1.0)
+    boxed = writer.add(
+        "Pad", picture, pads, writer.add("Reshape", black, writer._constant(np.zeros(0, np.int64)))
+    )
+    return boxed, ((starts[0], ends[0]), (starts[1], ends[1]))
+
+
+def _inline(writer: GraphWriter, network: Generator, picture: str) -> tuple[str, str]:
+    """Append the network's own nodes; their names get a prefix."""
+    part = _export_network(network)
+    renamed = {part.input[0].name: picture, "": ""}
+
+    def rename(name: str) -> str:
+        return renamed.setdefault(name, f"network/{name.lstrip('/')}")
+
+    for tensor in part.initializer:
+        tensor.name = rename(tensor.name)
+        writer.initializers.append(tensor)
+    for node in part.node:
+        node.name = f"network/{node.name.lstrip('/')}"
+        node.input[:] = [rename(name) for name in node.input]
+        node.output[:] = [rename(name) for name in node.output]
+        writer.nodes.append(node)
+    return rename(part.output[0].name), rename(part.output[1].name)
+
+
+class _Logits(torch.nn.Module):
+    def __init__(self, network: Generator) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.network.logits(picture)
+
+
+def _export_network(network: Generator) -> onnx.GraphProto:
+    size = network.preset.network_size
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # The tracing exporter: half a second and a plain graph, where the newer one takes half a minute.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _Logits(network.folded()),
+            (torch.zeros(1, 1, size, size),),
+            buffer,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["picture"],
+            output_names=["attention_logit", "context_logit"],
+        )
+    return onnx.load_from_string(buffer.getvalue()).graph
+
+
+def _attention(writer: GraphWriter, plane: str, rows: str, columns: str, threshold: float) -> tuple[str, str]:
+    """A after clamp and field, and its 8-bit level, still fp32 (1, 1, rows, columns)."""
+    above = writer.add("Add", plane, writer.floats(-threshold))
+    clamped = writer.add(
+        "Max", writer.add("Mul", above, writer.floats(1.0 / (1.0 - threshold))), writer.floats(0.0)
+    )
+    inside = writer.add("Min", writer.cast("field", TensorProto.FLOAT), writer.floats(1.0))
+    attention = writer.add("Mul", clamped, inside, name="attention_fp32")
+    level = writer.round(writer.add("Mul", attention, writer.floats(255.0)))
+    level = writer.clip(level, writer.floats(0.0), writer.floats(255.0))
+    plane_shape = writer.add("Concat", rows, columns, axis=0)
+    writer.cast(writer.add("Reshape", level, plane_shape), TensorProto.UINT8, name="attention")
+    return attention, level
+
+
+def _select_and_pack(
+    writer: GraphWriter, stored: str, level: str, live_planes: str, rows: str, columns: str, samples: str
+) -> None:
+    plane = writer.add("Concat", writer.integers(1), rows, columns, axis=0)
+    value = writer.add("Reshape", stored, plane)
+    # byte b of v is floor(v / 256^b) - 256 floor(v / 256^(b + 1)); powers of two, so exact in fp32
+    one_per_plane = writer.integers(-1, 1, 1)
+    shift, shift_next = (
+        writer.add("Reshape", writer.part(scales, writer.integers(0), samples, 0), one_per_plane)
+        for scales in (writer.floats(1.0, 1 / 256), writer.floats(1 / 256, 1 / 65536))
+    )
+    above = writer.add("Floor", writer.add("Mul", value, shift_next))
+    packed = writer.add(
+        "Sub",
+        writer.add("Floor", writer.add("Mul", value, shift)),
+        writer.add("Mul", above, writer.floats(256.0)),
+    )
+    untouched = writer.add("Equal", writer.add("Reshape", level, plane), writer.floats(0.0))
+    selected = writer.add("Where", untouched, live_planes, packed)
+    interleaved = writer.add("Transpose", selected, perm=[1, 2, 0])
+    writer.cast(interleaved, TensorProto.UINT8, name="synthetic")
+
+
+def _statistics(writer: GraphWriter, attention: str, level: str, *logits: str) -> None:
+    """Finite flag, min, max, mean and area of A, fp32: bytes cannot carry a NaN.
+
+    The flag is taken from the logits: sigmoid and tanh of a runtime may turn a NaN into a number.
+    """
+    sums = [writer.add("ReduceSum", logit, keepdims=0) for logit in logits]
+    size = writer.add("Abs", writer.add("Add", *sums))
+    finite = writer.cast(writer.add("Less", size, writer.floats(3e38)), TensorProto.FLOAT)
+    drawn = writer.add("Min", level, writer.floats(1.0))
+    flat = [
+        finite,
+        writer.add("ReduceMin", attention, keepdims=0),
+        writer.add("ReduceMax", attention, keepdims=0),
+        writer.add("ReduceMean", attention, keepdims=0),
+        writer.add("ReduceMean", drawn, keepdims=0),
+    ]
+    one = writer.integers(1)
+    writer.add("Concat", *(writer.add("Reshape", value, one) for value in flat), axis=0, name="statistics")
+
+
+def _model(writer: GraphWriter, properties: dict[str, str]) -> onnx.ModelProto:
+    kinds = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
+
+    def info(name: str, kind: str, shape: Sequence[str | int]) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kinds[kind], list(shape))
+
+    graph = helper.make_graph(
+        writer.nodes,
+        "contrastream",
+        [info(name, kind, shape) for name, (kind, shape) in INPUTS.items()],
+        [info(name, kind, shape) for name, (kind, shape) in OUTPUTS.items()],
+        writer.initializers,
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="contrastream"
+    )
+    model.ir_version = 8
+    helper.set_model_props(model, {"format": FORMAT, **properties})
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def export_model(network: Generator, card: ModelCard, path: Path) -> ModelCard:
+    """Write the ONNX file and its sidecar.
+
+    Args:
+        network: The generator.
+        card: What the file says of itself; its hash is replaced by the new file's.
+        path: Where to, ending in .onnx; the sidecar lies beside it, ending in .json.
+
+    Returns:
+        The card as written.
+    """
+    model = build_model(network, card.threshold, card.properties())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.SerializeToString())
+    return save_card(card, path)

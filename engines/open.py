@@ -1,0 +1,71 @@
+"""`open_engine`: a model on the first runtime that can take it, with the reasons for every one passed over."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from engines import onnxruntime_engine, openvino_engine
+from engines.engine import AUTO_ORDER, BackendName, Engine, EngineSpec, Opened, Precision
+from engines.errors import EngineError, ModelError
+from engines.model import load_model
+
+NOT_BUILT = "this version has no {} backend yet; use openvino or onnxruntime"
+
+PROBES: dict[BackendName, Callable[[], tuple[bool, str]]] = {
+    "openvino": openvino_engine.probe,
+    "onnxruntime": onnxruntime_engine.probe,
+}
+OPENERS: dict[BackendName, Callable[..., Engine]] = {
+    "openvino": openvino_engine.open_openvino,
+    "onnxruntime": onnxruntime_engine.open_onnxruntime,
+}
+
+
+def probe(backend: BackendName) -> tuple[bool, str]:
+    """Whether a backend can run here; the reason where it cannot."""
+    return PROBES[backend]() if backend in PROBES else (False, NOT_BUILT.format(backend))
+
+
+def open_engine(
+    model: str | Path,
+    spec: EngineSpec,
+    backend: BackendName | Literal["auto"] = "auto",
+    *,
+    untaught: bool = False,
+    threads: int | None = None,
+    precision: Precision | None = None,
+) -> Opened:
+    """Open a model.
+
+    Args:
+        model: A shipped preset's name, or the path of an ONNX file with its sidecar beside it.
+        spec: Frame size, bits and slots.
+        backend: `auto` takes the first usable of `AUTO_ORDER`; a name is taken at its word, never replaced.
+        untaught: Take a model with random weights too; it never streams as SYNTHETIC.
+        threads: CPU threads; None for as many as there are cores.
+        precision: What the convolutions are computed in; None for what suits this machine.
+
+    Raises:
+        ModelError: The model is missing, broken, of another kind, or untaught.
+        EngineError: No backend can run here, or the named one cannot.
+        ValueError: No such backend.
+    """
+    if backend != "auto" and backend not in AUTO_ORDER:
+        raise ValueError(f"backend must be auto or one of {', '.join(AUTO_ORDER)}, got {backend!r}")
+    file = load_model(model)
+    if not file.card.taught and not untaught:
+        raise ModelError(
+            f"needed a taught model, got {file.path.name}, whose weights are random; "
+            f"train it, or pass --untaught to run it without a synthetic picture"
+        )
+    skipped: list[tuple[BackendName, str]] = []
+    for name in AUTO_ORDER if backend == "auto" else (backend,):
+        usable, reason = probe(name)
+        if usable:
+            engine = OPENERS[name](file, spec, threads=threads, precision=precision)
+            return Opened(engine, tuple(skipped))
+        skipped.append((name, reason))
+    if backend != "auto":
+        raise EngineError(f"needed the backend {backend}: {skipped[0][1]}")
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped)
+    raise EngineError(f"needed one usable backend, found none: {reasons}")

@@ -1,0 +1,247 @@
+"""The CPU engine: OpenVINO with asynchronous requests that read and write the caller's memory."""
+
+import ctypes
+import importlib.util
+import logging
+import os
+import stat
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines.engine import BackendName, EngineSpec, FrameStatistics, Precision
+from engines.errors import EngineError, ModelError
+from engines.model import ModelFile
+from engines.planes import IoFacts, Settings, byte_planes, check_graph, statistics_of
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"u8": "uint8", "f32": "float32"}
+
+
+def probe() -> tuple[bool, str]:
+    """Whether this backend can run here, and why not."""
+    if importlib.util.find_spec("openvino") is None:
+        return False, "openvino is not installed; run: pip install openvino"
+    return True, ""
+
+
+def default_precision(cpuinfo: Path = Path("/proc/cpuinfo")) -> Precision:
+    """bf16 where the CPU multiplies it in hardware, else f32.
+
+    OpenVINO also takes the bf16 hint on CPUs that must emulate it, and is then slower than with f32.
+    """
+    try:
+        flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")
+    except OSError:
+        return "f32"
+    return "bf16" if {"amx_bf16", "avx512_bf16"} & set(flags.split()) else "f32"
+
+
+def cache_folder() -> Path | None:
+    """Where compiled models are kept, readable by this user alone; None where there is no such place."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "contrastream" / "openvino"
+    try:
+        for place in (folder.parent, folder):
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if place.stat().st_uid != os.geteuid():
+                raise PermissionError(f"{place} belongs to another user")
+            if stat.S_IMODE(place.stat().st_mode) != 0o700:
+                place.chmod(0o700)
+    except OSError as error:
+        log.warning("compiled models are not kept, so every start compiles anew: %s", error)
+        return None
+    return folder
+
+
+def _openvino() -> Any:
+    # Importing openvino reports its use to Google Analytics unless this package is absent; a hospital's
+    # workstation reports nothing to anybody.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+def open_openvino(
+    model: ModelFile, spec: EngineSpec, *, threads: int | None = None, precision: Precision | None = None
+) -> "OpenVinoEngine":
+    """Open a model for one frame size.
+
+    Args:
+        model: The file and its card.
+        spec: Frame size, bits and slots.
+        threads: CPU threads; None for as many as there are cores.
+        precision: What the convolutions are computed in; None for what suits this CPU.
+
+    Raises:
+        ModelError: Not an ONNX file, or another graph than ours.
+        EngineError: OpenVINO cannot compile it.
+    """
+    return OpenVinoEngine(model, spec, threads=threads, precision=precision or default_precision())
+
+
+class OpenVinoEngine:
+    """One compiled graph, one asynchronous request per slot. Implements `engines.engine.Engine`."""
+
+    backend: BackendName = "openvino"
+
+    def __init__(
+        self, model: ModelFile, spec: EngineSpec, *, threads: int | None, precision: Precision
+    ) -> None:
+        ov = _openvino()
+        self.spec = spec
+        self.precision = precision
+        self.model_sha256 = model.card.sha256
+        self.taught = model.card.taught
+        self.settings = Settings.default(spec)
+        core = ov.Core()
+        graph = _read(core, model)
+        properties: dict[str, Any] = {
+            # One stream: requests queue and finish in the order of their submission.
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": precision,
+            # Pinned threads were 1.13x slower on two shared cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+        if threads is not None:
+            properties["INFERENCE_NUM_THREADS"] = threads
+        if (folder := cache_folder()) is not None:
+            properties["CACHE_DIR"] = str(folder)
+        try:
+            graph.reshape(
+                {"live": [spec.rows, spec.columns, spec.sample_bytes], "field": [spec.rows, spec.columns]}
+            )
+            self._compiled = core.compile_model(graph, "CPU", properties)
+        except RuntimeError as error:
+            raise EngineError(
+                f"OpenVINO cannot compile {model.path.name} for {spec.rows}x{spec.columns}: "
+                f"{_first_line(error)}; try backend onnxruntime"
+            ) from error
+        self._slots = [
+            OpenVinoSlot(self, self._compiled.create_infer_request(), ov.Tensor) for _ in range(spec.slots)
+        ]
+
+    def slots(self, count: int) -> Sequence["OpenVinoSlot"]:
+        if not 1 <= count <= self.spec.slots:
+            raise ValueError(
+                f"this engine was opened with {self.spec.slots} slots, got a request for {count}"
+            )
+        return self._slots[:count]
+
+    def set_grey_table(self, table: np.ndarray, inverse: np.ndarray) -> None:
+        self.settings = self.settings.with_tables(table, inverse)
+
+    def set_field(self, field: np.ndarray | None) -> None:
+        self.settings = self.settings.with_field(field)
+
+    def close(self) -> None:
+        for slot in self._slots:
+            slot.close()
+        self._slots = []
+        self._compiled = None
+
+
+class OpenVinoSlot:
+    """An asynchronous request whose tensors are the caller's arrays. Implements `engines.engine.Slot`."""
+
+    def __init__(self, engine: OpenVinoEngine, request: Any, tensor: Any) -> None:
+        self._engine = engine
+        self._request = request
+        self._tensor = tensor
+        self._settings: Settings | None = None
+        self._bound: dict[str, np.ndarray] = {}
+        self._busy = False
+        self._statistics = np.zeros(5, np.float32)
+        self._set("statistics", self._statistics)
+
+    def _set(self, name: str, array: np.ndarray) -> None:
+        if array.flags.writeable:
+            tensor = self._tensor(array, shared_memory=True)
+        else:
+            # Only a writable array may be shared as a tensor; the graph does not write its inputs.
+            tensor = self._tensor(_unlocked(array), shared_memory=True)
+        self._request.set_tensor(name, tensor)
+
+    def bind(self, live: np.ndarray, synthetic: np.ndarray, attention: np.ndarray) -> None:
+        if self._busy:
+            raise ValueError("a slot can be bound anew only when it is idle; wait() for it first")
+        planes = byte_planes(self._engine.spec, live, synthetic, attention)
+        for name, array in planes.items():
+            self._set(name, array)
+        self._bound = planes
+
+    def submit(self) -> None:
+        if self._busy or not self._bound:
+            state = "in flight; wait() for it" if self._busy else "not bound; bind() it"
+            raise ValueError(f"a slot must be bound and idle to submit, this one is {state} first")
+        settings = self._engine.settings
+        if settings is not self._settings:
+            for name, array in settings.tensors.items():
+                self._set(name, array)
+            self._settings = settings
+        self._request.start_async()
+        self._busy = True
+
+    def ready(self) -> bool:
+        return not self._busy or bool(self._request.wait_for(0))
+
+    def wait(self) -> FrameStatistics:
+        if not self._busy:
+            raise ValueError("wait() needs a submitted frame, this slot is idle; submit() first")
+        try:
+            self._request.wait()
+        except RuntimeError as error:
+            raise EngineError(
+                f"OpenVINO failed on a frame: {_first_line(error)}; open the engine anew"
+            ) from error
+        finally:
+            self._busy = False
+        return statistics_of(self._statistics)
+
+    def close(self) -> None:
+        if self._busy:
+            self._request.wait()
+            self._busy = False
+        self._bound = {}
+        self._request = None
+
+
+def _unlocked(array: np.ndarray) -> np.ndarray:
+    """A writable view of a read-only array's memory; whoever takes it must only read."""
+    memory = memoryview((ctypes.c_uint8 * array.nbytes).from_address(array.ctypes.data))
+    view: np.ndarray = np.frombuffer(memory, np.uint8).view(array.dtype).reshape(array.shape)
+    return view
+
+
+def _read(core: Any, model: ModelFile) -> Any:
+    try:
+        graph = core.read_model(str(model.path))
+    except RuntimeError as error:
+        raise ModelError(
+            f"{model.path.name} must be an ONNX file, but OpenVINO cannot read it: {_first_line(error)}; "
+            f"export it again"
+        ) from error
+
+    def facts(ports: Any) -> IoFacts:
+        return {
+            port.get_any_name(): (
+                DTYPES.get(port.get_element_type().get_type_name(), port.get_element_type().get_type_name()),
+                port.get_partial_shape().rank.get_length(),
+            )
+            for port in ports
+        }
+
+    check_graph(facts(graph.inputs), facts(graph.outputs), model.path.name)
+    return graph
+
+
+def _first_line(error: Exception) -> str:
+    """OpenVINO's messages span many lines and name its source files; the last line holds the reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__
