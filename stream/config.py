@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional  # the one mark a dataclass cannot express: an argument without a flag
+# The marks a dataclass cannot express: an argument without a flag, and what stands for a value in the help.
+from tyro.conf import Positional, arg
 
 EngineName = Literal["auto", "off", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
 
@@ -13,29 +14,29 @@ EngineName = Literal["auto", "off", "tensorrt", "tensorrt_rtx", "torch", "openvi
 class SourceConfig:
     """Where frames come from and how they are read."""
 
-    source: Positional[str]
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
     """phantom, v4l2:0, a DICOM cine loop, a video file, or a folder of frames."""
-    rate: float | None = None
+    rate: Annotated[float | None, arg(metavar="HZ")] = None
     """Frames per second, over what the recording says; the rate asked of a device."""
     loop: bool = False
     """Begin a recording again at its end."""
-    frames: int | None = None
+    frames: Annotated[int | None, arg(metavar="N")] = None
     """End after so many frames."""
-    crop: str | None = None
+    crop: Annotated[str | None, arg(metavar="X,Y,W,H")] = None
     """x,y,w,h in pixels: the region of a capture card's picture that is the X-ray."""
     gray: bool = False
     """Convert the colour of a video or image file instead of refusing it."""
     luma: Literal["auto", "limited", "full"] = "auto"
     """Range of a device's luma: 16 to 235, 0 to 255, or as its pixel format has it."""
-    width: int | None = None
+    width: Annotated[int | None, arg(metavar="PIXELS")] = None
     """Columns asked of a device."""
-    height: int | None = None
+    height: Annotated[int | None, arg(metavar="PIXELS")] = None
     """Rows asked of a device."""
-    size: int | None = None
+    size: Annotated[int | None, arg(metavar="PIXELS")] = None
     """Rows and columns of the phantom."""
-    bits: int | None = None
+    bits: Annotated[int | None, arg(metavar="8..16")] = None
     """Bits stored: of the phantom, and of 16-bit images, which do not say."""
-    seed: int | None = None
+    seed: Annotated[int | None, arg(metavar="N")] = None
     """The phantom's patient."""
     contrast: bool = False
     """Contrast medium in the phantom's vessels."""
@@ -45,11 +46,11 @@ class SourceConfig:
 class EngineConfig:
     """What turns a frame into an angiogram."""
 
-    model: str = "compact"
+    model: Annotated[str, arg(metavar="MODEL")] = "compact"
     """A shipped model's name, or an ONNX file."""
     engine: EngineName = "auto"
     """The runtime; auto takes the first usable one and says why it passed over others; off shows live only."""
-    threads: int | None = None
+    threads: Annotated[int | None, arg(metavar="N")] = None
     """Threads of a CPU engine."""
     untaught: bool = False
     """Run a model that was not taught, to measure it; its pictures are never shown as synthetic."""
@@ -59,19 +60,19 @@ class EngineConfig:
 class RunConfig(EngineConfig, SourceConfig):
     """Run the live path: frames in, synthesized angiograms out, until Ctrl-C or the recording's end."""
 
-    endpoint: str | None = None
+    endpoint: Annotated[str | None, arg(metavar="ENDPOINT")] = None
     """Where clients find it: a name, ipc:///path or tcp://127.0.0.1:PORT."""
     crc: bool = False
     """Send a CRC-32 of every plane."""
-    slots: int = 16
+    slots: Annotated[int, arg(metavar="N")] = 16
     """Frames the ring holds."""
     web: bool = False
     """Serve the web viewer too."""
-    port: int = 8765
+    port: Annotated[int, arg(metavar="PORT")] = 8765
     """The web viewer's port, on this host only."""
     browser: bool = True
     """Open the web viewer in a browser where there is a display."""
-    out: Path | None = None
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write the summary as JSON."""
 
 
@@ -79,23 +80,23 @@ class RunConfig(EngineConfig, SourceConfig):
 class ReplayConfig(EngineConfig, SourceConfig):
     """Replay a recorded cine loop through the whole live path and measure it."""
 
-    speed: str = "1"
+    speed: Annotated[str, arg(metavar="FACTOR")] = "1"
     """1 is the loop's own pace, 2 twice that, and so on; max is as fast as the machine goes."""
     lossless: bool = False
     """Drop nothing: the replay waits for the engine and for its measuring client, and deadlines are off."""
-    endpoint: str | None = None
+    endpoint: Annotated[str | None, arg(metavar="ENDPOINT")] = None
     """Where clients find it: a name, ipc:///path or tcp://127.0.0.1:PORT."""
     crc: bool = False
     """Send a CRC-32 of every plane."""
-    slots: int = 16
+    slots: Annotated[int, arg(metavar="N")] = 16
     """Frames the ring holds."""
     web: bool = False
     """Serve the web viewer too."""
-    port: int = 8765
+    port: Annotated[int, arg(metavar="PORT")] = 8765
     """The web viewer's port, on this host only."""
     browser: bool = True
     """Open the web viewer in a browser where there is a display."""
-    out: Path | None = None
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write the figures as JSON."""
 
 
@@ -103,11 +104,11 @@ class ReplayConfig(EngineConfig, SourceConfig):
 class ViewConfig:
     """Show a running stream in a desktop window, or in a browser with --web."""
 
-    endpoint: Positional[str | None] = None
+    endpoint: Annotated[Positional[str | None], arg(metavar="ENDPOINT")] = None
     """A name, ipc:///path or tcp://127.0.0.1:PORT; this host's default stream when none is given."""
     web: bool = False
     """Serve the web viewer instead of opening a window."""
-    port: int = 8765
+    port: Annotated[int, arg(metavar="PORT")] = 8765
     """The web viewer's port, on this host only."""
     browser: bool = True
     """Open the web viewer in a browser where there is a display."""
