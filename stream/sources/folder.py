@@ -62,7 +62,10 @@ def _list_frames(path: Path) -> tuple[list[Path], list[Path], int]:
     dicoms: list[Path] = []
     passed_over = 0
     try:
-        names = sorted((entry.name for entry in os.scandir(path) if entry.is_file()), key=natural_key)
+        names = sorted(
+            (entry.name for entry in os.scandir(path) if entry.is_file()),
+            key=lambda name: (natural_key(name), name),
+        )
         for name in names:
             file = path / name
             if name.startswith(".") or name.upper() == "DICOMDIR":

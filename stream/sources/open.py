@@ -30,9 +30,9 @@ def open_source(spec: str, options: SourceOptions | None = None) -> Source:
     if spec == "phantom":
         return _open_phantom(options)
     if spec.startswith("v4l2:"):
-        from stream.sources.device import DeviceSource
+        from stream.sources.device import open_device
 
-        return DeviceSource(spec.removeprefix("v4l2:"), options)
+        return open_device(spec.removeprefix("v4l2:"), options)
     path = Path(spec)
     try:
         mode = path.stat().st_mode

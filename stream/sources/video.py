@@ -8,7 +8,7 @@ import numpy as np
 
 from stream.errors import SourceError
 from stream.sources.options import SourceOptions
-from stream.sources.picture import GrayFromColour, check_out, frame_format, region
+from stream.sources.picture import MAX_DECODED_SIDE, GrayFromColour, check_out, frame_format, region
 from stream.sources.source import FormatChanged, Source, SourceFrame
 
 _GRAY_PIXELS = ("Y800", "GREY", "Y8  ")
@@ -71,6 +71,16 @@ class VideoSource(Source):
         tag = int(self._capture.get(cv2.CAP_PROP_CODEC_PIXEL_FORMAT)) & 0xFFFFFFFF
         self._is_gray = tag.to_bytes(4, "little").decode("latin-1") in _GRAY_PIXELS
         self._prepare()
+        width, height = (
+            self._capture.get(each) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        )
+        if (
+            max(width, height) > MAX_DECODED_SIDE
+        ):  # before a decoder allocates what a header of a few bytes claims
+            raise SourceError(
+                f"{self._name}: frames must be at most {MAX_DECODED_SIDE} pixels a side, got {width:g}x{height:g}; "
+                "resample the video"
+            )
         if not self._grab():
             raise SourceError(
                 f"{self._name}: needed a video with at least one frame, got none that can be decoded"
