@@ -41,16 +41,16 @@ class Reader(threading.Thread):
 
     Args:
         subscriber: Made by the caller, used and closed by this thread alone.
-        on_frame: Called in this thread when a frame has come.
+        on_news: Called in this thread when a frame has come or the state has changed; the latter as a flag.
         clock: The clock of stamps and ages.
     """
 
     def __init__(
-        self, subscriber: Subscriber, on_frame: Callable[[], None], clock: Clock | None = None
+        self, subscriber: Subscriber, on_news: Callable[[bool], None], clock: Clock | None = None
     ) -> None:
         super().__init__(name="viewer-reader", daemon=True)
         self._subscriber = subscriber
-        self._on_frame = on_frame
+        self._on_news = on_news
         self._clock = clock or MonotonicClock()
         self._ending = threading.Event()
         self._arrivals: deque[int] = deque(maxlen=256)
@@ -71,11 +71,13 @@ class Reader(threading.Thread):
                 elif shown.state is State.NO_SIGNAL:
                     # Nothing is kept for a viewer that comes after the publisher has gone.
                     message = None
+                before = self.heard.shown
+                changed = (before.state, before.reason) != (shown.state, shown.reason)
                 self.heard = Heard(
                     shown, now_ns, message, self._subscriber.status or {}, self._received_hz(now_ns)
                 )
-                if came is not None:
-                    self._on_frame()
+                if came is not None or changed:
+                    self._on_news(changed)
         except BaseException as error:  # the server asks for it and ends; a thread cannot raise to it
             self.fault = error
         finally:
@@ -172,7 +174,7 @@ class Relay:
         self.clock = clock or MonotonicClock()
         self._loop = loop
         self._viewers: set[Viewer] = set()
-        self.reader = Reader(subscriber, self._frame_came, self.clock)
+        self.reader = Reader(subscriber, self._news_came, self.clock)
 
     @property
     def viewers(self) -> int:
@@ -195,14 +197,16 @@ class Relay:
         """A viewer is gone."""
         self._viewers.discard(viewer)
 
-    def _frame_came(self) -> None:
+    def _news_came(self, changed: bool) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._tell_viewers)
+            self._loop.call_soon_threadsafe(self._tell_viewers, changed)
         except RuntimeError:
             return  # the loop has closed; the thread is told to end next
 
-    def _tell_viewers(self) -> None:
+    def _tell_viewers(self, changed: bool) -> None:
         for viewer in self._viewers:
+            if changed:
+                viewer.state_due()
             viewer.frame_came()
 
     async def tick(self) -> None:
