@@ -5,6 +5,7 @@ an engine slot is bound to the ring slot's own memory.
 """
 
 import gc
+import importlib
 import queue
 import sys
 import threading
@@ -60,6 +61,17 @@ def open_for(frame_format: FrameFormat, config: dict[str, Any]) -> "Opened":
     )
     opened.engine.set_grey_table(table, inverse)
     return opened
+
+
+def load_runtime(backend: str) -> None:
+    """Import the runtime that will be used, which takes most of a start, while the source is being opened."""
+    from engines.engine import AUTO_ORDER
+    from engines.open import probe
+
+    for name in AUTO_ORDER:
+        if backend in ("auto", name) and probe(name)[0]:
+            importlib.import_module(name)  # a backend is named as its package is
+            return
 
 
 def warm_up(slot: "Slot", frame_format: FrameFormat) -> int:
@@ -145,11 +157,10 @@ def main() -> int:
     if not packet:
         return 0
     config = unpack_json(packet)
-    import engines.open  # the runtimes load while the source is being opened
     from engines.errors import EngineError
 
     try:
-        engines.open.preload(config["backend"])
+        load_runtime(config["backend"])
         packet, descriptors = guard.receive()
         if not packet:
             return 0
