@@ -8,7 +8,8 @@ Core, 192 bytes:
          0  8 bytes magic, the ASCII letters CNTRSTRM
          8  u16     major version; a reader refuses every other one
         10  u16     minor version; a reader accepts every one
-        12  u16     core length in bytes (192; a later minor version may be longer: skip to it)
+        12  u16     core length in bytes (192; a later minor version may be longer: skip to it, and on to the
+                    next multiple of 8)
         14  u16     header length in bytes: core and extensions together
         16  16 byte stream: random, made anew when a publisher starts
         32  u64     sequence: the source's number of this frame; counts repeats and drops too
@@ -275,7 +276,7 @@ def unpack(data: bytes | bytearray | memoryview, *, check_crc: bool = True) -> M
             sequence=sequence,
             publication=publication,
             frame_format=frame_format,
-            state=State(state),
+            state=_wire_state(state),
             reason=Reason(reason),
             planes=_plane_mask(mask),
             generation=generation,
@@ -306,6 +307,13 @@ def unpack(data: bytes | bytearray | memoryview, *, check_crc: bool = True) -> M
     return Message(header, live, synthetic, attention, raw=data)
 
 
+def _wire_state(code: int) -> State:
+    state = State(code)
+    if state is State.NO_SIGNAL:
+        raise ValueError("NO_SIGNAL is found by a client and never sent")
+    return state
+
+
 def _plane_mask(mask: int) -> Plane:
     if mask & ~int(Plane.LIVE | Plane.SYNTHETIC | Plane.ATTENTION) or not mask & Plane.LIVE:
         raise ValueError(f"a plane mask holds live and at most synthetic and attention, got {mask:#x}")
@@ -318,6 +326,7 @@ def _read_extensions(
     center: float | None = None
     width: float | None = None
     rate_hz = 0.0
+    at = -(-at // 8) * 8
     for _ in range(count):
         if at + EXTENSION.size > end:
             raise WireError(f"the header ends at byte {end}, inside an extension at byte {at}")
@@ -359,12 +368,20 @@ def unpack_status(data: bytes) -> dict[str, Any]:
     """Read a heartbeat.
 
     Raises:
-        WireError: Not JSON, or of another schema.
+        WireError: Not JSON, of another schema, or with a state, reason or age that is none.
     """
     try:
         status = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WireError(f"a status message is JSON, got {data[:40]!r}") from error
     if not isinstance(status, dict) or status.get("schema") != STATUS_SCHEMA:
         raise WireError(f"a status message has the schema {STATUS_SCHEMA}, got {data[:60]!r}")
+    try:
+        _wire_state(status.get("state_code", State.PASSTHROUGH))
+        Reason(status.get("reason_code", Reason.NONE))
+        float(status.get("age_ms", 0.0))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise WireError(
+            f"a status message holds a state, reason or age that is not allowed: {error}"
+        ) from error
     return status
