@@ -125,7 +125,7 @@ def _fragments(
         if len(head) < 8:
             if first or not head:  # the closing delimiter alone is missing: nothing of a frame is lost
                 break
-            raise _cut_off(name, len(starts))
+            raise _cut_off(name, len(starts) + 1)
         group, element, length = struct.unpack("<HHI", head)
         tag = group << 16 | element
         if tag == _SEQUENCE_END:

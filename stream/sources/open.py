@@ -82,6 +82,8 @@ def _open_phantom(options: SourceOptions) -> Source:
     from calib.config import PhantomConfig
     from stream.sources.phantom import PhantomSource
 
+    if options.crop is not None:
+        raise SourceError("the phantom is not cropped; give --size instead of --crop")
     asked: dict[str, Any] = {
         "rate_hz": options.rate_hz,
         "seed": options.seed,

@@ -1,0 +1,70 @@
+"""From what a person names to a source."""
+
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from stream.errors import SourceError
+from stream.sources.open import open_source
+from stream.sources.options import SourceOptions
+
+
+def test_the_phantom_follows_what_is_asked(read_all):
+    source = open_source("phantom", SourceOptions(size=96, rate_hz=30.0, bits=10, seed=3, contrast=True))
+    assert source.kind == "phantom"
+    assert (source.format.rows, source.format.columns, source.format.bits_stored) == (96, 96, 10)
+    assert source.rate_hz == 30.0
+    out = np.zeros((96, 96), np.uint16)
+    frame = source.read(out)
+    assert frame is not None
+    assert out.any()
+
+
+def test_the_phantom_is_not_cropped():
+    with pytest.raises(SourceError, match="the phantom is not cropped; give --size"):
+        open_source("phantom", SourceOptions(crop=(0, 0, 64, 64)))
+
+
+@pytest.mark.parametrize("spec", ["nowhere.dcm", "http://example.org/a.mp4", "v4l3:0", "a\0b"], ids=repr)
+def test_a_missing_file_is_named_with_what_could_be_named(spec):
+    with pytest.raises(
+        SourceError, match="needed phantom, v4l2:0, a DICOM file, a video file or a folder of frames, but"
+    ):
+        open_source(spec)
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    (tmp_path / "cine.dcm").touch()
+    with pytest.raises(SourceError, match=r"cine\.dcm: needed .* got an empty file"):
+        open_source(str(tmp_path / "cine.dcm"))
+
+
+def test_a_pipe_is_refused_without_waiting_for_its_other_end(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SourceError, match="got a pipe, socket or device; name a regular file"):
+        open_source(str(tmp_path / "pipe"))
+
+
+def test_a_single_image_is_told_to_go_into_a_folder(tmp_path):
+    path = tmp_path / "frame.png"
+    assert cv2.imwrite(str(path), np.zeros((70, 70), np.uint8))
+    with pytest.raises(SourceError, match=r"frame\.png: got a single image; put the frames in a folder"):
+        open_source(str(path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_named(tmp_path):
+    path = tmp_path / "cine.dcm"
+    path.write_bytes(b"secret")
+    path.chmod(0)
+    with pytest.raises(SourceError, match=r"cine\.dcm: the file cannot be read: Permission denied"):
+        open_source(str(path))
+
+
+def test_a_dicom_is_known_by_its_content_whatever_its_name(ramp, write_cine, read_all):
+    pixels = ramp()
+    source = open_source(str(write_cine(pixels, name="loop.mp4")))
+    assert source.kind == "cine"
+    np.testing.assert_array_equal(read_all(source), pixels)
