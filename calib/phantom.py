@@ -32,14 +32,14 @@ from calib.phantom_anatomy import (
 from calib.phantom_coronary import grow_tree, taper_px
 from calib.phantom_rendering import blur, blur_reach, draw_tubes, soft_step, store
 
-IODINE_PER_MM = 0.105
+IODINE_PER_MM = 0.115
 """Attenuation of blood with contrast medium."""
 CATHETER_PER_MM = 0.20
 QUANTA_PER_MM2 = 50_000.0
 """Quanta at white for dose 1."""
 BLUR_MM = 0.30
 """Focal spot and detector together, standard deviation at the heart."""
-WHITE = 0.74
+WHITE = 0.70
 """Grey level of the open chest; the heart comes out near 0.45."""
 BLADE_GREY = 0.22
 """Grey level under the collimator's blades."""

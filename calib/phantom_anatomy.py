@@ -219,9 +219,9 @@ def _spine(
     beat = np.cos(2 * np.pi * level).astype(np.float32)  # 1 in a vertebra's middle, -1 in a disc
     waist = np.float32(patient.spine_half_mm) * (1.0 - 0.07 * beat)
     away = np.abs(across)
-    column = np.float32(0.17) * soft_step(waist - away, 4.0)
+    column = np.float32(0.20) * soft_step(waist - away, 4.0)
     inside = soft_step(waist - np.float32(2.0) - away, 3.0)
-    column -= np.float32(0.05) * inside * soft_step(-beat - np.float32(0.80), 0.12)  # discs
+    column -= np.float32(0.04) * inside * soft_step(-beat - np.float32(0.80), 0.12)  # discs
     plate = np.exp(-(((np.abs(beat + 0.62)) / 0.10) ** 2)).astype(np.float32)
     column += np.float32(0.05) * inside * plate  # end plates
     from_middle = (level - np.round(level)) * pitch_mm
@@ -253,7 +253,7 @@ def _ribs(
         away = np.abs(from_rib)
         band = soft_step(half - away, 1.6)
         rim = np.exp(-(((away - (half - 0.6)) / 1.1) ** 2))
-        ribs += np.float32(strength) * out * (0.6 * band + 0.5 * rim)
+        ribs += np.float32(strength) * out * (0.55 * band + 0.6 * rim)
     return ribs
 
 

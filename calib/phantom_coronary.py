@@ -17,40 +17,30 @@ OSTIUM = (-0.62, -0.36)
 """Where the left main artery leaves the aorta and the catheter's tip sits, (s, q)."""
 HEART_MM = 58.0
 """Half of a mean heart's size: turns lengths in heart coordinates into mm."""
+HIDDEN = -1
+"""Sheet of a branch's beginning inside its parent, which is drawn already."""
 _STEP = 2.0 / HEART_MM
 _GROOVE_BRANCHES = ("LM", "LAD", "LCX")
 
+# fmt: off
 _BRANCHES: tuple[tuple[str, str, float, int, float, float, tuple[tuple[float, float], ...]], ...] = (
-    # name, parent, where on the parent (0 to 1), sheet, radius at start and end in mm, course (s, q)
-    ("LM", "", 0.0, 0, 2.3, 2.1, (OSTIUM, (-0.52, -0.42), (-0.42, -0.42))),
-    (
-        "LAD",
-        "LM",
-        1.0,
-        0,
-        1.9,
-        0.55,
-        ((-0.16, -0.54), (0.16, -0.50), (0.48, -0.40), (0.78, -0.22), (0.95, 0.03), (0.86, 0.20)),
-    ),
-    (
-        "LCX",
-        "LM",
-        1.0,
-        1,
-        1.7,
-        0.65,
-        ((-0.36, -0.22), (-0.46, 0.06), (-0.48, 0.36), (-0.36, 0.64), (-0.16, 0.80)),
-    ),
-    ("D1", "LAD", 0.16, 1, 1.15, 0.35, ((0.02, -0.66), (0.26, -0.74), (0.50, -0.66), (0.66, -0.56))),
-    ("D2", "LAD", 0.40, 0, 1.0, 0.32, ((0.34, -0.34), (0.52, -0.14), (0.66, 0.06), (0.72, 0.22))),
-    ("S1", "LAD", 0.22, 1, 0.7, 0.3, ((0.00, -0.34), (0.06, -0.14), (0.16, 0.02))),
-    ("S2", "LAD", 0.34, 0, 0.65, 0.3, ((0.20, -0.30), (0.28, -0.10), (0.36, 0.04))),
-    ("S3", "LAD", 0.55, 1, 0.55, 0.3, ((0.52, -0.24), (0.56, -0.10))),
-    ("OM1", "LCX", 0.20, 0, 1.25, 0.36, ((-0.24, -0.06), (0.02, 0.12), (0.30, 0.24), (0.54, 0.36))),
-    ("OM2", "LCX", 0.48, 1, 1.15, 0.34, ((-0.30, 0.30), (-0.04, 0.42), (0.20, 0.56), (0.36, 0.64))),
-    ("OM3", "LCX", 0.74, 0, 0.85, 0.32, ((-0.20, 0.62), (0.02, 0.72), (0.14, 0.80))),
-    ("LA", "LCX", 0.10, 0, 0.7, 0.3, ((-0.52, -0.10), (-0.66, 0.04), (-0.72, 0.20))),
+    # name, parent, where on it (0 to 1), sheet, radius at start and end in mm, course (s, q)
+    ("LM", "", 0.0, 0, 2.4, 2.25, (OSTIUM, (-0.52, -0.42), (-0.42, -0.42))),
+    ("LAD", "LM", 1.0, 0, 2.05, 0.6,
+     ((-0.16, -0.54), (0.16, -0.50), (0.48, -0.40), (0.78, -0.22), (0.94, 0.02), (0.92, 0.14))),
+    ("LCX", "LM", 1.0, 1, 1.85, 0.7,
+     ((-0.36, -0.22), (-0.46, 0.06), (-0.48, 0.36), (-0.36, 0.64), (-0.16, 0.80))),
+    ("D1", "LAD", 0.16, 1, 1.25, 0.4, ((0.02, -0.66), (0.26, -0.74), (0.50, -0.66), (0.66, -0.56))),
+    ("D2", "LAD", 0.40, 0, 1.1, 0.36, ((0.34, -0.34), (0.52, -0.14), (0.66, 0.06), (0.72, 0.22))),
+    ("S1", "LAD", 0.22, 1, 0.75, 0.32, ((0.00, -0.34), (0.06, -0.14), (0.16, 0.02))),
+    ("S2", "LAD", 0.34, 0, 0.7, 0.32, ((0.20, -0.30), (0.28, -0.10), (0.36, 0.04))),
+    ("S3", "LAD", 0.55, 1, 0.6, 0.32, ((0.52, -0.24), (0.56, -0.10))),
+    ("OM1", "LCX", 0.20, 0, 1.4, 0.42, ((-0.24, -0.06), (0.02, 0.12), (0.30, 0.24), (0.54, 0.36))),
+    ("OM2", "LCX", 0.48, 1, 1.3, 0.4, ((-0.30, 0.30), (-0.04, 0.42), (0.20, 0.56), (0.36, 0.64))),
+    ("OM3", "LCX", 0.74, 0, 0.95, 0.36, ((-0.20, 0.62), (0.02, 0.72), (0.14, 0.80))),
+    ("LA", "LCX", 0.10, 0, 0.75, 0.32, ((-0.52, -0.10), (-0.66, 0.04), (-0.72, 0.20))),
 )
+# fmt: on
 _TWIGS = (("LAD", 5), ("D1", 4), ("D2", 4), ("OM1", 5), ("OM2", 5), ("LCX", 3), ("S1", 2))
 """Small side branches grown from these, by number."""
 
@@ -65,20 +55,20 @@ class CoronaryTree:
     """Radius at each point."""
     reach_mm: Float64[np.ndarray, " n"]
     """Distance from the ostium along the vessel, at each point."""
+    sheets: Int64[np.ndarray, " n"]
+    """The sheet each point lies in; branches of different sheets cross behind each other. `HIDDEN` is none."""
     branch_starts: Int64[np.ndarray, " b"]
     """Index of each branch's first point."""
-    branch_sheets: Int64[np.ndarray, " b"]
-    """The sheet each branch lies in; branches of different sheets cross behind each other."""
     branch_names: tuple[str, ...]
 
     @property
     def segments(self) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
-        """Indices of each segment's first point, and the sheet it lies in."""
+        """Indices of the first point of each segment that is drawn, and the sheet it lies in."""
         first = np.ones(len(self.points), bool)
         first[self.branch_starts[1:] - 1] = False  # a branch's last point starts no segment
         first[-1] = False
-        sheets = np.repeat(self.branch_sheets, np.diff(self.branch_starts, append=len(self.points)))
-        return np.flatnonzero(first), sheets[first]
+        first &= self.sheets != HIDDEN
+        return np.flatnonzero(first), self.sheets[first]
 
     def branch(self, index: int) -> slice:
         """The points of one branch."""
@@ -112,19 +102,30 @@ def grooves() -> tuple[Float64[np.ndarray, "m 2"], Float64[np.ndarray, "m 2"]]:
     return np.vstack([course[:-1] for course in courses]), np.vstack([course[1:] for course in courses])
 
 
-_Branch = tuple[str, int, np.ndarray, np.ndarray, np.ndarray]
+@dataclass(frozen=True)
+class _Branch:
+    name: str
+    sheet: int
+    points: Float64[np.ndarray, "n 2"]
+    radii_mm: Float64[np.ndarray, " n"]
+    reach_mm: Float64[np.ndarray, " n"]
+    sheets: Int64[np.ndarray, " n"]
 
 
-def _assemble(branches: list[_Branch]) -> CoronaryTree:
-    counts = np.array([len(branch[2]) for branch in branches])
-    return CoronaryTree(
-        points=np.concatenate([branch[2] for branch in branches]),
-        radii_mm=np.concatenate([branch[3] for branch in branches]),
-        reach_mm=np.concatenate([branch[4] for branch in branches]),
-        branch_starts=(np.cumsum(counts) - counts).astype(np.int64),
-        branch_sheets=np.array([branch[1] for branch in branches], np.int64),
-        branch_names=tuple(branch[0] for branch in branches),
-    )
+@dataclass(frozen=True)
+class _Origin:
+    """Where a branch leaves its parent."""
+
+    sheet: int
+    point: Float64[np.ndarray, " 2"]
+    radius_mm: float
+    reach_mm: float
+
+    @classmethod
+    def on(cls, parent: _Branch, place: int) -> "_Origin":
+        return cls(
+            parent.sheet, parent.points[place], float(parent.radii_mm[place]), float(parent.reach_mm[place])
+        )
 
 
 @cache
@@ -132,70 +133,80 @@ def _canonical_tree() -> CoronaryTree:
     rng = np.random.default_rng(0xC0A0)  # one tree for everyone: its twigs and bends are part of the canon
     grown: dict[str, _Branch] = {}
     for name, parent, at, sheet, thick_mm, thin_mm, course in _BRANCHES:
-        knots = np.array(course)
-        start_mm = 0.0
         if parent:
-            place = round(at * (len(grown[parent][2]) - 1))
-            knots = np.vstack([grown[parent][2][place], knots])
-            start_mm = float(grown[parent][4][place])
-        grown[name] = _branch(name, sheet, knots, thick_mm, thin_mm, start_mm, rng)
+            origin = _Origin.on(grown[parent], round(at * (len(grown[parent].points) - 1)))
+            grown[name] = _grow(name, sheet, origin, np.array(course), thick_mm, thin_mm, rng)
+        else:
+            origin = _Origin(sheet, np.array(course[0]), 0.0, 0.0)
+            grown[name] = _grow(name, sheet, origin, np.array(course[1:]), thick_mm, thin_mm, rng)
     branches = list(grown.values())
     for parent, count in _TWIGS:
         branches += _twigs(grown[parent], count, rng)
-    return _assemble(branches)
+    counts = np.array([len(branch.points) for branch in branches])
+    return CoronaryTree(
+        points=np.concatenate([branch.points for branch in branches]),
+        radii_mm=np.concatenate([branch.radii_mm for branch in branches]),
+        reach_mm=np.concatenate([branch.reach_mm for branch in branches]),
+        sheets=np.concatenate([branch.sheets for branch in branches]),
+        branch_starts=(np.cumsum(counts) - counts).astype(np.int64),
+        branch_names=tuple(branch.name for branch in branches),
+    )
 
 
-def _branch(
+def _grow(
     name: str,
     sheet: int,
-    knots: np.ndarray,
+    origin: _Origin,
+    course: Float64[np.ndarray, "k 2"],
     thick_mm: float,
     thin_mm: float,
-    start_mm: float,
     rng: np.random.Generator,
 ) -> _Branch:
-    """A spline through `knots` with a little tortuosity, tapering from `thick_mm` to `thin_mm`."""
-    points = spline(knots, _STEP)
+    """A spline from `origin` along `course`, a little tortuous, tapering from `thick_mm` to `thin_mm`."""
+    points = spline(np.vstack([origin.point, course]), _STEP)
     step = np.diff(points, axis=0, prepend=points[:1])
     length = np.cumsum(np.linalg.norm(step, axis=1))
     along = length / length[-1]
+    waves = rng.uniform(7.0, 13.0, 2) * np.array([2.0, 4.2])
+    phases = rng.uniform(0, 2 * np.pi, 2)
     if name != "LM":
-        # Tortuosity grows away from the origin: an artery starts where its parent is.
-        normal = np.stack([-step[:, 1], step[:, 0]], axis=1) / np.maximum(
-            np.linalg.norm(step, axis=1, keepdims=True), 1e-9
-        )
-        normal[0] = normal[1]
-        waves = rng.uniform(7.0, 13.0, 2) * np.array([1.0, 2.1])
-        phase = rng.uniform(0, 2 * np.pi, 2)
-        sway = 0.014 * np.sin(waves[0] * length * 2 + phase[0]) + 0.007 * np.sin(
-            waves[1] * length * 2 + phase[1]
-        )
+        normal = np.stack([-step[:, 1], step[:, 0]], axis=1)
+        normal /= np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1e-9)
+        sway = 0.018 * np.sin(waves[0] * length + phases[0]) + 0.008 * np.sin(waves[1] * length + phases[1])
+        # None at the origin: an artery starts where its parent is.
         points = points + normal * (sway * np.minimum(1.0, along * 4))[:, None]
-    radii_mm = thin_mm + (thick_mm - thin_mm) * (1.0 - along) ** 1.1
-    return name, sheet, points, radii_mm, start_mm + length * HEART_MM
+    length_mm = length * HEART_MM
+    # Inside a parent of another sheet it is not drawn, else the lumen there would count twice.
+    hidden = (length_mm < origin.radius_mm) & (sheet != origin.sheet)
+    return _Branch(
+        name=name,
+        sheet=sheet,
+        points=points,
+        radii_mm=thin_mm + (thick_mm - thin_mm) * (1.0 - along) ** 1.1,
+        reach_mm=origin.reach_mm + length_mm,
+        sheets=np.where(hidden, HIDDEN, sheet).astype(np.int64),
+    )
 
 
 def _twigs(parent: _Branch, count: int, rng: np.random.Generator) -> list[_Branch]:
     """Small side branches of one branch, to alternating sides, bending towards its direction."""
-    name, sheet, points, radii_mm, reach_mm = parent
     twigs: list[_Branch] = []
     for number in range(count):
-        at = round((0.25 + 0.7 * (number + rng.uniform(0.2, 0.8)) / count) * (len(points) - 2))
-        ahead = points[at + 1] - points[at]
+        place = round((0.25 + 0.7 * (number + rng.uniform(0.2, 0.8)) / count) * (len(parent.points) - 2))
+        ahead = parent.points[place + 1] - parent.points[place]
         heading = np.arctan2(ahead[1], ahead[0])
-        side = 1 if number % 2 else -1
+        turn = (1 if number % 2 else -1) * rng.uniform(0.7, 1.1)
         length = rng.uniform(0.14, 0.30)
-        turn = side * rng.uniform(0.7, 1.1)
-        knots = [points[at]]
+        point = parent.points[place]
+        course = []
         for _ in range(3):
-            knots.append(knots[-1] + length / 3 * np.array([np.cos(heading + turn), np.sin(heading + turn)]))
+            point = point + length / 3 * np.array([np.cos(heading + turn), np.sin(heading + turn)])
+            course.append(point * min(1.0, 0.95 / np.linalg.norm(point)))  # arteries lie on the heart
             turn *= rng.uniform(0.5, 1.0)
-        knots_array = np.array(knots)
-        over = np.linalg.norm(knots_array, axis=1, keepdims=True)
-        knots_array *= np.minimum(1.0, 0.95 / np.maximum(over, 1e-9))  # arteries lie on the heart
-        thick_mm = float(min(0.6, 0.7 * radii_mm[at]))
+        thick_mm = float(min(0.62, 0.7 * parent.radii_mm[place]))
+        origin = _Origin.on(parent, place)
         twigs.append(
-            _branch(f"{name}-{number}", 1 - sheet, knots_array, thick_mm, 0.25, float(reach_mm[at]), rng)
+            _grow(f"{parent.name}-{number}", 1 - parent.sheet, origin, np.array(course), thick_mm, 0.25, rng)
         )
     return twigs
 
@@ -220,8 +231,8 @@ def _bend(tree: CoronaryTree, rng: np.random.Generator, variation: float) -> Cor
         points=tree.points + shift,
         radii_mm=tree.radii_mm * factor,
         reach_mm=tree.reach_mm,
+        sheets=tree.sheets,
         branch_starts=tree.branch_starts,
-        branch_sheets=tree.branch_sheets,
         branch_names=tree.branch_names,
     )
 
