@@ -6,9 +6,11 @@ is when its source grant is done, its engine lease is returned (or the engine wa
 send of it is done.
 
 The memory is a memfd with its pages allocated: no name, so nothing is left after SIGKILL; no surprise later,
-since a full machine says so here and not by SIGBUS in the middle of a frame.
+since a full machine says so here and not by SIGBUS in the middle of a frame; and its size is sealed, since a child
+that decodes hostile bytes could else cut it off under the others, which is a SIGBUS too.
 """
 
+import fcntl
 import mmap
 import os
 from dataclasses import dataclass, field
@@ -82,9 +84,12 @@ class RingMemory:
             OSError: The machine has not that much memory left.
         """
         size = Layout.of(frame_format).size * slots
-        descriptor = os.memfd_create("contrastream", os.MFD_CLOEXEC)
+        descriptor = os.memfd_create("contrastream", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.posix_fallocate(descriptor, 0, size)
+            fcntl.fcntl(
+                descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+            )
             return cls(descriptor, frame_format, slots)
         except BaseException:
             os.close(descriptor)
