@@ -100,6 +100,7 @@ class Pipeline:
         self._source_backoff = Backoff(self._clock)
         self._source_at_ns: int | None = None
         self._source_frames = 0
+        self._source_has_ring = False
         self._source_failure: StreamError | None = None
         self._source_ended = False
         self._stop = threading.Event()
@@ -214,6 +215,7 @@ class Pipeline:
             "first_sequence": self._next_sequence,
         }
         self._source_frames = 0
+        self._source_has_ring = False
         return Child("stream.grab", config, quiet=True)
 
     def _hear_source(self) -> None:
@@ -246,6 +248,7 @@ class Pipeline:
             self._change_format(frame_format)
         elif self._source is not None:
             send_ring(self._source.socket, self._ring.memory, self._ring_number)
+        self._source_has_ring = True
 
     def _use_format(self, frame_format: FrameFormat) -> None:
         self._ring = Ring(frame_format, self.config.slots)
@@ -274,17 +277,21 @@ class Pipeline:
         assert self._guard is not None
         log.info("frames are now %d x %d", frame_format.rows, frame_format.columns)
         old = self._ring
+        had_engine = self._engine is not None
         if self._engine is not None:
             self._engine.kill()
+            self._engine = None
             self._guard.engine_gone(Reason.STARTING)
-            self._engine = self._start_engine()
+        self._handed_out -= old.statistics()["granted"]
         old.revoke_grants()
         self._retired.append(old)
         self._use_format(frame_format)
+        if had_engine:
+            self._engine = self._start_engine()  # only now: it opens for the ring it is given first
 
     def _grant(self) -> None:
         """Keep the source supplied with slots to write into."""
-        if self._ring is None or self._source is None or not self._may_begin():
+        if self._ring is None or self._source is None or not self._source_has_ring or not self._may_begin():
             return
         while self._ring.statistics()["granted"] < GRANTS and self._has_credit():
             slot = self._ring.grant()
@@ -327,9 +334,10 @@ class Pipeline:
             if count:
                 dropped[reason] = count
         self._ring.fill(grabbed.slot)
+        repeated = self._guard.counters.repeated
         self._guard.frame_grabbed(grabbed)
-        if grabbed.repeated and self._credit is not None:
-            self._credited += 1  # a repeat is not published, so no client can give credit for it
+        # A repeat that is not published is one for which no client can give credit.
+        self._credited += self._guard.counters.repeated - repeated
 
     # The engine -----------------------------------------------------------------------------------------------
 
@@ -436,7 +444,7 @@ class Pipeline:
             "state_code": int(state),
             "reason": reason.name.lower(),
             "reason_code": int(reason),
-            "age_ms": guard.source_age_ms() if guard else 0.0,
+            "age_ms": guard.age_ms() if guard else 0.0,
             "source": {
                 key: self.opened.get(key) for key in ("kind", "rate_hz", "live", "frame_count", "notes")
             },
