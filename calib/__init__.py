@@ -4,6 +4,7 @@ Map of the room:
 
     config.py              the room's settings, standard library only
     errors.py              its errors
+    intensity.py           stored values to grey levels
     phantom.py             one patient as a stream of frames with truth: `Phantom`, `training_pairs`
     phantom_anatomy.py     who the patient is, and the pose of heart and diaphragm at a time
     phantom_coronary.py    the coronary tree in heart coordinates

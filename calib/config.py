@@ -35,7 +35,7 @@ class PhantomConfig:
     breaths_per_min: float = 14.0
     """Breaths per minute, 4 to 60; adjusted as the heart rate is."""
     variation: float = 0.2
-    """How far this patient's coronary tree departs from what heart outline and pose tell, 0 to 1."""
+    """How far this patient's coronary tree departs from what heart outline and pose tell, 0 to 1; 1 is 5 mm on average."""
     dose: float = 1.0
     """Detector dose relative to a cine frame (50,000 quanta per square millimetre at white), 0.01 to 100."""
     contrast: bool = False

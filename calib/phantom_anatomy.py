@@ -37,6 +37,7 @@ class Patient:
     dome_mm: tuple[float, float]
     """Top of the diaphragm's dome."""
     dome_radius_mm: float
+    """Of its curvature at the top."""
     spine_mm: float
     """Where the spine crosses the middle row, x."""
     spine_tilt: float
@@ -59,19 +60,19 @@ def draw_patient(seed: int) -> Patient:
 
     return Patient(
         seed=seed,
-        heart_centre_mm=(near(6, 7), near(8, 7)),
-        heart_axes_mm=(near(63, 6), near(49, 5)),
-        heart_angle_rad=np.deg2rad(near(40, 11)),
+        heart_centre_mm=(near(6.0, 7.0), near(8.0, 7.0)),
+        heart_axes_mm=(near(63.0, 6.0), near(49.0, 5.0)),
+        heart_angle_rad=np.deg2rad(near(40.0, 11.0)),
         stroke=near(0.13, 0.03),
-        breath_mm=near(10, 4),
-        dome_mm=(near(18, 14), near(32, 10)),
-        dome_radius_mm=near(95, 20),
-        spine_mm=near(-42, 9),
-        spine_tilt=near(0, 0.06),
-        spine_half_mm=near(18, 2),
-        rib_offset_mm=near(0, 14),
-        catheter_entry_mm=near(-32, 8),
-        blades_mm=tuple(near(2, 7) for _ in range(4)),  # type: ignore[arg-type]
+        breath_mm=near(10.0, 4.0),
+        dome_mm=(near(18.0, 14.0), near(32.0, 10.0)),
+        dome_radius_mm=near(130.0, 30.0),
+        spine_mm=near(-42.0, 9.0),
+        spine_tilt=near(0.0, 0.06),
+        spine_half_mm=near(18.0, 2.0),
+        rib_offset_mm=near(0.0, 14.0),
+        catheter_entry_mm=near(-32.0, 8.0),
+        blades_mm=(near(2.0, 7.0), near(2.0, 7.0), near(2.0, 7.0), near(2.0, 7.0)),
     )
 
 
@@ -85,6 +86,7 @@ class Pose:
     twist_rad: float
     """Rotation of the heart's middle against its outline; none at the outline."""
     dome_mm: tuple[float, float]
+    dome_radius_mm: float
 
     def to_mm(self, points: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
         """Heart coordinates (s, q) to millimetres (x, y)."""
@@ -136,6 +138,7 @@ def pose_at(patient: Patient, heart_phase: float, breath_phase: float) -> Pose:
         angle_rad=patient.heart_angle_rad + 0.004 * descent,
         twist_rad=-0.10 * squeeze,
         dome_mm=(patient.dome_mm[0], patient.dome_mm[1] + descent - 1.5 * squeeze),
+        dome_radius_mm=patient.dome_radius_mm,
     )
 
 
@@ -307,8 +310,8 @@ def moving_layers(pose: Pose, grid: Grid) -> tuple[Float32[np.ndarray, "h w"], F
     trunk = soft_step(np.float32(24.0) - np.abs(x - trunk_x), 9.0)
     trunk *= soft_step(np.float32(pose.centre_mm[1] + 5.0) - y, 25.0)
     attenuation = np.float32(0.50) * np.maximum(bulk, np.float32(0.62) * trunk)
-    away = (x - np.float32(pose.dome_mm[0])) / np.float32(62.0)
-    dome = y - np.float32(pose.dome_mm[1]) - np.float32(14.0) * away * away
+    away = x - np.float32(pose.dome_mm[0])
+    dome = y - np.float32(pose.dome_mm[1]) - away * away * np.float32(0.5 / pose.dome_radius_mm)
     below = np.maximum(dome, 0.0)
     depth = np.sqrt(below / (below + np.float32(9.0)))
     attenuation += np.float32(0.40) * depth

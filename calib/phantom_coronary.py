@@ -81,8 +81,8 @@ def grow_tree(seed: int, variation: float) -> CoronaryTree:
 
     Args:
         seed: The patient.
-        variation: 0 gives the canonical tree, the same for all; 1 bends its courses by up to a fifth of the
-            heart and its calibres by a third. In between both grow in proportion.
+        variation: 0 gives the canonical tree, the same for all; 1 moves its courses by about 5 mm on
+            average and spreads its calibres by a third. In between both grow in proportion.
     """
     return _bend(_canonical_tree(), np.random.default_rng((seed, 0x7EE)), variation)
 
@@ -224,7 +224,7 @@ def _bend(tree: CoronaryTree, rng: np.random.Generator, variation: float) -> Cor
         return moved
 
     # The ostium stays where the catheter's tip is.
-    shift = 0.16 * variation * (displacement(tree.points) - displacement(origin[None]))
+    shift = 0.10 * variation * (displacement(tree.points) - displacement(origin[None]))
     counts = np.diff(tree.branch_starts, append=len(tree.points))
     factor = np.exp(0.3 * variation * np.clip(np.repeat(calibre, counts), -1.5, 1.5))
     return CoronaryTree(
