@@ -1,0 +1,384 @@
+"""A run as a report (JSON) and as a short table. Each target stands beside what was measured."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.machine import one_line
+from bench.stats import ratio_of_medians
+from stream.frame import Reason, State
+from stream.latency import summarize_ms
+from stream.measure import STAGES, Measured
+from stream.timing import NS_PER_MS, Stage
+
+if TYPE_CHECKING:
+    from bench.live import Run
+
+SCHEMA = "contrastream.bench/1"
+OVERHEAD_MS = 2.0
+FLOOR_RATIO = 1.3
+SYNTHETIC_SHARE = 0.98
+FAULTS_PER_FRAME = 1.0
+"""A buffer of a 512 x 512 frame made anew each time faults in 64 pages."""
+GROWTH_KIB = 64.0
+"""Per 1,000 frames: a quarter of one 512 x 512 frame."""
+SMALL_FRAME_BYTES = 128 * 1024
+LATE_LISTED = 20
+
+
+def build_report(run: "Run") -> dict[str, Any]:
+    """Everything that was measured, with the keys of DESIGN.md, section 2; what is missing is null."""
+    measured = _measured_frames(run)
+    window = _window(run, measured)
+    report: dict[str, Any] = {
+        "schema": SCHEMA,
+        "complete": run.complete,
+        "workload": _workload(run),
+        "machine": run.machine,
+        "engine": _engine(run, measured),
+        "frames": _frames(run, measured),
+        "fps": _fps(measured),
+        "latency_ms": summarize_ms(_stage(measured, Stage.DUE, Stage.RECEIVED)),
+        "latency_inferred_ms": summarize_ms(_stage(_inferred(measured), Stage.DUE, Stage.RECEIVED)),
+        "stages_ms": {name: summarize_ms(_stage(measured, *ends)) for name, ends in STAGES.items()},
+        "pacing_ms": summarize_ms(_stage(measured, Stage.DUE, Stage.GRABBED)),
+        "late": _late(run, measured, None if window is None else window.longest_gap_ms),
+        "steal_ms": None if window is None else window.steal_ms,
+        "steal_share": None if window is None else window.steal_share,
+        "others_share": None if window is None else window.others_share,
+        "witness_ms": None if window is None else window.longest_gap_ms,
+        "witness": None
+        if window is None
+        else {
+            "how": "a process of normal priority that sleeps 1 ms at a time, instead of a spinning thread, which would "
+            "take a core; its longest oversleep, which holds stalls of the host and waiting for a core",
+            "gaps_over_2_ms": window.gaps_over_2_ms,
+        },
+        "processes": {} if window is None else window.processes,
+        "allocations": run.allocations,
+        "floor": _floor(run, measured),
+    }
+    report["targets"] = targets(report, run)
+    return report
+
+
+# Parts ---------------------------------------------------------------------------------------------------------
+
+
+def _measured_frames(run: "Run") -> Measured | None:
+    """The frames after the warm-up."""
+    if run.measured is None:
+        return None
+    inside = (run.measured.sequence >= run.warmup) & (run.measured.sequence < run.warmup + run.config.frames)
+    return _only(run.measured, inside)
+
+
+def _only(measured: Measured, rows: np.ndarray) -> Measured:
+    return Measured(*(getattr(measured, name)[rows] for name in Measured.__dataclass_fields__))
+
+
+def _window(run: "Run", measured: Measured | None) -> Any:
+    if run.witness is None or measured is None or not measured.sequence.size:
+        return None
+    frames = int(measured.sequence[-1] - measured.sequence[0]) + 1
+    start_ns, end_ns = int(measured.stamps_ns[0, Stage.DUE]), int(measured.stamps_ns[-1, Stage.RECEIVED])
+    return run.witness.window(start_ns, end_ns, frames)
+
+
+def _workload(run: "Run") -> dict[str, Any]:
+    config, frame_format = run.config, run.frame_format
+    return {
+        "name": config.workload,
+        "source": ((run.status or {}).get("source") or {}).get("kind", config.source),
+        "rate_hz": config.rate,
+        "rows": frame_format.rows if frame_format else None,
+        "columns": frame_format.columns if frame_format else None,
+        "bits_stored": frame_format.bits_stored if frame_format else None,
+        "frames": config.frames,
+        "warmup": run.warmup,
+        "pacing": "paced: each frame has an instant at which it is due, and latency runs from there",
+        "threads": config.threads,
+    }
+
+
+def _engine(run: "Run", measured: Measured | None) -> dict[str, Any]:
+    serial = run.serial_median_ms
+    said = run.engine
+    return {
+        "backend": said.get("backend"),
+        "model_sha256": said.get("model_sha256"),
+        "precision": said.get("precision"),
+        "taught": said.get("taught"),
+        "skipped": said.get("skipped", []),
+        "restarts": (run.status or {}).get("engine_restarts"),
+        "open_ms": said.get("open_ms"),
+        "serial_median_ms": serial,
+        "serial_ms": {when: summarize_ms(times) for when, times in run.serial_ms.items()},
+        "paced_alone_ms": None if run.paced_alone_ms is None else summarize_ms(run.paced_alone_ms),
+        "in_pipeline_ms": summarize_ms(_stage(measured, Stage.SUBMITTED, Stage.INFERRED)),
+    }
+
+
+def _frames(run: "Run", measured: Measured | None) -> dict[str, Any]:
+    """Whole-run counts, so that they add up, and the measured frames' own."""
+    counters = (run.status or {}).get("counters") or {}
+    dropped = dict(counters.get("dropped", {}))
+    grabbed = int(counters.get("grabbed", 0))
+    published, repeated = int(counters.get("published", 0)), int(counters.get("repeated", 0))
+    received = int(run.measured.sequence.size) if run.measured is not None else 0
+    made = _synthesized(measured)
+    due = grabbed + sum(dropped.values())
+    return {
+        "due": due,
+        "grabbed": grabbed,
+        "repeated": repeated,
+        "synthesized": int(counters.get("synthetic", 0)),
+        "passthrough": dict(counters.get("passthrough", {})),
+        "late_results": int(counters.get("late_results", 0)),
+        "published": published,
+        "received": received,
+        "dropped": dropped,
+        "unexplained": grabbed - repeated - received,
+        "copied": ((run.status or {}).get("clients") or {}).get("copied"),
+        "measured": 0 if measured is None else int(measured.sequence.size),
+        "inferred_in_time_share": None
+        if measured is None or not measured.sequence.size
+        else float(made.sum()) / run.config.frames,
+        "synthetic_share": None
+        if measured is None or not measured.sequence.size
+        else float((measured.state == State.SYNTHETIC).sum()) / run.config.frames,
+    }
+
+
+def _synthesized(measured: Measured | None) -> np.ndarray:
+    """(n,) bool: frames whose inference ended in time; with a taught model they went out SYNTHETIC."""
+    if measured is None:
+        return np.zeros(0, bool)
+    untaught = (measured.state == State.PASSTHROUGH) & (measured.reason == Reason.UNTAUGHT)
+    inferred = measured.stamps_ns[:, Stage.INFERRED] > 0
+    return np.asarray(((measured.state == State.SYNTHETIC) | untaught) & inferred)
+
+
+def _inferred(measured: Measured | None) -> Measured | None:
+    """The frames that waited for an inference and got it; a picture without one comes sooner."""
+    return None if measured is None else _only(measured, _synthesized(measured))
+
+
+def _fps(measured: Measured | None) -> float | None:
+    fps = None if measured is None else measured.summary()["fps"]
+    return float(fps) if isinstance(fps, int | float) else None
+
+
+def _stage(measured: Measured | None, first: Stage, last: Stage) -> np.ndarray:
+    return np.zeros(0) if measured is None else measured.stage_ms(first, last)
+
+
+def _late(run: "Run", measured: Measured | None, gap_ms: float | None) -> dict[str, Any]:
+    """Live pictures that a client held later than the deadline plus the witness' longest gap."""
+    latency = _stage(measured, Stage.DUE, Stage.RECEIVED)
+    if gap_ms is None:
+        return {"limit_ms": None, "count": None, "excess_ms": [], "past_deadline": None}
+    limit_ms = run.deadline_ms + gap_ms
+    excess = np.sort(latency[latency > limit_ms] - limit_ms)[::-1]
+    return {
+        "limit_ms": limit_ms,
+        "deadline_ms": run.deadline_ms,
+        "count": int(excess.size),
+        "excess_ms": [round(float(value), 3) for value in excess[:LATE_LISTED]],
+        "past_deadline": int((latency > run.deadline_ms).sum()),
+    }
+
+
+def overhead_ms(measured: Measured) -> np.ndarray:
+    """Due to received without the engine's share, of the frames that were inferred in time, (n,) ms."""
+    stamps = measured.stamps_ns[_synthesized(measured)].astype(np.int64)
+    inside = stamps[:, Stage.INFERRED] - stamps[:, Stage.SUBMITTED]
+    return np.asarray((stamps[:, Stage.RECEIVED] - stamps[:, Stage.DUE] - inside) / NS_PER_MS)
+
+
+def _floor(run: "Run", measured: Measured | None) -> dict[str, Any] | None:
+    if not run.floor_alone or measured is None:
+        return None
+    beside_rows = np.zeros(measured.sequence.size, bool)
+    for first, end in run.blocks:
+        beside_rows |= (measured.sequence >= first) & (measured.sequence < end)
+    beside, quiet = _only(measured, beside_rows), _only(measured, ~beside_rows)
+    floor = run.floor_beside
+    ratio = None if floor is None else ratio_of_medians(overhead_ms(beside), floor.overhead_ms())
+    alone = np.concatenate([samples.overhead_ms() for samples in run.floor_alone.values()])
+    to_alone = ratio_of_medians(overhead_ms(quiet), alone)
+    return {
+        "how": "due to received without the engine (floor: without its memcpy); the floor's processes ran beside the "
+        "pipeline, between its frames, in every second stretch of the run",
+        "ratio": None if ratio is None else ratio.as_dict(),
+        "ratio_to_floor_alone": None if to_alone is None else to_alone.as_dict(),
+        "pipeline_ms": summarize_ms(overhead_ms(beside)),
+        "pipeline_without_floor_beside_ms": summarize_ms(overhead_ms(quiet)),
+        "floor_ms": None if floor is None else summarize_ms(floor.overhead_ms()),
+        "floor_alone_ms": {when: summarize_ms(seen.overhead_ms()) for when, seen in run.floor_alone.items()},
+        "floor_stages_ms": None
+        if floor is None
+        else {name: summarize_ms(times) for name, times in floor.stages_ms().items()},
+    }
+
+
+# Targets -------------------------------------------------------------------------------------------------------
+
+
+def _target(name: str, needed: str, value: Any, met: bool | None) -> dict[str, Any]:
+    return {"name": name, "needed": needed, "value": value, "met": met}
+
+
+def targets(report: dict[str, Any], run: "Run") -> list[dict[str, Any]]:
+    """Each target of the design with what was measured; `met` is None where there is nothing to judge by."""
+    rows = []
+    p50, serial = report["latency_inferred_ms"]["p50"], report["engine"]["serial_median_ms"]
+    over = None if p50 is None or serial is None else p50 - serial
+    rows.append(
+        _target(
+            "end to end p50 of inferred frames, over the engine's serial median, ms",
+            f"<= {OVERHEAD_MS:g}",
+            over,
+            None if over is None else over <= OVERHEAD_MS,
+        )
+    )
+    ratio = (report["floor"] or {}).get("ratio")
+    rows.append(
+        _target(
+            "everything but the engine, times the floor",
+            f"<= {FLOOR_RATIO:g}",
+            None if ratio is None else ratio["value"],
+            None if ratio is None else ratio["value"] <= FLOOR_RATIO,
+        )
+    )
+    share = report["frames"]["inferred_in_time_share"] if run.config.engine != "off" else None
+    rows.append(
+        _target(
+            "share of frames inferred in time (judge it beside steal and witness)",
+            f">= {SYNTHETIC_SHARE:g}",
+            share,
+            None if share is None else share >= SYNTHETIC_SHARE,
+        )
+    )
+    late = report["late"]["count"]
+    rows.append(
+        _target(
+            "live pictures later than deadline + witness gap", "0", late, None if late is None else late == 0
+        )
+    )
+    lost = report["frames"]["unexplained"] if run.status is not None else None
+    rows.append(_target("frames lost unexplained", "0", lost, None if lost is None else lost == 0))
+    for name, used in report["processes"].items():
+        faults, growth = used["minor_faults_per_frame"], used["anonymous_kib_per_1000_frames"]
+        rows.append(
+            _target(
+                f"{name}: minor page faults per frame",
+                f"<= {FAULTS_PER_FRAME:g}",
+                faults,
+                None if faults is None else faults <= FAULTS_PER_FRAME,
+            )
+        )
+        rows.append(
+            _target(
+                f"{name}: growth of anonymous memory, KiB per 1000 frames",
+                f"<= {GROWTH_KIB:g}",
+                growth,
+                None if growth is None else growth <= GROWTH_KIB,
+            )
+        )
+    if run.frame_format is not None:
+        frame_bytes = run.frame_format.pixels * run.frame_format.sample_bytes
+        for name, seen in report["allocations"].items():
+            peak = seen["peak_bytes"]
+            rows.append(
+                _target(
+                    f"{name}: tracemalloc peak over {seen['frames']} frames, bytes",
+                    f"< {frame_bytes} (one frame)",
+                    peak,
+                    # Beside a small frame everything else that is made and dropped looks large.
+                    None if frame_bytes <= peak < SMALL_FRAME_BYTES else peak < frame_bytes,
+                )
+            )
+    return rows
+
+
+# The table -----------------------------------------------------------------------------------------------------
+
+
+def _number(value: float | None, form: str = ".2f") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _row(name: str, summary: dict[str, Any] | None) -> str:
+    summary = summary or summarize_ms(np.zeros(0))
+    keys = ("p50", "p95", "p99", "max")
+    return f"  {name:34}{summary['n']:>7}" + "".join(f"{_number(summary[key]):>9}" for key in keys)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _sized(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def format_table(report: dict[str, Any]) -> str:
+    """The report as a short table for a terminal."""
+    work, engine, frames, floor = (report[key] for key in ("workload", "engine", "frames", "floor"))
+    head = [
+        "" if report["complete"] else "INCOMPLETE: stopped before its end\n",
+        f"machine  {one_line(report['machine'])}",
+        f"workload {work['source']} {work['rows']}x{work['columns']}, {work['bits_stored']} bits, "
+        f"{work['rate_hz']:g} per second, {work['frames']} frames after {work['warmup']} to warm up",
+        f"engine   {engine['backend'] or 'none'} {engine['precision'] or ''} {(engine['model_sha256'] or '')[:8]}"
+        + (" (UNTAUGHT: inferred but not sent as synthetic)" if engine["taught"] is False else ""),
+        f"frames   {frames['due']} due, {frames['grabbed']} grabbed, {frames['published']} published, "
+        f"{frames['received']} received; {frames['synthesized']} SYNTHETIC, PASSTHROUGH "
+        f"{frames['passthrough'] or 'none'}, {frames['repeated']} repeats, dropped {frames['dropped'] or 'none'}; "
+        f"{_number(report['fps'])} per second",
+        f"stolen   {_percent(report['steal_share'])} of the cores by the host, {_percent(report['others_share'])} by "
+        "other processes; "
+        f"witness gap {_number(report['witness_ms'], '.1f')} ms; {report['late']['past_deadline']} pictures past the "
+        f"deadline, {report['late']['count']} past {_number(report['late']['limit_ms'], '.1f')} ms",
+        "",
+        f"{'  ms':36}{'n':>7}" + "".join(f"{name:>9}" for name in ("p50", "p95", "p99", "max")),
+        _row("end to end, due to received", report["latency_ms"]),
+        _row("  of inferred frames", report["latency_inferred_ms"]),
+    ]
+    body = [_row(f"  {name}", summary) for name, summary in report["stages_ms"].items()]
+    for when, summary in engine["serial_ms"].items():
+        body.append(_row(f"engine alone, serial, {when}", summary))
+    if engine["paced_alone_ms"] is not None:
+        body.append(_row("engine alone, paced", engine["paced_alone_ms"]))
+    if floor is not None:
+        body.append(_row("all but the engine, floor beside", floor["pipeline_ms"]))
+        body.append(_row("all but the engine, no floor beside", floor["pipeline_without_floor_beside_ms"]))
+        body.append(_row("floor beside the pipeline", floor["floor_ms"]))
+        for name, summary in (floor["floor_stages_ms"] or {}).items():
+            body.append(_row(f"  {name}", summary))
+        for when, summary in floor["floor_alone_ms"].items():
+            body.append(_row(f"floor alone, {when}", summary))
+        if (ratio := floor["ratio"]) is not None:
+            body.append(
+                f"  ratio to the floor beside {_number(ratio['value'])} "
+                f"(95 % interval {_number(ratio['low'])} to {_number(ratio['high'])}, {ratio['chunks']} chunks); "
+                f"to the floor alone {_number((floor['ratio_to_floor_alone'] or {}).get('value'))}"
+            )
+    uses = [
+        f"  {name:8} {_number(used['cpu_ms_per_frame'])} ms CPU per frame, "
+        f"{_number(used['minor_faults_per_frame'], '.3f')} faults per frame, "
+        f"{_number(used['resident_mib'], '.1f')} MiB resident, "
+        f"{_number(used['resident_kib_per_1000_frames'], '+.1f')} KiB resident and "
+        f"{_number(used['anonymous_kib_per_1000_frames'], '+.1f')} KiB anonymous per 1000 frames"
+        for name, used in report["processes"].items()
+    ]
+    verdicts = [
+        f"  {'?' if row['met'] is None else 'met' if row['met'] else 'MISSED':7}{row['name']}: "
+        f"{_sized(row['value'])} (needed {row['needed']})"
+        for row in report["targets"]
+    ]
+    tail = ["p99 wants 1,000 frames, p99.9 10,000. Research tool, not a medical device."]
+    return "\n".join([*head, *body, "", *uses, "", *verdicts, *tail]).lstrip("\n")

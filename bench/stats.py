@@ -1,0 +1,66 @@
+"""Intervals and slopes. Percentiles of latencies live in stream/latency.py, once."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+CHUNK = 50
+"""Frames that are resampled together, since neighbouring frames share the machine's mood (1.7 s at 30 Hz)."""
+MIN_CHUNKS = 4
+RESAMPLES = 2_000
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of two medians with its 95 % interval; no interval where there are too few chunks for one."""
+
+    value: float
+    low: float | None
+    high: float | None
+    chunks: int
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """For the report."""
+        return asdict(self)
+
+
+def ratio_of_medians(
+    numerator: np.ndarray, denominator: np.ndarray, *, chunk: int = CHUNK, seed: int = 0
+) -> Ratio | None:
+    """Compare two series that were measured side by side.
+
+    Args:
+        numerator: (n,) values in the order they were measured.
+        denominator: (m,) values of the same stretch of time, in order.
+        chunk: Values that are resampled together.
+        seed: Of the resampling, so that a report can be made again.
+
+    Returns:
+        The ratio of the medians and a 95 % percentile bootstrap over chunks of time, both series resampled
+        by the same chunks; None where either series is empty or the denominator's median is not above 0.
+    """
+    if not numerator.size or not denominator.size or np.median(denominator) <= 0:
+        return None
+    value = float(np.median(numerator) / np.median(denominator))
+    chunks = min(numerator.size, denominator.size) // chunk
+    if chunks < MIN_CHUNKS:
+        return Ratio(value, None, None, chunks)
+    upper, lower = np.array_split(numerator, chunks), np.array_split(denominator, chunks)
+    generator = np.random.default_rng(seed)
+    ratios = np.empty(RESAMPLES)
+    for row in range(RESAMPLES):
+        drawn = generator.integers(chunks, size=chunks)
+        ratios[row] = np.median(np.concatenate([upper[i] for i in drawn])) / np.median(
+            np.concatenate([lower[i] for i in drawn])
+        )
+    low, high = np.percentile(ratios, (2.5, 97.5))
+    return Ratio(value, float(low), float(high), chunks)
+
+
+def slope(x: np.ndarray, y: np.ndarray) -> float | None:
+    """Slope of the least-squares line through (x, y); None for fewer than three different x."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if np.unique(x).size < 3:
+        return None
+    centred = x - x.mean()
+    return float((centred @ (y - y.mean())) / (centred @ centred))
