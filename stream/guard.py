@@ -228,8 +228,10 @@ class Guard:
         outgoing.failed = not result.valid
         if outgoing.gone:
             self.counters.late_results += 1
-        # While latched every frame is gone before its result: whether it would have been in time is what counts.
-        if not outgoing.gone or self._latched_until_ns is not None:
+        # A miss is counted when the frame leaves, not here. While latched every frame is gone before its result:
+        # whether it would have been in time is what counts.
+        counts = self._latched_until_ns is not None if outgoing.gone else outgoing.made_it
+        if counts:
             self._outcomes.append(outgoing.made_it)
         self._feed_engine(now_ns)
         self._flush(now_ns)
@@ -253,14 +255,10 @@ class Guard:
             return None
         return oldest
 
-    def next_hang_check_ns(self) -> int | None:
-        """When the oldest lease becomes overdue; None where none is out."""
-        oldest = min((out.leased_ns for out in self._leased.values()), default=None)
-        return None if oldest is None else oldest + self._hang_ns
-
-    def source_age_ms(self) -> float:
-        """How long ago the last frame came, in ms."""
-        return 0.0 if self._frame_ns is None else (self._clock.now_ns() - self._frame_ns) / NS_PER_MS
+    def age_ms(self) -> float:
+        """For how long the source has held its image where it is UNCHANGED, else how long ago a frame came, in ms."""
+        since_ns = self._unique_ns if self.state is State.UNCHANGED else self._frame_ns
+        return 0.0 if since_ns is None else (self._clock.now_ns() - since_ns) / NS_PER_MS
 
     def drained(self) -> bool:
         """Whether no frame waits to go out."""
