@@ -26,6 +26,7 @@ from stream.control import (
     unpack_json,
 )
 from stream.errors import SourceError
+from stream.frame import FrameFormat
 from stream.guard import Grabbed
 from stream.pacing import Pacing, Schedule
 from stream.repeats import RepeatDetector
@@ -70,7 +71,7 @@ class Grabber:
         self._clock = MonotonicClock()
         self._granted: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
         self._rings: queue.SimpleQueue[tuple[RingMemory, int]] = queue.SimpleQueue()
-        self._decoded: queue.SimpleQueue[Decoded | None] = queue.SimpleQueue()
+        self._decoded: queue.SimpleQueue[Decoded | FrameFormat | None] = queue.SimpleQueue()
         self._dropped_late = 0
         self._dropped_full = 0
         self._failure: BaseException | None = None
@@ -79,8 +80,12 @@ class Grabber:
         """Grab until the source ends; raises what the source raised."""
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         threading.Thread(target=self._decode, name="decode", daemon=True).start()
-        while (frame := self._decoded.get()) is not None:
-            self._release(frame)
+        while (item := self._decoded.get()) is not None:
+            if isinstance(item, FrameFormat):
+                # After the frames before it, since the guard gives up the ring that they are in.
+                self._guard.send_json(Kind.FORMAT, format_to_json(item))
+            else:
+                self._release(item)
         if self._failure is not None:
             raise self._failure
 
@@ -126,7 +131,7 @@ class Grabber:
             try:
                 got = self._source.read(out)
             except FormatChanged:
-                self._guard.send_json(Kind.FORMAT, format_to_json(self._source.format))
+                self._decoded.put(self._source.format)
                 memory, ring_number = self._rings.get()
                 repeats = RepeatDetector(self._source.format, noise=self._source.live)
                 scratch = np.empty(
