@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 1 a fault of ours, 2 bad input or usage, with one line on stderr: needed, got, what to do.
     """
-    config = tyro.cli(  # type: ignore[call-overload]
+    config = tyro.cli(
         Command,
         prog="contrastream",
         description=DESCRIPTION,

@@ -36,6 +36,7 @@ from stream.timing import NS_PER_MS, MonotonicClock, sleep_until_ns
 
 LEAD_NS = 20 * NS_PER_MS
 """Between the first decoded frame and the instant the schedule begins."""
+FRAMES_BETWEEN_WARNINGS = 64
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Grabber:
         self._decoded: queue.SimpleQueue[Decoded | FrameFormat | None] = queue.SimpleQueue()
         self._dropped_late = 0
         self._dropped_full = 0
+        self._warned: set[str] = set()
         self._failure: BaseException | None = None
 
     def run(self) -> None:
@@ -156,8 +158,17 @@ class Grabber:
                     schedule = Schedule(self._source, self._pacing, self._clock.now_ns() + LEAD_NS)
                 due_ns = schedule.advance(index)
             repeated = repeats.is_repeat(out)
+            if sequence % FRAMES_BETWEEN_WARNINGS == 0:
+                self._tell_warnings()
             self._decoded.put(Decoded(slot, ring_number, sequence, due_ns, repeated, discontinuity))
             sequence, index, discontinuity = sequence + 1, index + 1, False
+
+    def _tell_warnings(self) -> None:
+        """Pass on what the source has begun to warn of, each sentence once."""
+        for sentence in self._source.warnings():
+            if sentence not in self._warned:
+                self._warned.add(sentence)
+                self._guard.send_json(Kind.NOTE, {"message": sentence})
 
     def _is_behind(self, schedule: Schedule, index: int) -> bool:
         """Whether the frame after the next one is already due, so that the next one can only come too late."""

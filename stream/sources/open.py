@@ -1,7 +1,9 @@
 """`open_source()`: from what a person names to a source. The only file that knows every kind."""
 
+import importlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from stream.errors import SourceError
 from stream.sources.options import SourceOptions
 from stream.sources.source import Source
 
-KINDS = "phantom, v4l2:0, a DICOM file, a video file or a folder of frames"
+KINDS = "phantom, v4l2:0, a DICOM file, a video file, a folder of frames or python:module:Class"
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
@@ -20,7 +22,8 @@ def open_source(spec: str, options: SourceOptions | None = None) -> Source:
     follow is no video here.
 
     Args:
-        spec: `phantom`, `v4l2:0`, `v4l2:/dev/video0`, or the path of a DICOM file, a video file or a folder.
+        spec: `phantom`, `v4l2:0`, `v4l2:/dev/video0`, the path of a DICOM file, a video file or a folder, or
+            `python:module:Class` for a `Source` of your own, which is called with the options.
         options: What was asked of it.
 
     Raises:
@@ -33,6 +36,8 @@ def open_source(spec: str, options: SourceOptions | None = None) -> Source:
         from stream.sources.device import open_device
 
         return open_device(spec.removeprefix("v4l2:"), options)
+    if spec.startswith("python:"):
+        return _open_python(spec, options)
     path = Path(spec)
     try:
         mode = path.stat().st_mode
@@ -48,6 +53,20 @@ def open_source(spec: str, options: SourceOptions | None = None) -> Source:
     if not stat.S_ISREG(mode):
         raise SourceError(f"{spec}: needed {KINDS}, got a pipe, socket or device; name a regular file")
     return _open_file(path, options)
+
+
+def _open_python(spec: str, options: SourceOptions) -> Source:
+    module_name, _, class_name = spec.removeprefix("python:").partition(":")
+    try:
+        kind = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SourceError(
+            f"{spec}: needed python:module:Class with a module that can be imported from here, got {error}"
+        ) from None
+    if not (isinstance(kind, type) and issubclass(kind, Source)):
+        raise SourceError(f"{spec}: needed a subclass of stream.sources.source.Source, got {kind!r}")
+    make: Callable[[SourceOptions], Source] = kind
+    return make(options)
 
 
 def _open_file(path: Path, options: SourceOptions) -> Source:

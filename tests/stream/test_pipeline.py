@@ -224,3 +224,23 @@ def test_nothing_is_left_after_the_pipeline_is_killed(flowing: Any, endpoint: st
         time.sleep(0.02)
     assert [child for child in children if Path(f"/proc/{child}").exists()] == []
     assert set(os.listdir("/dev/shm")) <= before
+
+
+def test_a_frame_size_that_changes_is_passed_through_until_the_engine_is_ready_for_it(
+    start: Any, record: Any, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    start("run", "python:growing_source:GrowingSource", "--endpoint", endpoint)
+    client = record(endpoint)
+
+    def is_larger(line: dict[str, Any]) -> bool:
+        return is_synthetic(line) and (line["rows"], line["columns"]) == (300, 400)
+
+    client.wait_for(is_larger, what="a synthetic frame of the new size")
+    frames = client.of("frame")
+    first = next(frame for frame in frames if frame["rows"] == 300)
+    assert (first["state"], first["reason"]) == ("PASSTHROUGH", "starting")
+    numbers = publications(frames)
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    sequences = [frame["sequence"] for frame in frames]
+    assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
