@@ -9,7 +9,7 @@ from engines.engine import AUTO_ORDER, BackendName, Engine, EngineSpec, Opened, 
 from engines.errors import EngineError, ModelError
 from engines.model import load_model
 
-NOT_BUILT = "this version has no {} backend yet; use openvino or onnxruntime"
+NOT_BUILT = "not built yet in this version"
 
 PROBES: dict[BackendName, Callable[[], tuple[bool, str]]] = {
     "openvino": openvino_engine.probe,
@@ -23,7 +23,7 @@ OPENERS: dict[BackendName, Callable[..., Engine]] = {
 
 def probe(backend: BackendName) -> tuple[bool, str]:
     """Whether a backend can run here; the reason where it cannot."""
-    return PROBES[backend]() if backend in PROBES else (False, NOT_BUILT.format(backend))
+    return PROBES[backend]() if backend in PROBES else (False, NOT_BUILT)
 
 
 def open_engine(

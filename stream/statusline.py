@@ -36,6 +36,14 @@ def engine_text(engine: dict[str, Any]) -> str:
     return f"{engine['backend']} {engine['precision']} {engine['model_sha256'][:8]}"
 
 
+def passed_over(skipped: list[list[str]]) -> str:
+    """Which engines `auto` did not take, those with the same reason together."""
+    names: dict[str, list[str]] = {}
+    for name, why in skipped:
+        names.setdefault(why, []).append(name)
+    return "; ".join(f"{', '.join(which)} ({why})" for why, which in names.items()) or "none"
+
+
 def format_status(status: dict[str, Any]) -> str:
     """The status line of a heartbeat."""
     latency = status["latency_ms"]
@@ -52,7 +60,7 @@ def format_summary(status: dict[str, Any]) -> str:
     counters, latency, engine = status["counters"], status["latency_ms"], status["engine"]
     if not counters:
         return "no frame came"
-    skipped = "; ".join(f"{name}: {why}" for name, why in engine.get("skipped", [])) or "none"
+    skipped = passed_over(engine.get("skipped", []))
     lines = [
         f"frames   {counters['grabbed']} grabbed, {counters['published']} published: {counters['synthetic']} "
         f"SYNTHETIC, {sum(counters['passthrough'].values())} PASSTHROUGH ({_counts(counters['passthrough'])}), "
