@@ -12,7 +12,7 @@ from stream.sources.cine_frames import encapsulated_index, native_index
 from stream.sources.cine_header import CineHeader, hushed, read_header
 from stream.sources.codestream import picture_of
 from stream.sources.options import SourceOptions
-from stream.sources.picture import check_out, frame_format, region
+from stream.sources.picture import check_out, decode_image, frame_format, region
 from stream.sources.source import Source, SourceFrame
 
 _RLE = "1.2.840.10008.1.2.5"
@@ -204,7 +204,7 @@ class CineSource(Source):
             codestream[-3:]
         ):  # libjpeg-turbo fills a stream that ends early with gray
             return None
-        picture = cv2.imdecode(np.frombuffer(codestream, np.uint8), cv2.IMREAD_UNCHANGED)
+        picture = decode_image(np.frombuffer(codestream, np.uint8), cv2.IMREAD_UNCHANGED)
         return picture if picture is not None and picture.dtype == np.uint8 and picture.ndim == 2 else None
 
     def _decode_pydicom(self, coded: bytearray, index: int) -> np.ndarray:

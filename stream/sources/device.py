@@ -11,7 +11,7 @@ from stream.errors import SourceError
 from stream.frame import FrameFormat
 from stream.sources.negotiation import Mode, check_rows, describe, luma_range, negotiate
 from stream.sources.options import SourceOptions
-from stream.sources.picture import check_out, frame_format, region
+from stream.sources.picture import check_out, decode_image, frame_format, quiet_opencv, region
 from stream.sources.source import FormatChanged, Source, SourceFrame
 from stream.sources.v4l2 import DeviceFormat, check_device, current_format, device_path
 from stream.timing import NS_PER_S, Clock, MonotonicClock
@@ -233,14 +233,13 @@ def _luma_of_jpeg(coded: np.ndarray) -> np.ndarray | None:
     stream = coded.reshape(-1)
     if b"\xff\xd9" not in stream[-64:].tobytes():  # a decoder would fill the missing rows with gray
         return None
-    picture: np.ndarray | None = cv2.imdecode(stream, cv2.IMREAD_GRAYSCALE)
-    return picture
+    return decode_image(stream, cv2.IMREAD_GRAYSCALE)
 
 
 def _open_capture(path: str) -> Any:
     import cv2
 
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    quiet_opencv()
     capture = cv2.VideoCapture(path, cv2.CAP_V4L2)
     if not capture.isOpened():
         capture.release()

@@ -13,7 +13,7 @@ from stream.sources.cine import CineSource
 from stream.sources.cine_header import is_dicom, read_header
 from stream.sources.codestream import Picture, picture_of
 from stream.sources.options import SourceOptions
-from stream.sources.picture import GrayFromColour, check_out, frame_format, region
+from stream.sources.picture import GrayFromColour, check_out, decode_image, frame_format, quiet_opencv, region
 from stream.sources.source import Source, SourceFrame
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -137,6 +137,7 @@ class ImageFolderSource(_FolderSource):
     """PNG, JPEG, BMP or TIFF files of one size and depth, decoded as they are asked for."""
 
     def _checked_format(self) -> FrameFormat:
+        quiet_opencv()
         first: Picture | None = None
         colours = 0
         for file in self._files:
@@ -176,7 +177,7 @@ class ImageFolderSource(_FolderSource):
         if picture is None:
             raise SourceError(f"{file.name}: the image is damaged; was it changed while open?")
         flags = cv2.IMREAD_COLOR if picture.channels == 3 else cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        decoded = decode_image(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
         if decoded is None:
             raise SourceError(f"{file.name}: the image cannot be decoded; it is damaged, save it again")
         part = region(decoded, self._options.crop)

@@ -5,7 +5,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from stream.errors import SourceError
 from stream.sources.options import SourceOptions
@@ -65,7 +65,7 @@ def _open_python(spec: str, options: SourceOptions) -> Source:
         ) from None
     if not (isinstance(kind, type) and issubclass(kind, Source)):
         raise SourceError(f"{spec}: needed a subclass of stream.sources.source.Source, got {kind!r}")
-    make: Callable[[SourceOptions], Source] = kind
+    make = cast(Callable[[SourceOptions], Source], kind)
     return make(options)
 
 

@@ -82,6 +82,29 @@ def check_out(out: np.ndarray, wanted: FrameFormat) -> None:
         )
 
 
+def quiet_opencv() -> None:
+    """Keep OpenCV's log lines from stderr; what matters of them is said by our sentences."""
+    import cv2
+
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def decode_image(coded: UInt8[np.ndarray, " n"], flags: int) -> np.ndarray | None:
+    """Decode one coded image with OpenCV; None where it cannot.
+
+    Args:
+        coded: The whole image as it lies in its file.
+        flags: OpenCV's IMREAD flags.
+    """
+    import cv2
+
+    try:
+        picture: np.ndarray | None = cv2.imdecode(coded, flags)
+    except cv2.error:  # its text names OpenCV's source lines, which help nobody
+        return None
+    return picture
+
+
 def is_neutral(picture: UInt8[np.ndarray, "h w 3"], *, step: int = 1) -> bool:
     """Whether the three channels agree within `NEUTRAL_TOLERANCE` in every `step`-th row and column."""
     sample = picture[::step, ::step]

@@ -8,7 +8,14 @@ import numpy as np
 
 from stream.errors import SourceError
 from stream.sources.options import SourceOptions
-from stream.sources.picture import MAX_DECODED_SIDE, GrayFromColour, check_out, frame_format, region
+from stream.sources.picture import (
+    MAX_DECODED_SIDE,
+    GrayFromColour,
+    check_out,
+    frame_format,
+    quiet_opencv,
+    region,
+)
 from stream.sources.source import FormatChanged, Source, SourceFrame
 
 _GRAY_PIXELS = ("Y800", "GREY", "Y8  ")
@@ -188,7 +195,7 @@ def _open_capture(path: Path) -> Any:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     import cv2
 
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    quiet_opencv()
     # one decoding thread: frame threads would take the engine's cores and hold frames back
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     if not capture.isOpened():

@@ -30,7 +30,7 @@ def test_the_phantom_is_not_cropped():
 @pytest.mark.parametrize("spec", ["nowhere.dcm", "http://example.org/a.mp4", "v4l3:0", "a\0b"], ids=repr)
 def test_a_missing_file_is_named_with_what_could_be_named(spec):
     with pytest.raises(
-        SourceError, match="needed phantom, v4l2:0, a DICOM file, a video file or a folder of frames, but"
+        SourceError, match=r"needed phantom, v4l2:0, a DICOM file, .* but this cannot be opened"
     ):
         open_source(spec)
 
@@ -68,3 +68,34 @@ def test_a_dicom_is_known_by_its_content_whatever_its_name(ramp, write_cine, rea
     source = open_source(str(write_cine(pixels, name="loop.mp4")))
     assert source.kind == "cine"
     np.testing.assert_array_equal(read_all(source), pixels)
+
+
+def test_a_source_of_ones_own_is_called_with_the_options(tmp_path, monkeypatch):
+    (tmp_path / "myroom.py").write_text(
+        "from stream.sources.source import Source\n"
+        "class Room(Source):\n"
+        "    kind = 'room'\n"
+        "    def __init__(self, options):\n        self.rate_hz = options.rate_hz\n"
+        "    def read(self, out):\n        return None\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = open_source("python:myroom:Room", SourceOptions(rate_hz=30.0))
+    assert (source.kind, source.rate_hz) == ("room", 30.0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            "python:no_such_module:Room",
+            "needed python:module:Class with a module that can be imported from here",
+        ),
+        ("python:json:Room", "needed python:module:Class .* has no attribute 'Room'"),
+        ("python:", "needed python:module:Class"),
+        ("python:json:JSONDecoder", "needed a subclass of stream.sources.source.Source"),
+    ],
+    ids=["no module", "no class", "nothing", "no source"],
+)
+def test_a_source_of_ones_own_that_is_none_is_refused(spec, message):
+    with pytest.raises(SourceError, match=message):
+        open_source(spec)
