@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS   ?=
 
-.PHONY: demo test bench lint lock clean help
+.PHONY: demo test bench lint lock picture clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -46,6 +46,9 @@ lint: $(VENV)/test.stamp
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+picture: $(VENV)/default.stamp
+	@$(BIN)/python docs/moving_picture.py
 
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q pyproject.toml -o requirements.lock
