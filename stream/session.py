@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -64,10 +65,25 @@ def _check_counts(config: RunConfig | ReplayConfig) -> None:
         raise ValueError(f"--slots must be 6 to 256, got {config.slots}; 16 is enough for most")
     if not 1 <= config.port <= 65535:
         raise ValueError(f"--port must be 1 to 65535, got {config.port}")
+    if config.web:
+        _check_port(config.port)
     if config.threads is not None and config.threads < 1:
         raise ValueError(f"--threads must be 1 or more, got {config.threads}")
     if config.out is not None and not config.out.parent.is_dir():
         raise ValueError(f"--out needs an existing folder, got {config.out.parent}; make it first")
+
+
+def _check_port(port: int) -> None:
+    """Find out before anything starts that the web viewer cannot be served."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ValueError(
+                f"the web viewer needs port {port} on this host, got: {error.strerror}; stop what holds it or choose "
+                "another with --port"
+            ) from error
 
 
 def pipeline_config(config: RunConfig | ReplayConfig, pacing: Pacing, *, measured: bool) -> PipelineConfig:
