@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
-from stream.control import MAX_PACKET, Kind, pack_json
+from stream.control import MAX_PACKET, PARENT_VARIABLE, Kind, pack_json
 from stream.timing import NS_PER_S, Clock
 
 FIRST_BACKOFF_NS = NS_PER_S // 4
@@ -31,6 +31,7 @@ class Child:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module, str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
+                env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL if quiet else None,

@@ -5,6 +5,7 @@ themselves are never in here. The sockets are SOCK_SEQPACKET: a packet arrives w
 side's death is an end of file.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -20,6 +21,8 @@ from stream.ring import RingMemory
 
 MAX_PACKET = 1 << 16
 PR_SET_PDEATHSIG = 1
+PARENT_VARIABLE = "CONTRASTREAM_PARENT"
+"""Environment variable that tells a child its parent's process id."""
 
 
 class Kind(IntEnum):
@@ -139,13 +142,14 @@ def format_from_json(body: dict[str, Any]) -> FrameFormat:
 
 
 def send_ring(sock: socket.socket, memory: RingMemory, ring_number: int) -> None:
-    """Hand a ring's memory to a child."""
+    """Hand a ring's memory to a child; one that is dead gets nothing, and its successor gets the ring."""
     body = {
         "format": format_to_json(memory.frame_format),
         "slots": len(memory.slots),
         "ring_number": ring_number,
     }
-    socket.send_fds(sock, [pack_json(Kind.RING, body)], [memory.descriptor])
+    with contextlib.suppress(BrokenPipeError, ConnectionError):
+        socket.send_fds(sock, [pack_json(Kind.RING, body)], [memory.descriptor])
 
 
 class ChildSocket:
@@ -187,5 +191,6 @@ def become_child() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() == 1:
+    # A parent that died before the line above sends no signal. It may be process 1 itself, in a container.
+    if os.getppid() != int(os.environ.get(PARENT_VARIABLE, os.getppid())):
         os._exit(0)
