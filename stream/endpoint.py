@@ -46,8 +46,13 @@ def runtime_folder() -> Path:
     """
     base = os.environ.get("XDG_RUNTIME_DIR")
     folder = Path(base) / "contrastream" if base else Path("/tmp") / f"contrastream-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise EndpointError(
+            f"needed a folder for sockets, got {error}; name one with --endpoint ipc:///path"
+        ) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise EndpointError(
             f"the socket folder must be yours alone (mode 0700), got {folder} with owner {found.st_uid} and "

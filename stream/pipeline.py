@@ -27,7 +27,7 @@ from stream.control import (
     unpack_json,
 )
 from stream.endpoint import parse_endpoint
-from stream.errors import EngineRefused, PipelineError, SourceError, StreamError
+from stream.errors import EndpointError, EngineRefused, PipelineError, SourceError, StreamError
 from stream.frame import FrameFormat, Reason, State
 from stream.guard import Guard, Inferred, Outgoing
 from stream.latency import RecentLatencies
@@ -123,7 +123,14 @@ class Pipeline:
     def _bind_credit(self, address: str) -> "zmq.Socket[bytes]":
         socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
         socket.linger = 0
-        socket.bind(address)
+        try:
+            socket.bind(address)
+        except zmq.ZMQError as error:
+            socket.close()
+            self._publisher.close()
+            raise EndpointError(
+                f"needed a free address, got {address}: {error.strerror}; choose another with --endpoint"
+            ) from error
         return socket
 
     # The loop -------------------------------------------------------------------------------------------------

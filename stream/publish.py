@@ -84,6 +84,7 @@ class Publisher:
         socket = self._context.socket(kind)
         socket.setsockopt(zmq.LINGER, 200)
         socket.setsockopt(zmq.SNDHWM, queue)
+        socket.setsockopt(zmq.IPV6, address.startswith("tcp://["))
         try:
             socket.bind(address)
         except zmq.ZMQError as error:

@@ -79,6 +79,7 @@ class Subscriber:
         if newest_only:
             socket.setsockopt(zmq.CONFLATE, 1)
         socket.setsockopt(zmq.RCVHWM, queue)
+        socket.setsockopt(zmq.IPV6, address.startswith("tcp://["))
         socket.setsockopt(zmq.RECONNECT_IVL, 50)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 400)
         socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
