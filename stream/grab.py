@@ -230,7 +230,7 @@ def main() -> int:
         opened = {
             "kind": source.kind,
             "format": format_to_json(source.format),
-            "rate_hz": pacing.rate_hz or source.rate_hz,
+            "rate_hz": source.rate_hz if source.live else pacing.intended_rate_hz(source.rate_hz),
             "frame_count": source.frame_count,
             "live": source.live,
             "notes": list(source.notes),
@@ -238,8 +238,8 @@ def main() -> int:
         guard.send_json(Kind.OPENED, opened)
         Grabber(guard, source, pacing, first_sequence=config["first_sequence"]).run()
         guard.send_json(Kind.END, {})
-    except (SourceError, ValueError) as error:
-        guard.send_json(Kind.ERROR, {"message": str(error), "input": isinstance(error, SourceError)})
+    except SourceError as error:
+        guard.send_json(Kind.ERROR, {"message": str(error), "input": True})
         return 2
     except BrokenPipeError:
         return 0

@@ -1,5 +1,6 @@
 """When frames are due: the intended schedule of a replay, against which its latency is measured."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +26,11 @@ class Pacing:
     loop: bool = False
     lossless: bool = False
     frames: int | None = None
+
+    def intended_rate_hz(self, recorded_hz: float | None) -> float | None:
+        """Frames per second of a replay of a recording at `recorded_hz`; None where nothing says, or as fast as can be."""
+        rate_hz = self.rate_hz or recorded_hz
+        return None if rate_hz is None or math.isinf(self.speed) else rate_hz * self.speed
 
 
 class Timed(Protocol):

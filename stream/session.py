@@ -252,7 +252,7 @@ def format_replay(report: dict[str, Any]) -> str:
         f"dropped  {publisher.get('dropped') or 'none'}",
         f"fps      {number(client['fps'])}"
         + (
-            f" of {number(report['source']['rate_hz'])} by the recording"
+            f" of {number(report['source']['rate_hz'])} intended"
             if report["source"]["rate_hz"]
             else ""
         ),

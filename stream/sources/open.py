@@ -111,4 +111,8 @@ def _open_phantom(options: SourceOptions) -> Source:
         "contrast": options.contrast,
         "bits_stored": options.bits,
     }
-    return PhantomSource(PhantomConfig(**{name: value for name, value in asked.items() if value is not None}))
+    try:
+        config = PhantomConfig(**{name: value for name, value in asked.items() if value is not None})
+    except ValueError as error:
+        raise SourceError(f"phantom: {error}") from None
+    return PhantomSource(config)
