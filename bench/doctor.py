@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from bench import checks, machine
+from bench import checks, checks_host, machine
 from bench.checks import Row
 from bench.config import DoctorConfig
 from stream.session import write_json
@@ -18,9 +18,9 @@ CHECKS: tuple[Callable[[], Iterator[Row]], ...] = (
     checks.check_devices,
     checks.check_engines,
     checks.check_optional,
-    checks.check_display,
-    checks.check_transport,
-    checks.check_timing,
+    checks_host.check_display,
+    checks_host.check_transport,
+    checks_host.check_timing,
 )
 WIDTH = 110
 

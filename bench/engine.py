@@ -47,6 +47,11 @@ class Alone:
         self.loop_frames = 0
         """Frames of one pass of the source, after which it is in its steady state."""
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._worker.pid
+
     def open(self, source: str, options: SourceOptions, engine: dict[str, Any] | None) -> FrameFormat:
         """Open the source and, where asked for, the engine for its frames; returns their format.
 

@@ -84,10 +84,10 @@ class Floor:
     def __init__(self, frame_format: FrameFormat, planes: Plane) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="contrastream-floor-")
         self._memory = RingMemory.create(frame_format, SLOTS)
-        address = f"ipc://{Path(self._folder.name) / 'floor'}"
+        self.address = f"ipc://{Path(self._folder.name) / 'floor'}"
         config = {
             "format": format_to_json(frame_format),
-            "address": address,
+            "address": self.address,
             "message_bytes": self._memory.layout.message_bytes(frame_format, planes),
         }
         source, publisher_source = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -225,8 +225,9 @@ def _floor(run: "Run", measured: Measured | None) -> dict[str, Any] | None:
 # Targets -------------------------------------------------------------------------------------------------------
 
 
-def _target(name: str, needed: str, value: Any, met: bool | None) -> dict[str, Any]:
-    return {"name": name, "needed": needed, "value": value, "met": met}
+def _target(name: str, needed: str, value: Any, met: Any) -> dict[str, Any]:
+    # numpy's own booleans are no JSON.
+    return {"name": name, "needed": needed, "value": value, "met": None if met is None else bool(met)}
 
 
 def targets(report: dict[str, Any], run: "Run") -> list[dict[str, Any]]:
