@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from stream.errors import SourceError
 from stream.sources.options import LumaRange, SourceOptions
@@ -51,6 +51,7 @@ FORMATS = (
 )
 
 
+@runtime_checkable
 class Capture(Protocol):
     """The part of `cv2.VideoCapture` that a negotiation needs."""
 

