@@ -59,6 +59,6 @@ def test_a_value_that_no_source_could_follow_is_refused(asked, message):
 def test_a_luma_range_that_is_none_is_refused():
     # a site file can hold any text; under the runtime type check of the test suite that check comes first
     with pytest.raises(
-        (ValueError, TypeError), match="--luma must be auto, limited or full, got 'wide'|luma='wide'|'luma'"
+        (ValueError, TypeError), match=r"--luma must be auto, limited or full, got 'wide'|'luma'"
     ):
         SourceOptions(luma="wide")
