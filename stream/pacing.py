@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from stream.errors import SourceError
 from stream.timing import NS_PER_MS
@@ -33,6 +33,7 @@ class Pacing:
         return None if rate_hz is None or math.isinf(self.speed) else rate_hz * self.speed
 
 
+@runtime_checkable
 class Timed(Protocol):
     """What a schedule needs of a source."""
 

@@ -14,7 +14,7 @@ import fcntl
 import mmap
 import os
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from stream.frame import FrameFormat, Plane
 from stream.wire import Layout
 
 
+@runtime_checkable
 class SendTracker(Protocol):
     """What ZeroMQ gives for a zero-copy send: whether the bytes are still in use."""
 

@@ -2,7 +2,7 @@
 
 import time
 from enum import IntEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
@@ -27,6 +27,7 @@ class Stage(IntEnum):
 WIRE_STAGES = (Stage.DUE, Stage.GRABBED, Stage.SUBMITTED, Stage.INFERRED, Stage.PUBLISHED)
 
 
+@runtime_checkable
 class Clock(Protocol):
     """What the frame path needs of a clock; `FakeClock` stands in for it in tests."""
 
