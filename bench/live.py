@@ -10,6 +10,7 @@ What runs, in this order; each part meets the same machine:
 5. allocation: a short pass of each process' steady loop under tracemalloc, which is slow and so comes last
 """
 
+import math
 import sys
 import tempfile
 import threading
@@ -250,10 +251,13 @@ def _run_floor_beside(run: Run, pipeline: Pipeline, floor: Floor) -> None:
     # Half-way from the end of an inference to the next frame's due time.
     busy_ns = min((run.serial_median_ms or 0.0) * NS_PER_MS, run.period_ns)
     offset_ns = (busy_ns + run.period_ns) / 2
+    # After a short warm-up the first block may have begun already; a frame due in the past would measure nothing.
+    begun = (time.monotonic_ns() + LEAD_NS - first_due_ns - offset_ns) / run.period_ns
+    run.blocks = [(max(first, math.ceil(begun)), end) for first, end in blocks if end > begun]
     plan = [
-        Block(round(first_due_ns + first * run.period_ns + offset_ns), end - first) for first, end in blocks
+        Block(round(first_due_ns + first * run.period_ns + offset_ns), end - first)
+        for first, end in run.blocks
     ]
-    run.blocks = blocks
     floor.begin(plan, run.period_ns)
 
 

@@ -1,5 +1,6 @@
 """A run as a report (JSON) and as a short table. Each target stands beside what was measured."""
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,7 @@ def build_report(run: "Run") -> dict[str, Any]:
     report: dict[str, Any] = {
         "schema": SCHEMA,
         "complete": run.complete,
+        "config": {**dataclasses.asdict(run.config), "out": str(run.config.out) if run.config.out else None},
         "workload": _workload(run),
         "machine": run.machine,
         "engine": _engine(run, measured),

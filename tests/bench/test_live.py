@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SMALL = ("--rate", "60", "--warmup", "15", "--threads", "1")
+SMALL = ("--rate", "60", "--warmup", "30", "--threads", "1")
 Started = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -71,14 +71,14 @@ def test_a_whole_run_accounts_for_every_frame_and_reports_every_part(
     report = json.loads(out.read_text())
     assert report["complete"] is True, said
     frames = report["frames"]
-    assert frames["due"] == 75
+    assert frames["due"] == 90
     assert frames["grabbed"] + sum(frames["dropped"].values()) == frames["due"]
     assert frames["received"] == frames["published"]
     assert frames["measured"] <= 60
     assert report["workload"]["rows"] == 64
     assert report["engine"]["serial_ms"]["before"]["n"] == 60
     assert report["engine"]["serial_ms"]["after"]["n"] == 60
-    assert report["floor"]["floor_ms"]["n"] == 30
+    assert 0 < report["floor"]["floor_ms"]["n"] <= 30
     assert set(report["allocations"]) == {"guard", "source", "engine"}
     assert set(report["processes"]) == {"guard", "source", "engine"}
     assert report["latency_ms"]["p99"] is None
