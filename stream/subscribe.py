@@ -14,6 +14,8 @@ from stream.wire import Message, unpack, unpack_status
 NO_SIGNAL_AFTER_NS = 700 * NS_PER_MS
 """Silence on both endpoints that means the publisher is gone: seven missed heartbeats."""
 STALE_AFTER_NS = 500 * NS_PER_MS
+"""And two periods, but at least 100 ms, on top: a held image is marked UNCHANGED by the first repeat after 0.5 s,
+which must not be preceded by a flash of STALE."""
 HEARTBEAT_TTL_MS = 5000
 """Asks the publisher's side to drop this connection when nothing was heard from it for so long."""
 
@@ -158,7 +160,8 @@ class Subscriber:
             held_ns = now_ns - self.received_ns + header.age_ms * NS_PER_MS
             return Shown(State.UNCHANGED, age_ms=held_ns / NS_PER_MS)
         period_ns = NS_PER_S / header.rate_hz if header.rate_hz > 0 else 0.0
-        if now_ns - self.received_ns > max(STALE_AFTER_NS, 3 * period_ns):
+        margin_ns = max(2 * period_ns, 100 * NS_PER_MS)
+        if now_ns - self.received_ns > max(STALE_AFTER_NS, 3 * period_ns) + margin_ns:
             return Shown(State.STALE, age_ms=age_ns / NS_PER_MS)
         return Shown(header.state, header.reason, age_ns / NS_PER_MS)
 

@@ -56,7 +56,7 @@ def test_a_tcp_endpoint_has_its_heartbeat_on_the_next_port(text: str, frames: st
     ["tcp://0.0.0.0:5555", "tcp://192.168.1.4:5555", "tcp://*:5555", "tcp://[::]:5555", "tcp://host:5555"],
 )
 def test_an_address_beyond_this_host_is_refused(text: str) -> None:
-    with pytest.raises(EndpointError, match="beyond this host needs CURVE keys.*use a name"):
+    with pytest.raises(EndpointError, match=r"beyond this host needs CURVE keys.*use a name"):
         parse_endpoint(text)
 
 
@@ -87,7 +87,7 @@ def test_anything_else_is_refused(text: str, said: str) -> None:
 def test_a_folder_that_others_can_enter_is_refused(runtime: Path) -> None:
     runtime.mkdir()
     runtime.chmod(0o755)
-    with pytest.raises(EndpointError, match="mode 0700.*mode 0755; run: chmod 700"):
+    with pytest.raises(EndpointError, match=r"mode 0700.*mode 0755; run: chmod 700"):
         runtime_folder()
 
 
@@ -100,7 +100,7 @@ def test_a_link_in_the_place_of_the_folder_is_refused(runtime: Path, tmp_path: P
 
 def test_a_file_in_the_place_of_the_folder_is_refused(runtime: Path) -> None:
     runtime.touch(mode=0o600)
-    with pytest.raises(EndpointError, match="needed a folder for sockets, got .*File exists"):
+    with pytest.raises(EndpointError, match=r"needed a folder for sockets, got .*File exists"):
         runtime_folder()
 
 
