@@ -249,6 +249,8 @@ def _export_network(network: Generator) -> onnx.GraphProto:
             (torch.zeros(1, 1, size, size),),
             buffer,
             dynamo=False,
+            # In evaluation mode the exporter merges equal weights, and the reference could not read them back.
+            training=torch.onnx.TrainingMode.PRESERVE,
             opset_version=OPSET,
             input_names=["picture"],
             output_names=["attention_logit", "context_logit"],

@@ -58,7 +58,8 @@ def cache_folder() -> Path | None:
     return folder
 
 
-def _openvino() -> Any:
+def load_openvino() -> Any:
+    """The openvino module, imported late and without its telemetry."""
     # Importing openvino reports its use to Google Analytics unless this package is absent; a hospital's
     # workstation reports nothing to anybody.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -93,7 +94,7 @@ class OpenVinoEngine:
     def __init__(
         self, model: ModelFile, spec: EngineSpec, *, threads: int | None, precision: Precision
     ) -> None:
-        ov = _openvino()
+        ov = load_openvino()
         self.spec = spec
         self.precision = precision
         self.model_sha256 = model.card.sha256

@@ -1,0 +1,119 @@
+"""Training pictures: paired phantom frames in memory, and the augmentation of a batch."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from calib.config import PhantomConfig
+from calib.phantom import training_pairs
+
+Batch = tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]]
+"""Plain, angiogram (both -1 to 1) and vessel mask (0 or 1)."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of one set of patients. Grey levels 0 to 1 in half precision, to keep the pool small."""
+
+    plain: Float[Tensor, "n 1 h w"]
+    angiogram: Float[Tensor, "n 1 h w"]
+    mask: Float[Tensor, "n 1 h w"]
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    def sha256(self) -> str:
+        """Hash of the data, for the model's card."""
+        digest = hashlib.sha256()
+        for part in (self.plain, self.angiogram, self.mask):
+            digest.update(part.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def patient_config(seed: int) -> PhantomConfig:
+    """How the pictures of a training patient are taken: dose, scatter and field differ from one to the next."""
+    rng = np.random.default_rng((seed, 0x7EAC))
+    return PhantomConfig(
+        seed=seed,
+        dose=float(np.exp(rng.uniform(np.log(0.15), np.log(2.0)))),
+        scatter=float(rng.uniform(0.1, 0.5)),
+        field_mm=float(rng.uniform(125.0, 175.0)),
+        collimated=bool(rng.random() < 0.6),
+    )
+
+
+def phantom_pairs(size: int, seeds: range, frames_per_patient: int) -> Pairs:
+    """Render the pairs of some patients; the same arguments give the same bytes."""
+
+    def render() -> Iterator[tuple[np.ndarray, ...]]:
+        for seed in seeds:
+            yield from training_pairs(size, [seed], frames_per_patient, patient_config(seed))
+
+    count = len(seeds) * frames_per_patient
+    parts = [torch.empty(count, 1, size, size, dtype=torch.float16) for _ in range(3)]
+    for index, pair in enumerate(render()):
+        for part, picture in zip(parts, pair, strict=True):
+            part[index, 0] = torch.from_numpy(picture)
+    return Pairs(*parts)
+
+
+def batch_of(pairs: Pairs, indices: Tensor) -> Batch:
+    """Some pairs as the network takes them, without augmentation."""
+    plain, angiogram, mask = (part[indices].float() for part in (pairs.plain, pairs.angiogram, pairs.mask))
+    return 2.0 * plain - 1.0, 2.0 * angiogram - 1.0, mask
+
+
+def augmented_batch(pairs: Pairs, count: int, rng: torch.Generator) -> Batch:
+    """A random batch whose pictures are shifted, blurred, noisy, of other grey levels and partly covered.
+
+    Both pictures of a pair get the same treatment, so they still differ in the vessels alone. No mirror
+    image and no rotation: where the vessels lie follows from the heart's pose.
+    """
+    indices = torch.randint(len(pairs), (count,), generator=rng)
+    plain, angiogram, mask = (part[indices].float() for part in (pairs.plain, pairs.angiogram, pairs.mask))
+    pictures = torch.cat([plain, angiogram, mask], dim=1)
+    pictures = torch.stack([_shifted(picture, rng) for picture in pictures])
+    grey, mask = pictures[:, :2], pictures[:, 2:]
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, 1, 1, 1, generator=rng)
+
+    softness = uniform(0.0, 1.0) * (uniform(0.0, 1.0) < 0.5)
+    blurred = functional.avg_pool2d(functional.pad(grey, (1,) * 4, mode="replicate"), 3, stride=1)
+    grey = torch.lerp(grey, blurred, softness)
+    noise = torch.randn(count, 1, *grey.shape[-2:], generator=rng)
+    grey = grey + noise * uniform(0.0, 0.03) * (uniform(0.0, 1.0) < 0.5)
+    grey = uniform(0.75, 1.25) * grey.clamp(0.0, 1.0) ** uniform(0.7, 1.5) + uniform(-0.15, 0.15)
+    grey = grey.clamp(0.0, 1.0)
+    open_field = _uncovered(grey.shape[-2:], count, rng)
+    grey, mask = grey * open_field, mask * open_field
+    return 2.0 * grey[:, :1] - 1.0, 2.0 * grey[:, 1:] - 1.0, mask
+
+
+def _shifted(picture: Tensor, rng: torch.Generator) -> Tensor:
+    """Moved by up to 1/8 of the side, edges replicated; the latent's grid must not matter."""
+    rows, columns = picture.shape[-2:]
+    reach = rows // 8
+    padded = functional.pad(picture[None], (reach,) * 4, mode="replicate")[0]
+    top, left = (int(v) for v in torch.randint(2 * reach + 1, (2,), generator=rng))
+    return padded[:, top : top + rows, left : left + columns]
+
+
+def _uncovered(shape: torch.Size, count: int, rng: torch.Generator) -> Tensor:
+    """1 but in the black bars that a letterbox leaves, for a third of the pictures."""
+    rows, columns = shape
+    field = torch.ones(count, 1, rows, columns)
+    for picture in field:
+        if float(torch.rand((), generator=rng)) < 1 / 3:
+            bar = int(torch.randint(1, rows // 5, (), generator=rng))
+            if float(torch.rand((), generator=rng)) < 0.7:
+                picture[:, :bar] = picture[:, rows - bar :] = 0.0
+            else:
+                picture[:, :, :bar] = picture[:, :, columns - bar :] = 0.0
+    return field

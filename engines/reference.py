@@ -1,0 +1,136 @@
+"""The graph once more in torch, operation by operation, for parity; slow and plain on purpose.
+
+Only resampling differs in form: here it is torch's own, there it is written out. Both are linear with
+half-pixel centres.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from jaxtyping import Float32
+from onnx import numpy_helper
+from torch import Tensor
+from torch.nn import functional
+
+from casgan.config import PRESETS, PresetConfig
+from casgan.networks import Generator, blend, clamp_attention
+from engines.engine import EngineSpec, FrameStatistics
+from engines.errors import ModelError
+from engines.model import LEVELS, ModelFile
+from engines.planes import Settings, statistics_of
+
+MAX_SIDE = 2048
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A folded network, and the clamp's threshold."""
+
+    network: Generator
+    threshold: float
+
+
+@dataclass(frozen=True)
+class ReferenceFrame:
+    """What the reference says of one frame."""
+
+    synthetic: np.ndarray
+    """(rows, columns), as the live frame."""
+    attention: np.ndarray
+    """(rows, columns) uint8."""
+    context: Float32[np.ndarray, "h w"]
+    """C at the frame's size in stored pixel values, within the bits stored."""
+    statistics: FrameStatistics
+
+
+def load_reference(model: ModelFile, preset: PresetConfig | None = None) -> Reference:
+    """The network of an exported model, with the weights read back from its file.
+
+    Args:
+        model: The file and its card.
+        preset: The network's layers where the card's preset is not a shipped one.
+
+    Raises:
+        ModelError: The file's weights are not those of its preset.
+    """
+    if preset is None and model.card.preset not in PRESETS:
+        raise ModelError(f"needed one of the presets {', '.join(PRESETS)}, got {model.card.preset!r}")
+    network = Generator(preset or PRESETS[model.card.preset]).folded()
+    prefix = "network/network."
+    weights: dict[str, Tensor] = {
+        tensor.name.removeprefix(prefix): torch.from_numpy(numpy_helper.to_array(tensor).copy())
+        for tensor in onnx.load(str(model.path)).graph.initializer
+        if tensor.name.startswith(prefix)
+    }
+    needed = network.state_dict()
+    if any(name not in weights or weights[name].shape != needed[name].shape for name in needed):
+        raise ModelError(f"{model.path.name} must hold the weights of {model.card.preset}; export it again")
+    network.load_state_dict({name: weights[name] for name in needed})
+    return Reference(network, model.card.threshold)
+
+
+def run_reference(
+    reference: Reference, spec: EngineSpec, live: np.ndarray, settings: Settings | None = None
+) -> ReferenceFrame:
+    """One frame through the graph of `graph.py`, in fp32.
+
+    Args:
+        reference: The network.
+        spec: Frame size and bits.
+        live: (rows, columns) stored pixel values.
+        settings: Grey levels and field; None for the defaults.
+    """
+    settings = settings or Settings.default(spec)
+    largest = float(settings.max_value[0])
+    with torch.no_grad():
+        stored = torch.from_numpy(live.astype(np.float32))
+        grey = _look_up(torch.from_numpy(settings.table), stored * ((LEVELS - 1) / largest))
+        picture = (2.0 * grey - 1.0)[None, None]
+        boxed, (rows, columns) = _letterbox(picture, reference.network.preset.network_size)
+        logits = reference.network.logits(boxed)
+        inside = tuple(logit[..., rows, columns] for logit in logits)
+        shape = (spec.rows, spec.columns)
+        attention = _linear(torch.sigmoid(inside[0]), shape)[0, 0]
+        context = _linear(torch.tanh(inside[1]), shape)[0, 0]
+        field = torch.from_numpy(settings.field).float().clamp(max=1.0)
+        attention = clamp_attention(attention, reference.threshold) * field
+        level = torch.floor(attention * 255.0 + 0.5).clamp(0.0, 255.0)
+        drawn = _look_up(torch.from_numpy(settings.inverse), (context + 1.0) * ((LEVELS - 1) / 2.0))
+        drawn = drawn.clamp(0.0, largest)
+        synthetic = torch.floor(blend(stored, level / 255.0, drawn) + 0.5).clamp(0.0, largest)
+        synthetic = torch.where(level == 0, stored, synthetic)
+        finite = all(bool(logit.isfinite().all()) for logit in logits)
+        statistics = [finite, attention.min(), attention.max(), attention.mean(), (level > 0).float().mean()]
+    return ReferenceFrame(
+        synthetic.numpy().astype(live.dtype),
+        level.numpy().astype(np.uint8),
+        drawn.numpy(),
+        statistics_of(np.array([float(value) for value in statistics], np.float32)),
+    )
+
+
+def _look_up(table: Tensor, level: Tensor) -> Tensor:
+    knot = torch.floor(level).clamp(0, LEVELS - 2)
+    index = knot.long()
+    return table[index] + (level - knot) * (table[index + 1] - table[index])
+
+
+def _linear(picture: Tensor, size: tuple[int, ...]) -> Tensor:
+    return functional.interpolate(picture, size=size, mode="bilinear", align_corners=False)
+
+
+def _letterbox(picture: Tensor, size: int) -> tuple[Tensor, tuple[slice, slice]]:
+    """The picture in the network's square, and where it lies there."""
+    sides = list(picture.shape[-2:])
+    longer = max(sides)
+    targets = [(2 * side * size + longer) // (2 * longer) for side in sides]
+    while sides != targets:
+        sides = [max(side // 2, target) for side, target in zip(sides, targets, strict=True)]
+        picture = _linear(picture, tuple(sides))
+    starts = [(size - target) // 2 for target in targets]
+    ends = [start + target for start, target in zip(starts, targets, strict=True)]
+    pads = (starts[1], size - ends[1], starts[0], size - ends[0])
+    boxed = functional.pad(picture, pads, value=-1.0)
+    return boxed, (slice(starts[0], ends[0]), slice(starts[1], ends[1]))
