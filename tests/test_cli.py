@@ -1,0 +1,122 @@
+"""The command as a user meets it: exit status, and one line on stderr that says what to do."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def contrastream(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command to its end, in a runtime folder of its own."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "contrastream", *arguments],
+            cwd=ROOT,
+            env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "COLUMNS": "100"},
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
+
+    return run
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of a refusal."""
+    lines = done.stderr.splitlines()
+    assert (done.returncode, done.stdout, len(lines)) == (2, "", 1), done
+    assert lines[0].startswith("contrastream: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param("run phantom --rate 0", "--rate must be a number of frames per second above 0, got 0.0", id="rate 0"),
+        pytest.param("run phantom --rate -1", "above 0, got -1.0; for example 15", id="rate -1"),
+        pytest.param("replay a.dcm --rate nan", "above 0, got nan", id="rate nan"),
+        pytest.param("replay a.dcm --speed 0", "--speed must be max or a factor above 0, got '0'", id="speed 0"),
+        pytest.param("replay a.dcm --speed fast", "got 'fast'; 1 is the loop's own pace", id="speed in words"),
+        pytest.param("run phantom --frames 0", "--frames must be 1 or more, got 0", id="frames 0"),
+        pytest.param("run phantom --slots 2", "--slots must be 6 to 256, got 2", id="slots"),
+        pytest.param("run phantom --port 0", "--port must be 1 to 65535, got 0", id="port"),
+        pytest.param("run phantom --threads 0", "--threads must be 1 or more, got 0", id="threads"),
+        pytest.param("run v4l2:0 --crop 1,2,3", "--crop must be x,y,w,h in pixels, got '1,2,3'", id="crop"),
+        pytest.param("run v4l2:0 --crop nonsense", "got 'nonsense'; for example", id="crop in words"),
+        pytest.param("run phantom --out /nowhere/a.json", "--out needs an existing folder, got /nowhere; make it", id="out"),
+        pytest.param("run phantom --endpoint tcp://0.0.0.0:5555", "needs CURVE keys", id="beyond this host"),
+        pytest.param("replay a.dcm --endpoint a/b", "an endpoint is a name, ipc:///path or tcp://", id="endpoint"),
+    ],
+)  # fmt: skip
+def test_bad_usage_is_one_line_and_status_2(contrastream: Command, arguments: str, said: str) -> None:
+    assert said in one_line(contrastream(*arguments.split()))
+
+
+@pytest.mark.parametrize(
+    "arguments", ["", "runn", "run", "run phantom --rate fast", "run phantom --no-such-flag"]
+)
+def test_what_is_no_command_is_explained_with_status_2(contrastream: Command, arguments: str) -> None:
+    done = contrastream(*arguments.split())
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert "contrastream" in done.stderr
+
+
+@pytest.mark.parametrize("engine", ["off", "auto"])
+def test_a_file_that_is_not_there_is_one_line_and_status_2(contrastream: Command, engine: str) -> None:
+    line = one_line(contrastream("replay", "/nowhere/cine.dcm", "--engine", engine))
+    assert "/nowhere/cine.dcm: needed phantom, v4l2:0, a DICOM file" in line
+    assert "No such file or directory" in line
+
+
+def test_an_endpoint_in_use_names_the_process_that_has_it(contrastream: Command, tmp_path: Path) -> None:
+    from stream.endpoint import EndpointLock, parse_endpoint
+
+    lock = EndpointLock(parse_endpoint(f"ipc://{tmp_path}/busy"))
+    try:
+        done = contrastream("run", "phantom", "--engine", "off", "--endpoint", f"ipc://{tmp_path}/busy")
+    finally:
+        lock.close()
+    assert f"in use by process {os.getpid()}; stop it or choose another" in one_line(done)
+
+
+def test_help_is_status_0(contrastream: Command) -> None:
+    done = contrastream("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "usage: contrastream" in done.stdout
+    assert "not a medical device" in done.stdout
+
+
+def test_a_run_without_an_engine_ends_by_itself_and_says_what_came(
+    contrastream: Command, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.json"
+    done = contrastream(
+        "run",
+        "phantom",
+        "--engine",
+        "off",
+        "--frames",
+        "5",
+        "--rate",
+        "30",
+        "--size",
+        "64",
+        "--out",
+        str(report),
+    )
+    assert done.returncode == 0, done
+    assert "5 grabbed, 5 published: 0 SYNTHETIC, 5 PASSTHROUGH (off 5)" in done.stdout
+    assert "not a medical device" in done.stdout
+    assert '"schema": "contrastream.run/1"' in report.read_text()

@@ -1,0 +1,88 @@
+"""Imports point one way, and nobody loads what is none of their business."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("bench", "stream", "engines", "casgan", "calib")
+"""Each may import itself and those to its right; calib none of the others."""
+AI_AND_CODECS = (
+    "torch", "openvino", "onnx", "onnxruntime", "tensorrt", "cv2", "pydicom", "pylibjpeg", "openjpeg", "libjpeg",
+    "engines", "casgan",
+)  # fmt: skip
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of everything that a file imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level names in sys.modules after `code` has run in a process of its own."""
+    report = "import json, sys; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_only_what_lies_below_its_room(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0]
+    forbidden = {*PACKAGES[: PACKAGES.index(room)], "contrastream", "tests"}
+    assert not imported(path) & forbidden
+
+
+def test_the_front_door_alone_sees_every_room() -> None:
+    assert set(PACKAGES) <= imported(ROOT / "contrastream.py")
+    assert len(MODULES) > 30
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_is_only_its_map(package: str) -> None:
+    (statement,) = ast.parse((ROOT / package / "__init__.py").read_text()).body
+    assert isinstance(statement, ast.Expr)
+    assert ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text()))
+    assert (ROOT / package / "py.typed").exists()
+
+
+@pytest.mark.parametrize("package", [p for p in PACKAGES if (ROOT / p / "config.py").exists()])
+def test_settings_need_the_standard_library_only(package: str) -> None:
+    allowed = {*sys.stdlib_module_names, "tyro"}
+    assert imported(ROOT / package / "config.py") <= allowed
+
+
+def test_the_guard_holds_no_ai_library_and_no_codec() -> None:
+    assert not loaded_by("import stream.pipeline") & set(AI_AND_CODECS)
+
+
+def test_a_client_holds_no_ai_library_and_no_codec() -> None:
+    assert not loaded_by("import stream.subscribe, stream.measure") & set(AI_AND_CODECS)
+
+
+@pytest.mark.parametrize("command", ["", "run", "replay", "view", "bench", "doctor"])
+def test_help_imports_neither_torch_nor_numpy(command: str) -> None:
+    code = (
+        "import contextlib, io, contrastream\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:\n"
+        f"    contrastream.main({[*command.split(), '--help']!r})\n"
+        "assert 'usage: contrastream' in out.getvalue(), out.getvalue()"
+    )
+    assert not loaded_by(code) & {"torch", "numpy", "zmq", *AI_AND_CODECS}
