@@ -83,6 +83,21 @@ def busy_ms() -> float:
     return sum(_core_times_ms()[:3])
 
 
+def scheduling() -> str:
+    """How the kernel ranks this process, which its children inherit: real-time figures are not everyday ones."""
+    names = {
+        os.SCHED_OTHER: "normal",
+        os.SCHED_FIFO: "SCHED_FIFO",
+        os.SCHED_RR: "SCHED_RR",
+        os.SCHED_BATCH: "batch",
+    }
+    policy = os.sched_getscheduler(0)
+    named = names.get(policy, f"policy {policy}")
+    if policy in (os.SCHED_FIFO, os.SCHED_RR):
+        return f"{named} {os.sched_getparam(0).sched_priority}"
+    return f"{named}, nice {os.nice(0)}"
+
+
 def package_versions() -> dict[str, str]:
     """Versions of the packages that a figure may depend on, where installed."""
     found: dict[str, str] = {}
@@ -124,6 +139,7 @@ def describe() -> dict[str, Any]:
         "python": sys.version.split()[0],
         "packages": package_versions(),
         "gpus": gpus(),
+        "scheduling": scheduling(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "steal_since_boot_ms": steal_ms(),
     }
@@ -138,5 +154,5 @@ def one_line(machine: dict[str, Any]) -> str:
     return (
         f"{cpu['cores']} cores of {cpu['model']} ({best}{', virtual' if cpu['hypervisor'] else ''}), "
         f"{machine['memory_gib']} GiB, {gpu}, {machine['system']} {machine['kernel']}, "
-        f"Python {machine['python']}, load {machine['load_average'][0]}"
+        f"Python {machine['python']}, load {machine['load_average'][0]}, priority {machine['scheduling']}"
     )
