@@ -1,0 +1,131 @@
+import io
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from stream import statusline
+from stream.statusline import (
+    CLEAR_LINE,
+    LineAwareHandler,
+    StatusLine,
+    format_status,
+    format_summary,
+    state_text,
+)
+
+
+class Terminal(io.StringIO):
+    """A file that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def status(**changes: Any) -> dict[str, Any]:
+    """A heartbeat as the pipeline makes it."""
+    figures = {"n": 1200, "p50": 6.04, "p95": 9.0, "p99": 12.34, "max": 20.0}
+    counters = {
+        "grabbed": 1300, "published": 1210, "synthetic": 1180, "passthrough": {"deadline": 8, "starting": 2},
+        "unchanged": 20, "repeated": 90, "dropped": {"ring_full": 1, "source_late": 3},
+    }  # fmt: skip
+    engine = {
+        "backend": "openvino", "precision": "bf16", "model_sha256": "0123456789abcdef", "inference_ms": 5.25,
+        "skipped": [["tensorrt", "no NVIDIA driver"]],
+    }  # fmt: skip
+    plain = {
+        "state": "SYNTHETIC", "reason": "none", "age_ms": 3.0, "fps_in": 29.97, "fps_out": 29.5, "latency_ms": figures,
+        "counters": counters, "engine": engine, "engine_restarts": 1,
+        "clients": {"subscribers": 2, "disconnected": 1, "copied": 4},
+    }  # fmt: skip
+    return plain | changes
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ({}, "SYNTHETIC"),
+        ({"state": "PASSTHROUGH", "reason": "engine_lost"}, "PASSTHROUGH(engine_lost)"),
+        ({"state": "STALE", "age_ms": 12_340.0}, "STALE 12.3 s"),
+        ({"state": "UNCHANGED", "age_ms": 1_500.0}, "UNCHANGED 1.5 s"),
+    ],
+    ids=["synthetic", "passthrough", "stale", "unchanged"],
+)
+def test_a_state_has_its_reason_or_its_age(said: dict[str, Any], text: str) -> None:
+    assert state_text(status(**said)) == text
+    assert format_status(status(**said)).startswith(text + " | ")
+
+
+def test_the_status_line_is_one_line_with_rates_latency_drops_and_engine() -> None:
+    assert format_status(status()) == (
+        "SYNTHETIC | 30.0 in 29.5 out fps | due to published p50 6.0 p99 12.3 max 20.0 ms | "
+        "drops ring_full 1, source_late 3 | openvino bf16 01234567"
+    )
+
+
+def test_figures_that_are_not_there_yet_are_dashes() -> None:
+    none = dict.fromkeys(("p50", "p95", "p99", "max"), None)
+    line = format_status(status(latency_ms={"n": 0, **none}, counters={}, engine={}))
+    assert "p50 - p99 - max - ms | drops none | no engine yet" in line
+
+
+def test_the_summary_counts_every_frame_and_names_what_was_passed_over() -> None:
+    text = format_summary(status())
+    for part in (
+        "1300 grabbed, 1210 published: 1180 SYNTHETIC, 10 PASSTHROUGH (deadline 8, starting 2), 20 UNCHANGED",
+        "90 repeats not sent, dropped: ring_full 1, source_late 3",
+        "p50 6.0, p95 9.0, p99 12.3, max 20.0 ms\n",
+        "one inference 5.2 ms, 1 restarts",
+        "tensorrt (no NVIDIA driver)",
+        "2 at the end, 1 let go, 4 messages copied",
+        "not a medical device",
+    ):
+        assert part in text
+
+
+def test_a_summary_of_few_frames_says_why_there_is_no_p99() -> None:
+    figures = {"n": 10, "p50": 6.0, "p95": 9.0, "p99": None, "max": 20.0}
+    assert "p99 -, max 20.0 ms (p99 wants 1,000 frames)" in format_summary(status(latency_ms=figures))
+
+
+def test_a_summary_of_nothing_says_so() -> None:
+    assert format_summary(status(counters={})) == "no frame came"
+
+
+@pytest.mark.parametrize(
+    ("out", "begins"), [(Terminal(), CLEAR_LINE), (io.StringIO(), "")], ids=["terminal", "file"]
+)
+def test_the_line_is_printed_from_the_first_heartbeat_on(
+    out: io.StringIO, begins: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statusline, "TERMINAL_INTERVAL_S", 0.001)
+    monkeypatch.setattr(statusline, "LOG_INTERVAL_S", 0.001)
+    heartbeats = iter([None, None])
+    over = threading.Event()
+
+    def last() -> dict[str, Any] | None:
+        if next(heartbeats, 1) is None:
+            return None
+        over.set()
+        return status()
+
+    line = StatusLine(last, out)
+    assert over.wait(30.0)
+    line.close()
+    text = format_status(status())
+    assert out.getvalue().startswith(begins + text)
+    if begins:
+        assert "\n" not in out.getvalue()
+        assert out.getvalue().endswith(CLEAR_LINE)
+    else:
+        assert out.getvalue().endswith(text + "\n")
+
+
+def test_a_log_message_clears_the_line_of_a_terminal_first() -> None:
+    record = logging.LogRecord("contrastream", logging.INFO, "", 0, "engine ready", None, None)
+    terminal, file = Terminal(), io.StringIO()
+    LineAwareHandler(terminal).emit(record)
+    LineAwareHandler(file).emit(record)
+    assert terminal.getvalue() == CLEAR_LINE + "engine ready\n"
+    assert file.getvalue() == "engine ready\n"
