@@ -167,7 +167,10 @@ class ChildSocket:
 
     def receive(self) -> tuple[bytes, list[int]]:
         """Wait for a packet and the descriptors beside it; an empty packet means that the guard is gone."""
-        data, descriptors, _flags, _address = socket.recv_fds(self._socket, MAX_PACKET, 1)
+        try:
+            data, descriptors, _flags, _address = socket.recv_fds(self._socket, MAX_PACKET, 1)
+        except ConnectionResetError:  # gone, with packets of ours unread
+            return b"", []
         return data, list(descriptors)
 
     def send(self, packet: bytes) -> None:

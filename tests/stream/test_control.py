@@ -71,6 +71,11 @@ def test_kinds_of_a_child_and_of_the_guard_cannot_be_taken_for_each_other() -> N
     assert {kind for kind in Kind if kind < 64} == {Kind.CONFIG, Kind.RING, Kind.GRANT, Kind.LEASE}
 
 
+def close(child: ChildSocket) -> None:
+    """Close a child's end, which lives as long as its process where it is used."""
+    child._socket.close()
+
+
 def test_the_end_of_the_guard_is_an_empty_packet() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     child = ChildSocket(theirs.detach())
@@ -82,5 +87,13 @@ def test_the_end_of_the_guard_is_an_empty_packet() -> None:
     assert child.receive() == (b"", [])
     with pytest.raises(BrokenPipeError, match="Broken pipe"):
         child.send(b"\x45")
-    socket.socket(fileno=child.fileno()).close()
-    child._socket.detach()
+    close(child)
+
+
+def test_a_guard_that_left_packets_unread_is_gone_all_the_same() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = ChildSocket(theirs.detach())
+    with ours:
+        child.send(b"\x43unread")
+    assert child.receive() == (b"", [])
+    close(child)
