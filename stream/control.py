@@ -192,6 +192,11 @@ def receive_ring(packet: bytes, descriptors: list[int]) -> tuple[RingMemory, int
 def become_child() -> None:
     """Begin life as a child of the guard: die with it, and leave Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when its parent ends, however that ends."""
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     # A parent that died before the line above sends no signal. It may be process 1 itself, in a container.

@@ -15,6 +15,7 @@ from types import TracebackType
 import numpy as np
 import zmq
 
+from stream.control import die_with_parent
 from stream.endpoint import parse_endpoint
 from stream.frame import Reason, State
 from stream.latency import summarize_ms
@@ -165,6 +166,7 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--credit", action="store_true")
     arguments = parser.parse_args()
+    die_with_parent()
     measured = receive(arguments.endpoint, credit=arguments.credit)
     np.savez(arguments.out, **{name: getattr(measured, name) for name in Measured.__dataclass_fields__})
     return 0

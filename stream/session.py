@@ -135,7 +135,9 @@ class WebViewer:
         self._closing = False
         self.failed = False
         command = [sys.executable, "-m", "stream.display.web", pipeline.endpoint.text, "--port", str(port)]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        self._process = subprocess.Popen(
+            [*command, "--die-with-parent"], stdin=subprocess.DEVNULL, start_new_session=True
+        )
         threading.Thread(target=self._watch, name="web-viewer", daemon=True).start()
         if browser:
             opening = threading.Timer(1.0, open_page, (f"http://127.0.0.1:{port}",))
@@ -251,11 +253,7 @@ def format_replay(report: dict[str, Any]) -> str:
         f"PASSTHROUGH {client['passthrough'] or 'none'}, {publisher.get('repeated', 0)} repeats not sent",
         f"dropped  {publisher.get('dropped') or 'none'}",
         f"fps      {number(client['fps'])}"
-        + (
-            f" of {number(report['source']['rate_hz'])} intended"
-            if report["source"]["rate_hz"]
-            else ""
-        ),
+        + (f" of {number(report['source']['rate_hz'])} intended" if report["source"]["rate_hz"] else ""),
         f"engine   {engine['backend']} {engine['precision']}, one inference {engine['inference_ms']:.1f} ms"
         if engine
         else "engine   none",

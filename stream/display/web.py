@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from stream.display.relay import Relay
+from stream.control import die_with_parent
 from stream.endpoint import parse_endpoint
 from stream.errors import DisplayError, EndpointError, StreamError
 from stream.subscribe import Subscriber
@@ -337,7 +338,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a name viewers come under"
     )
+    parser.add_argument(
+        "--die-with-parent", action="store_true", help="end when the process that started it ends"
+    )
     options = parser.parse_args(arguments)
+    if options.die_with_parent:
+        die_with_parent()
     try:
         serve(
             options.endpoint,
