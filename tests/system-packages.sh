@@ -1,8 +1,8 @@
 #!/bin/sh
-# Chromium and Xvfb for the viewer's tests, from the system's packages where that is possible without asking.
+# Chromium, Xvfb and xdotool for the viewer's tests, from the system's packages where that is possible without asking.
 # Where it is not, the tests that need them are skipped and say so.
 missing=""
-command -v chromium >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 || missing="chromium"
+[ -x /usr/bin/chromium ] || missing="chromium"
 command -v Xvfb >/dev/null 2>&1 || missing="$missing xvfb"
 command -v xdotool >/dev/null 2>&1 || missing="$missing xdotool"
 [ -z "$missing" ] && exit 0

@@ -23,8 +23,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from stream.display.relay import Relay
 from stream.control import die_with_parent
+from stream.display.relay import Relay
 from stream.endpoint import parse_endpoint
 from stream.errors import DisplayError, EndpointError, StreamError
 from stream.subscribe import Subscriber
