@@ -23,7 +23,7 @@ HEAD_ROWS = 40
 FOOT_ROWS = 30
 MAX_ROWS, MAX_COLUMNS = 900, 1680
 """Panels larger than this together are shrunk before they are drawn on; a window is seldom larger."""
-MIN_COLUMNS = 640
+MIN_ROWS, MIN_COLUMNS = 256, 640
 PAGE: marks.Colour = (16, 12, 9)
 HELP_TOP = HEAD_ROWS + 2 * marks.BORDER
 
@@ -108,9 +108,9 @@ class Composer:
         if made_for == self._made_for:
             return
         self._made_for = made_for
-        scale = min(MAX_ROWS / rows, MAX_COLUMNS / (columns * panels), 1.0)
-        if rows < 256:
-            scale = float(-(-256 // rows))
+        most = min(MAX_ROWS / rows, MAX_COLUMNS / (columns * panels))
+        # Small frames are enlarged by a whole number, so that words fit on them.
+        scale = min(most, 1.0) if rows >= MIN_ROWS or most < 2 else min(-(-MIN_ROWS // rows), int(most))
         tall, wide = round(rows * scale), round(columns * scale)
         # Around the pictures there is room for the border of a state that is not live: it hides no pixel.
         border = marks.BORDER

@@ -15,18 +15,18 @@ def state_of(page: Any) -> str:
 
 
 @pytest.fixture
-def page(browser: Any, start: Any, loop: Path, endpoint: str, make_server: Any) -> Any:
+def page(browser: Any, start: Any, loop: Path, endpoint: str, make_server: Any, wait: Any) -> Any:
     """A page that shows synthetic frames of a real pipeline; its `pipeline` and `endpoint` are beside it."""
     pipeline = start("run", str(loop), "--loop", "--endpoint", endpoint)
     server = make_server(endpoint)
     made = browser.new_page(viewport={"width": 1280, "height": 800})
     made.goto(server.url)
-    made.wait_for_function("document.body.dataset.state === 'SYNTHETIC'", timeout=30_000)
+    wait(lambda: state_of(made) == "SYNTHETIC", "SYNTHETIC on the page", 30.0)
     yield made, pipeline
     made.close()
 
 
-def test_a_killed_engine_is_shown_and_synthetic_frames_return(page: Any) -> None:
+def test_a_killed_engine_is_shown_and_synthetic_frames_return(page: Any, wait: Any) -> None:
     shown, pipeline = page
     # Watched inside the page, since the state may be gone again before a test process has asked twice.
     shown.evaluate(
@@ -38,11 +38,11 @@ def test_a_killed_engine_is_shown_and_synthetic_frames_return(page: Any) -> None
     shown.wait_for_function(
         "window.seen.some((s) => s.toLowerCase().includes('engine_lost'))", timeout=10_000
     )
-    shown.wait_for_function("document.body.dataset.state === 'SYNTHETIC'", timeout=30_000)
+    wait(lambda: state_of(shown) == "SYNTHETIC", "SYNTHETIC on the page again", 30.0)
 
 
 def test_a_killed_publisher_is_no_signal_within_a_second_and_comes_back(
-    page: Any, start: Any, loop: Path, endpoint: str
+    page: Any, start: Any, loop: Path, endpoint: str, wait: Any
 ) -> None:
     shown, pipeline = page
     shown.evaluate(
@@ -53,7 +53,7 @@ def test_a_killed_publisher_is_no_signal_within_a_second_and_comes_back(
     )
     killed_ms = shown.evaluate("Date.now()")
     pipeline.process.kill()
-    shown.wait_for_function("window.silentAt !== null", timeout=10_000)
+    wait(lambda: shown.evaluate("window.silentAt") is not None, "NO SIGNAL on the page")
     assert shown.evaluate("window.silentAt") - killed_ms < 1000
     start("run", str(loop), "--loop", "--endpoint", endpoint)
-    shown.wait_for_function("document.body.dataset.state === 'SYNTHETIC'", timeout=30_000)
+    wait(lambda: state_of(shown) == "SYNTHETIC", "SYNTHETIC on the page again", 30.0)
