@@ -1,1 +1,17 @@
-"""One network, several runtimes: the engine contract, its backends, the graph they run, and their parity."""
+"""One network, several runtimes.
+
+Map of the room:
+
+    engine.py              the contract: EngineSpec, Engine, Slot, FrameStatistics
+    open.py                `open_engine`: the first usable runtime, and why others were skipped
+    model.py               the ONNX file and its sidecar; `load_model`
+    planes.py              the caller's arrays as the graph's bytes; grey tables and field
+    openvino_engine.py     the CPU engine
+    onnxruntime_engine.py  the second CPU engine
+    graph.py               network -> ONNX with everything per pixel inside
+    export.py              a training run -> a model file
+    reference.py           the graph once more in torch
+    parity.py              any engine against that reference
+    errors.py              what can be wrong with a model or a runtime
+    models/                the shipped ONNX files and their cards
+"""

@@ -106,7 +106,9 @@ class GraphWriter:
             self.part(table, self.integers(1), self.integers(LEVELS), 0),
             self.part(table, self.integers(0), self.integers(LEVELS - 1), 0),
         )
-        knot = self.clip(self.add("Floor", level), self.floats(0.0), self.floats(LEVELS - 2.0))
+        # A comparison, not Max: a NaN from a broken network must not become an index outside the table.
+        above = self.add("Where", self.add("Greater", level, self.floats(0.0)), level, self.floats(0.0))
+        knot = self.add("Min", self.add("Floor", above), self.floats(LEVELS - 2.0))
         index = self.cast(knot, TensorProto.INT32)
         rise = self.add("Mul", self.add("Sub", level, knot), self.add("Gather", steps, index, axis=0))
         return self.add("Add", self.add("Gather", table, index, axis=0), rise)
@@ -348,7 +350,14 @@ def export_model(network: Generator, card: ModelCard, path: Path) -> ModelCard:
 
     Returns:
         The card as written.
+
+    Raises:
+        ValueError: A weight is not finite. The graph's finite flag cannot be relied on for that: a runtime's
+            ReLU may turn a NaN into 0, as OpenVINO's does.
     """
+    for name, weight in network.state_dict().items():
+        if not weight.isfinite().all():
+            raise ValueError(f"every weight must be finite to be exported, but {name} is not; train again")
     model = build_model(network, card.threshold, card.properties())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model.SerializeToString())

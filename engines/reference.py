@@ -21,8 +21,6 @@ from engines.errors import ModelError
 from engines.model import LEVELS, ModelFile
 from engines.planes import Settings, statistics_of
 
-MAX_SIDE = 2048
-
 
 @dataclass(frozen=True)
 class Reference:

@@ -218,15 +218,18 @@ def test_another_grey_table_changes_the_picture_without_a_rebuild(
     np.testing.assert_array_equal(after[attention == 0], live[attention == 0])
 
 
-def test_a_nan_in_the_network_is_told(
+@pytest.mark.parametrize("head", ["attention", "context"])
+def test_a_network_that_overflows_is_told(
     open_tiny: Opener,
     tiny_network: Generator,
     export_tiny: Callable[..., Path],
     random_frame: Callable[..., np.ndarray],
+    head: str,
 ) -> None:
     live = random_frame(96, 128)
     with torch.no_grad():
-        tiny_network.attention.conv.weight[0, 0, 0, 0] = float("nan")
+        weight = getattr(tiny_network, head).conv.weight
+        weight[0::2], weight[1::2] = 3e38, -3e38
     engine = open_tiny(model=export_tiny(tiny_network))
     synthetic, _, statistics = infer(engine, live)
     assert not statistics.finite

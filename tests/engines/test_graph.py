@@ -1,12 +1,15 @@
 """The exported graph: operations every runtime takes, and the shipped model's own."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, numpy_helper
 
+from casgan.networks import Generator
 from engines.model import INPUTS, MODELS, OUTPUTS, load_model
 
 PLAIN = {
@@ -24,6 +27,7 @@ PLAIN = {
         "Equal",
         "Floor",
         "Gather",
+        "Greater",
     ),
     *(
         "Less",
@@ -73,6 +77,15 @@ def test_weights_are_finite_fp32_and_no_norm_is_left(graph: onnx.GraphProto) -> 
         if values.dtype.kind == "f":
             assert values.dtype == np.float32
             assert np.isfinite(values).all(), tensor.name
+
+
+def test_a_network_with_a_nan_is_not_exported(
+    tiny_network: Generator, export_tiny: Callable[..., Path]
+) -> None:
+    with torch.no_grad():
+        tiny_network.predictor.layers[0].first.conv.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"must be finite .* but predictor\.layers\.0\.first\.conv\.weight"):
+        export_tiny(tiny_network)
 
 
 def test_no_trace_of_the_machine_that_exported_it_is_left(graph: onnx.GraphProto) -> None:

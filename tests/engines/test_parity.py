@@ -38,7 +38,7 @@ def open_compact() -> Iterator[Callable[..., Engine]]:
     ("backend", "precision", "largest", "mean"),
     [
         pytest.param("openvino", "f32", 1.0, 0.001, id="openvino-f32"),
-        pytest.param("openvino", "bf16", 8.0, 0.1, id="openvino-bf16"),
+        pytest.param("openvino", "bf16", 4.0, 0.05, id="openvino-bf16"),
         pytest.param("onnxruntime", "f32", 1.0, 0.001, id="onnxruntime-f32"),
     ],
 )
