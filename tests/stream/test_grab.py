@@ -1,5 +1,6 @@
 """The source process's two threads, run in this one: a source in memory, a real ring, a real socket pair."""
 
+import itertools
 import math
 import socket
 import threading
@@ -350,10 +351,11 @@ def test_a_recording_that_falls_behind_passes_frames_over_and_counts_them(
     end.hear_frames(1, grants=False)
     after, late = end.frames[-1], end.dropped[0]
     assert late >= 10
-    assert after.sequence == len(end.frames) - 1 + late
+    assert after.sequence <= len(end.frames) - 1 + late  # the count runs ahead: some after this frame too
     assert end.pixels[-1] == (after.sequence + 1) % 251
     assert after.due_ns - first.due_ns == pytest.approx(after.sequence * NS_PER_S / FAST_HZ, abs=200)
-    assert after.discontinuity
+    for before, frame in itertools.pairwise(end.frames):
+        assert frame.discontinuity == (frame.sequence > before.sequence + 1)
 
 
 def test_a_lossless_replay_passes_nothing_over(guard: Callable[..., GuardsEnd]) -> None:

@@ -1,7 +1,9 @@
 import io
 import logging
+import os
 import threading
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import pytest
 
@@ -93,33 +95,48 @@ def test_a_summary_of_nothing_says_so() -> None:
     assert format_summary(status(counters={})) == "no frame came"
 
 
-@pytest.mark.parametrize(
-    ("out", "begins"), [(Terminal(), CLEAR_LINE), (io.StringIO(), "")], ids=["terminal", "file"]
-)
-def test_the_line_is_printed_from_the_first_heartbeat_on(
-    out: io.StringIO, begins: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(statusline, "TERMINAL_INTERVAL_S", 0.001)
-    monkeypatch.setattr(statusline, "LOG_INTERVAL_S", 0.001)
-    heartbeats = iter([None, None])
+def printed_on(out: TextIO) -> str:
+    """Run a status line on `out` through two empty heartbeats and a full one; returns that one's text."""
+    heartbeats = iter([None, None, status()])
     over = threading.Event()
 
     def last() -> dict[str, Any] | None:
-        if next(heartbeats, 1) is None:
+        heartbeat = next(heartbeats, None)
+        if over.is_set():
             return None
-        over.set()
-        return status()
+        if heartbeat is not None:
+            over.set()
+        return heartbeat
 
     line = StatusLine(last, out)
     assert over.wait(30.0)
     line.close()
-    text = format_status(status())
-    assert out.getvalue().startswith(begins + text)
-    if begins:
-        assert "\n" not in out.getvalue()
-        assert out.getvalue().endswith(CLEAR_LINE)
-    else:
-        assert out.getvalue().endswith(text + "\n")
+    return format_status(status())
+
+
+def test_a_terminal_has_one_line_that_is_written_over_and_then_cleared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(statusline, "TERMINAL_INTERVAL_S", 0.001)
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w") as terminal:
+        text = printed_on(terminal)
+        expected = (CLEAR_LINE + text + CLEAR_LINE).encode()
+        shown = b""
+        while len(shown) < len(expected):
+            shown += os.read(ours, 65536)
+        assert shown == expected
+    os.close(ours)
+
+
+def test_a_file_has_a_line_for_each_time_it_was_printed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(statusline, "LOG_INTERVAL_S", 0.001)
+    path = tmp_path / "log"
+    with path.open("w") as file:
+        text = printed_on(file)
+    assert path.read_text() == text + "\n"
 
 
 def test_a_log_message_clears_the_line_of_a_terminal_first() -> None:
