@@ -35,9 +35,8 @@ def test_a_killed_engine_is_shown_and_synthetic_frames_return(page: Any, wait: A
             .observe(document.body, {attributes: true, attributeFilter: ["data-state", "data-reason"]}); }"""
     )
     os.kill(pipeline.child("stream.infer"), signal.SIGKILL)
-    shown.wait_for_function(
-        "window.seen.some((s) => s.toLowerCase().includes('engine_lost'))", timeout=10_000
-    )
+    lost = "window.seen.some((said) => said.includes('engine_lost'))"
+    wait(lambda: shown.evaluate(lost), "engine_lost on the page")
     wait(lambda: state_of(shown) == "SYNTHETIC", "SYNTHETIC on the page again", 30.0)
 
 
