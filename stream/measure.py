@@ -17,12 +17,14 @@ import zmq
 
 from stream.control import die_with_parent
 from stream.endpoint import parse_endpoint
+from stream.errors import PipelineError
 from stream.frame import Reason, State
 from stream.latency import summarize_ms
 from stream.subscribe import Subscriber
 from stream.timing import NS_PER_MS, NS_PER_S, Stage
 
 DRAIN_MS = 300
+FINISH_S = 10.0
 STAGES = {
     "grab": (Stage.DUE, Stage.GRABBED),
     "submit": (Stage.GRABBED, Stage.SUBMITTED),
@@ -102,11 +104,18 @@ class MeasuringClient:
         self._out = out
 
     def finish(self) -> Measured:
-        """Let it take in what is under way and write; returns what it saw."""
+        """Let it take in what is under way and write; returns what it saw.
+
+        Raises:
+            PipelineError: It was killed or stopped.
+        """
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(timeout=10)
-        return Measured.load(self._out)
+        try:
+            self._process.wait(timeout=FINISH_S)
+            return Measured.load(self._out)
+        except (subprocess.TimeoutExpired, OSError) as error:
+            raise PipelineError(f"the measuring client did not report ({type(error).__name__})") from error
 
     def __enter__(self) -> "MeasuringClient":
         return self

@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import os
 import signal
+import struct
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -46,6 +47,8 @@ GRANTS = 3
 CREDIT_WINDOW = 4
 """Frames a lossless replay may be ahead of its measuring client; below the publisher's send queue."""
 RATE_FRAMES = 30
+MALFORMED = (ValueError, KeyError, TypeError, IndexError, struct.error)
+"""What reading a packet raises that a child in its right mind does not send."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +104,8 @@ class Pipeline:
         self._source_at_ns: int | None = None
         self._source_frames = 0
         self._source_has_ring = False
+        self._dropped_before: dict[str, int] = {}
+        """Drops of source processes that are gone; each one counts from 0."""
         self._source_failure: StreamError | None = None
         self._source_ended = False
         self._stop = threading.Event()
@@ -180,7 +185,8 @@ class Pipeline:
         wake_ns = self._heartbeat_ns + HEARTBEAT_NS
         if self._guard is not None and (deadline_ns := self._guard.next_deadline_ns()) is not None:
             wake_ns = min(wake_ns, deadline_ns)
-        # Whole milliseconds, rounded down: a frame may leave a little before its deadline, never after it.
+        # Whole milliseconds, rounded down: what is left of the last one is spun away, so that no frame leaves late
+        # by rounding.
         left_ns = wake_ns - self._clock.now_ns()
         poller.poll(max(0, left_ns // NS_PER_MS))
 
@@ -227,25 +233,34 @@ class Pipeline:
 
     def _hear_source(self) -> None:
         while self._source is not None and (packet := self._source.receive()):
-            kind = packet[0]
-            if kind == Kind.FRAME:
-                self._take_frame(packet)
-            elif kind == Kind.OPENED:
-                self._take_opened(unpack_json(packet))
-            elif kind == Kind.FORMAT:
-                self._change_format(format_from_json(unpack_json(packet)))
-            elif kind == Kind.NOTE:
-                self.on_note(str(unpack_json(packet)["message"]))
-            elif kind == Kind.END:
-                self._source_ended = True
-            elif kind == Kind.ERROR:
-                said = unpack_json(packet)
-                self._source_failure = (SourceError if said["input"] else PipelineError)(said["message"])
-                self._source_ended = True
+            try:
+                self._take_source_packet(packet)
+            except MALFORMED as error:
+                log.warning("the source process sent what it must not (%s); killing it", type(error).__name__)
+                self._lose_source()
+
+    def _take_source_packet(self, packet: bytes) -> None:
+        kind = packet[0]
+        if kind == Kind.FRAME:
+            self._take_frame(packet)
+        elif kind == Kind.OPENED:
+            self._take_opened(unpack_json(packet))
+        elif kind == Kind.FORMAT:
+            self._change_format(format_from_json(unpack_json(packet)))
+        elif kind == Kind.NOTE:
+            self.on_note(str(unpack_json(packet)["message"]))
+        elif kind == Kind.END:
+            self._source_ended = True
+        elif kind == Kind.ERROR:
+            said = unpack_json(packet)
+            self._source_failure = (SourceError if said["input"] else PipelineError)(said["message"])
+            self._source_ended = True
 
     def _take_opened(self, opened: dict[str, Any]) -> None:
         self.opened = opened
         self._publisher.rate_hz = float(opened["rate_hz"] or 0.0)
+        if self._ring is None:
+            log.info("frames at %s; Ctrl-C ends", self.endpoint.text)
         for note in opened["notes"]:
             self.on_note(str(note))
         frame_format = format_from_json(opened["format"])
@@ -339,7 +354,7 @@ class Pipeline:
         dropped = self._guard.counters.dropped
         for reason, count in (("source_late", dropped_late), ("ring_full", dropped_full)):
             if count:
-                dropped[reason] = count
+                dropped[reason] = self._dropped_before.get(reason, 0) + count
         self._ring.fill(grabbed.slot)
         repeated = self._guard.counters.repeated
         self._guard.frame_grabbed(grabbed)
@@ -356,6 +371,7 @@ class Pipeline:
             "threads": self.config.threads,
             "slots": ENGINE_SLOTS,
         }
+        self._engine_failure = None
         child = Child("stream.infer", config)
         if self._ring is not None:
             send_ring(child.socket, self._ring.memory, self._ring_number)
@@ -367,14 +383,21 @@ class Pipeline:
 
     def _hear_engine(self) -> None:
         while self._engine is not None and (packet := self._engine.receive()):
-            kind = packet[0]
-            if kind == Kind.DONE and self._guard is not None:
-                _, slot, epoch, submitted_ns, inferred_ns, valid, *_values = DONE.unpack(packet)
-                self._guard.frame_inferred(Inferred(slot, epoch, submitted_ns, inferred_ns, bool(valid)))
-            elif kind == Kind.READY and self._guard is not None:
-                self._take_ready(unpack_json(packet))
-            elif kind == Kind.ERROR:
-                self._engine_failure = str(unpack_json(packet)["message"])
+            try:
+                self._take_engine_packet(packet)
+            except MALFORMED as error:
+                log.warning("the engine process sent what it must not (%s); killing it", type(error).__name__)
+                self._lose_engine()
+
+    def _take_engine_packet(self, packet: bytes) -> None:
+        kind = packet[0]
+        if kind == Kind.DONE and self._guard is not None:
+            _, slot, epoch, submitted_ns, inferred_ns, valid, *_values = DONE.unpack(packet)
+            self._guard.frame_inferred(Inferred(slot, epoch, submitted_ns, inferred_ns, bool(valid)))
+        elif kind == Kind.READY and self._guard is not None:
+            self._take_ready(unpack_json(packet))
+        elif kind == Kind.ERROR:
+            self._engine_failure = str(unpack_json(packet)["message"])
 
     def _take_ready(self, said: dict[str, Any]) -> None:
         assert self._guard is not None
@@ -396,8 +419,12 @@ class Pipeline:
         self._engine = None
         if self._guard is not None:
             self._guard.engine_gone(Reason.ENGINE_LOST if self.engine else Reason.STARTING)
-        if self._engine_failure is not None and not self.engine:
-            raise EngineRefused(self._engine_failure)
+        if self._engine_failure is not None:
+            if not self.engine:
+                raise EngineRefused(self._engine_failure)
+            # It has run before, so the room's picture goes on; trying the same again would change nothing.
+            log.error("live only from here on: %s", self._engine_failure)
+            return
         self._engine_at_ns = self._engine_backoff.died()
         wait_s = (self._engine_at_ns - self._clock.now_ns()) / NS_PER_S
         log.warning("the engine process ended (%s); starting it again in %.2f s", _status(status), wait_s)
@@ -418,6 +445,8 @@ class Pipeline:
         if self._ring is not None:
             self._handed_out -= self._ring.statistics()["granted"]
             self._ring.revoke_grants()
+        if self._guard is not None:
+            self._dropped_before = dict(self._guard.counters.dropped)
         if self._source_ended:
             return
         endless = self.opened.get("frame_count", 0) is None or self.config.pacing.loop

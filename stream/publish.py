@@ -88,6 +88,7 @@ class Publisher:
         socket.setsockopt(zmq.LINGER, 200)
         socket.setsockopt(zmq.SNDHWM, queue)
         socket.setsockopt(zmq.IPV6, address.startswith("tcp://["))
+        before = os.umask(0o077)  # an ipc socket is for this user alone, wherever its folder is
         try:
             socket.bind(address)
         except zmq.ZMQError as error:
@@ -96,6 +97,8 @@ class Publisher:
                 f"needed a free address, got {address}: {error.strerror}; stop what uses it or choose another with "
                 "--endpoint"
             ) from error
+        finally:
+            os.umask(before)
         return socket
 
     def publish(self, ring: Ring, out: Outgoing) -> None:

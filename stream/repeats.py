@@ -7,10 +7,10 @@ import numpy as np
 
 from stream.frame import FrameFormat
 
-BLOCK = 16
+BLOCK = 8
 NOISE_GREY_LEVELS = 1.0
 """Our choice: a card's converter moves a pixel by about a grey level of 255, X-ray quanta by several. The mean
-over a 16 x 16 block hides neither a moved wire nor quantum noise."""
+over an 8 x 8 block hides neither a moved wire nor quantum noise."""
 
 _memcmp = ctypes.CDLL(None).memcmp
 _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
@@ -33,22 +33,32 @@ class RepeatDetector:
         self._difference = np.empty(shape, frame_format.dtype) if noise else None
         blocks = (-(-frame_format.rows // BLOCK), -(-frame_format.columns // BLOCK))
         self._blocks = np.empty(blocks, frame_format.dtype)
+        self._held = np.empty(shape, frame_format.dtype) if noise else None
         self._previous: np.ndarray | None = None
 
     def is_repeat(self, frame: np.ndarray) -> bool:
-        """Compare a frame with the one given before, which must still hold its pixels.
+        """Compare a frame with the image held so far.
 
         Args:
-            frame: (rows, columns), contiguous. Kept by reference until the next call; never written.
+            frame: (rows, columns), contiguous; never written. Without `noise` it is kept by reference and must
+                still hold its pixels at the next call.
         """
+        if self._held is not None and self._difference is not None:
+            return self._is_held(frame, self._held, self._difference)
         previous, self._previous = self._previous, frame
         if previous is None or previous is frame:
             return False
-        if _memcmp(previous.ctypes.data, frame.ctypes.data, self._bytes) == 0:
-            return True
-        if self._difference is None:
-            return False
-        cv2.absdiff(previous, frame, dst=self._difference)
-        height, width = self._blocks.shape
-        cv2.resize(self._difference, (width, height), dst=self._blocks, interpolation=cv2.INTER_AREA)
-        return float(self._blocks.max()) <= self._limit
+        return bool(_memcmp(previous.ctypes.data, frame.ctypes.data, self._bytes) == 0)
+
+    def _is_held(self, frame: np.ndarray, held: np.ndarray, difference: np.ndarray) -> bool:
+        """Whether `frame` is `held` but for the card's noise. Against the first of the repeats, not the last: a
+        picture that fades slowly differs little from frame to frame."""
+        if self._previous is not None:
+            cv2.absdiff(held, frame, dst=difference)
+            height, width = self._blocks.shape
+            cv2.resize(difference, (width, height), dst=self._blocks, interpolation=cv2.INTER_AREA)
+            if float(self._blocks.max()) <= self._limit:
+                return True
+        self._previous = held
+        np.copyto(held, frame)
+        return False

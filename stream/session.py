@@ -61,8 +61,8 @@ def parse_speed(text: str) -> float:
 def _check_counts(config: RunConfig | ReplayConfig) -> None:
     if config.frames is not None and config.frames < 1:
         raise ValueError(f"--frames must be 1 or more, got {config.frames}")
-    if not 6 <= config.slots <= 256:
-        raise ValueError(f"--slots must be 6 to 256, got {config.slots}; 16 is enough for most")
+    if not 12 <= config.slots <= 256:
+        raise ValueError(f"--slots must be 12 to 256, got {config.slots}; 16 is enough for most")
     if not 1 <= config.port <= 65535:
         raise ValueError(f"--port must be 1 to 65535, got {config.port}")
     if config.web:
@@ -194,7 +194,6 @@ def run(config: RunConfig) -> int:
     log_to_stderr()
     pacing = Pacing(rate_hz=config.rate, loop=config.loop, frames=config.frames)
     pipeline = Pipeline(pipeline_config(config, pacing, measured=False))
-    print(f"frames at {pipeline.endpoint.text}; Ctrl-C ends", file=sys.stderr)
     run_pipeline(pipeline, config)
     status = pipeline.last_status or pipeline.status()
     print(format_summary(status))

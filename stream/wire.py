@@ -74,6 +74,7 @@ FLAG_DISCONTINUITY = 4
 HEADER_ROOM = 512
 """Bytes a ring slot keeps for the header; a multiple of the planes' alignment."""
 PLANES = (Plane.LIVE, Plane.SYNTHETIC, Plane.ATTENTION)
+ALL_PLANES = Plane.LIVE | Plane.SYNTHETIC | Plane.ATTENTION
 STATUS_SCHEMA = "contrastream.status/1"
 
 assert CORE.size == 192
@@ -290,6 +291,10 @@ def unpack(data: bytes | bytearray | memoryview, *, check_crc: bool = True) -> M
         )
     except ValueError as error:
         raise WireError(f"the header holds a value that is not allowed: {error}") from error
+    if header.state is State.SYNTHETIC and header.planes != ALL_PLANES:
+        raise WireError(
+            f"a SYNTHETIC frame carries live, synthetic and attention, got planes {int(header.planes)}"
+        )
     arrays = [
         _read_plane(view, frame_format, plane, table[2 * index], table[2 * index + 1], header_bytes)
         if plane in header.planes

@@ -48,7 +48,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
         pytest.param("replay a.dcm --speed 0", "--speed must be max or a factor above 0, got '0'", id="speed 0"),
         pytest.param("replay a.dcm --speed fast", "got 'fast'; 1 is the loop's own pace", id="speed in words"),
         pytest.param("run phantom --frames 0", "--frames must be 1 or more, got 0", id="frames 0"),
-        pytest.param("run phantom --slots 2", "--slots must be 6 to 256, got 2", id="slots"),
+        pytest.param("run phantom --slots 2", "--slots must be 12 to 256, got 2", id="slots"),
         pytest.param("run phantom --port 0", "--port must be 1 to 65535, got 0", id="port"),
         pytest.param("run phantom --threads 0", "--threads must be 1 or more, got 0", id="threads"),
         pytest.param("run v4l2:0 --crop 1,2,3", "--crop must be x,y,w,h in pixels, got '1,2,3'", id="crop"),

@@ -153,7 +153,7 @@ def test_synthetic_follows_from_live_attention_and_context(
 
 
 def test_a_blob_comes_back_where_it_was(open_tiny: Opener, echo_model: Path) -> None:
-    for rows, columns in ((512, 512), (465, 511), (300, 700), (96, 64), (2048, 1500)):
+    for rows, columns in ((465, 511), (300, 700), (96, 64), (1024, 768)):
         row, column = rows * 0.37, columns * 0.71
         spread = max(rows, columns) / 24
         rise = np.exp(

@@ -128,3 +128,10 @@ def test_nothing_of_frame_size_is_allocated(noise: bool) -> None:
         assert tracemalloc.get_traced_memory()[1] < 512 * 512 // 16
     finally:
         tracemalloc.stop()
+
+
+def test_a_slow_fade_is_no_repeat_for_ever() -> None:
+    frame_format = FrameFormat(128, 128)
+    detector = RepeatDetector(frame_format, noise=True)
+    fading = [np.full((128, 128), 200 - step, np.uint8) for step in range(10)]
+    assert [detector.is_repeat(frame) for frame in fading] == [False, True] * 5

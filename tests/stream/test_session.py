@@ -63,8 +63,8 @@ def test_a_measured_replay_waits_for_its_engine_and_its_client() -> None:
     ("change", "said"),
     [
         ({"frames": 0}, "--frames must be 1 or more, got 0"),
-        ({"slots": 5}, "--slots must be 6 to 256, got 5"),
-        ({"slots": 257}, "--slots must be 6 to 256, got 257"),
+        ({"slots": 5}, "--slots must be 12 to 256, got 5"),
+        ({"slots": 257}, "--slots must be 12 to 256, got 257"),
         ({"port": 0}, "--port must be 1 to 65535, got 0"),
         ({"port": 65536}, "--port must be 1 to 65535, got 65536"),
         ({"threads": 0}, "--threads must be 1 or more, got 0"),
