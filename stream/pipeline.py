@@ -259,6 +259,7 @@ class Pipeline:
     def _take_opened(self, opened: dict[str, Any]) -> None:
         self.opened = opened
         self._publisher.rate_hz = float(opened["rate_hz"] or 0.0)
+        self._publisher.unmasked_text = opened["kind"] != "phantom"
         if self._ring is None:
             log.info("frames at %s; Ctrl-C ends", self.endpoint.text)
         for note in opened["notes"]:

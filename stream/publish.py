@@ -57,6 +57,8 @@ class Publisher:
         self.endpoint = endpoint
         self.stream = secrets.token_bytes(16)
         self.rate_hz = rate_hz
+        self.unmasked_text = True
+        """Whether the picture may hold burned-in text that no site calibration masks."""
         self._clock = clock
         self._crc = crc
         self._lock = EndpointLock(endpoint)
@@ -117,6 +119,7 @@ class Publisher:
             generation=ring.generation(out.frame.slot),
             stamps_ns=(*out.stamps_ns, now_ns),
             age_ms=out.age_ms,
+            unmasked_text=self.unmasked_text,
             discontinuity=out.frame.discontinuity,
             rate_hz=self.rate_hz,
             publisher_pid=os.getpid(),
