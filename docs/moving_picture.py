@@ -20,14 +20,14 @@ from stream.subscribe import Subscriber
 FRAMES = 64
 """One breath of the phantom at 15 frames per second."""
 RATE_HZ = 15.0
-QUALITY = 45
+QUALITY = 88
 START_WITHIN_S = 30.0
 
 
 def synthetic_pictures(endpoint: str) -> list[np.ndarray]:
     """What a desktop window shows of the next synthetic frames."""
     subscriber = Subscriber(endpoint, newest_only=False)
-    composer, view = Composer(), View(opacity=100)
+    composer, view = Composer(), View(opacity=60)
     pictures: list[np.ndarray] = []
     over = time.monotonic() + START_WITHIN_S
     while len(pictures) < FRAMES:
@@ -35,7 +35,7 @@ def synthetic_pictures(endpoint: str) -> list[np.ndarray]:
         shown = subscriber.shown_state()
         if message is not None and shown.state is State.SYNTHETIC:
             drawn = composer.draw(message, view, shown, f"frame {message.header.sequence}", None)
-            pictures.append(cv2.resize(drawn, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA))
+            pictures.append(cv2.resize(drawn, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA))
         elif time.monotonic() > over:
             sys.exit("needed synthetic frames, and none came; run: contrastream doctor")
     subscriber.close()
