@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -59,6 +59,7 @@ class FrameStatistics:
     """Share of pixels whose 8-bit attention is above 0."""
 
 
+@runtime_checkable
 class Slot(Protocol):
     """One frame's place in an engine. Buffers stay bound until bound anew; nothing is copied on the host."""
 
@@ -92,6 +93,7 @@ class Slot(Protocol):
         ...
 
 
+@runtime_checkable
 class Engine(Protocol):
     """A network on a runtime, opened for one frame size."""
 

@@ -64,6 +64,10 @@ class Child:
         except ConnectionError:
             return b""
 
+    def has_ended(self) -> bool:
+        """Whether the process is over; never waits."""
+        return self.process.poll() is not None
+
     def kill(self) -> int:
         """Kill it (stopped or not), reap it, close what is left; returns its exit status, negative for a signal.
 

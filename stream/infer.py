@@ -9,7 +9,6 @@ import importlib
 import queue
 import sys
 import threading
-from collections import deque
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +101,12 @@ class Inferrer:
     def __init__(self, guard: ChildSocket, slots: list["Slot"], memory: RingMemory) -> None:
         self._guard = guard
         self._memory = memory
-        self._idle: deque[Slot] = deque(slots)
+        self._ahead = len(slots)
+        # Each idle engine slot is bound ahead to the ring slot it will most likely be asked for, since binding takes
+        # longer than anything else between a frame and its inference. Ring slots are given out in turn.
+        self._idle: queue.SimpleQueue[tuple[Slot, int]] = queue.SimpleQueue()
+        for index, slot in enumerate(slots):
+            self._bind_ahead(slot, index)
         self._submitted: queue.SimpleQueue[tuple[Slot, int, int, int] | None] = queue.SimpleQueue()
         self._clock = MonotonicClock()
 
@@ -121,9 +125,9 @@ class Inferrer:
         waiter.join()
 
     def _infer(self, index: int, epoch: int) -> None:
-        view = self._memory.slots[index]
-        slot = self._idle.popleft()
-        slot.bind(view.live, view.synthetic, view.attention)
+        slot, bound = self._idle.get()
+        if bound != index:
+            self._bind(slot, index)
         submitted_ns = self._clock.now_ns()
         slot.submit()
         self._submitted.put((slot, index, epoch, submitted_ns))
@@ -140,13 +144,21 @@ class Inferrer:
             except EngineError:
                 valid, values = False, (0.0, 0.0, 0.0, 0.0)
             inferred_ns = self._clock.now_ns()
-            self._idle.append(slot)  # before the guard hears of it, since its next lease may be on its way
             try:
                 self._guard.send(
                     DONE.pack(Kind.DONE, index, epoch, submitted_ns, inferred_ns, valid, *values)
                 )
             except OSError:
                 return
+            self._bind_ahead(slot, (index + self._ahead) % len(self._memory.slots))
+
+    def _bind(self, slot: "Slot", index: int) -> None:
+        view = self._memory.slots[index]
+        slot.bind(view.live, view.synthetic, view.attention)
+
+    def _bind_ahead(self, slot: "Slot", index: int) -> None:
+        self._bind(slot, index)
+        self._idle.put((slot, index))
 
 
 def main() -> int:

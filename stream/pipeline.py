@@ -6,6 +6,7 @@ deadline. Nothing in it waits for anything else.
 
 import contextlib
 import dataclasses
+import gc
 import logging
 import os
 import signal
@@ -111,6 +112,9 @@ class Pipeline:
         self._stop = threading.Event()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._heartbeat_ns = 0
+        self._poller = zmq.Poller()
+        self._polled: tuple[Child | None, ...] = ()
+        """The children that the poller knows."""
         self._started = not (config.wait_for_engine or config.wait_for_client)
         self._published_ns = [0] * RATE_FRAMES
         self._grabbed_ns = [0] * RATE_FRAMES
@@ -152,11 +156,14 @@ class Pipeline:
             self._source = self._start_source()
             if self.config.engine != "off":
                 self._engine = self._start_engine()
+            gc.freeze()  # what was loaded so far lives as long as the pipeline
             while not self._stop.is_set() and not self._is_over():
-                self._wait()
-                self._hear_engine()
-                self._hear_source()
-                self._see_deaths()
+                ready = self._wait()
+                if self._engine is not None and self._engine.socket.fileno() in ready:
+                    self._hear_engine()
+                if self._source is not None and self._source.socket.fileno() in ready:
+                    self._hear_source()
+                self._see_deaths(ready)
                 self._hear_credit()
                 self._tick()
             if self._source_failure is not None:
@@ -173,22 +180,30 @@ class Pipeline:
     def _is_over(self) -> bool:
         return self._source_ended and (self._guard is None or self._guard.drained())
 
-    def _wait(self) -> None:
+    def _wait(self) -> set[int]:
+        """Wait for a packet, a death or the next deadline; returns the descriptors that have something."""
+        children = (self._source, self._engine)
+        if children != self._polled:
+            self._poller = self._make_poller()
+            self._polled = children
+        now_ns = self._clock.now_ns()
+        # Rounded up to whole milliseconds for the heartbeat, down for a deadline: what is left of its last one is
+        # spun away, so that no frame leaves late by rounding.
+        wait_ms = max(0, -((now_ns - self._heartbeat_ns - HEARTBEAT_NS) // NS_PER_MS))
+        if self._guard is not None and (deadline_ns := self._guard.next_deadline_ns()) is not None:
+            wait_ms = min(wait_ms, max(0, (deadline_ns - now_ns) // NS_PER_MS))
+        return {ready for ready, _ in self._poller.poll(wait_ms) if isinstance(ready, int)}
+
+    def _make_poller(self) -> zmq.Poller:
         poller = zmq.Poller()
         poller.register(self._wake_reader, zmq.POLLIN)
         for child in (self._source, self._engine):
             if child is not None:
-                poller.register(child.socket, zmq.POLLIN)
+                poller.register(child.socket.fileno(), zmq.POLLIN)
                 poller.register(child.pidfd, zmq.POLLIN)
         if self._credit is not None:
             poller.register(self._credit, zmq.POLLIN)
-        wake_ns = self._heartbeat_ns + HEARTBEAT_NS
-        if self._guard is not None and (deadline_ns := self._guard.next_deadline_ns()) is not None:
-            wake_ns = min(wake_ns, deadline_ns)
-        # Whole milliseconds, rounded down: what is left of the last one is spun away, so that no frame leaves late
-        # by rounding.
-        left_ns = wake_ns - self._clock.now_ns()
-        poller.poll(max(0, left_ns // NS_PER_MS))
+        return poller
 
     def _tick(self) -> None:
         now_ns = self._clock.now_ns()
@@ -430,13 +445,16 @@ class Pipeline:
         wait_s = (self._engine_at_ns - self._clock.now_ns()) / NS_PER_S
         log.warning("the engine process ended (%s); starting it again in %.2f s", _status(status), wait_s)
 
-    def _see_deaths(self) -> None:
-        if self._engine is not None and self._engine.process.poll() is not None:
+    def _see_deaths(self, ready: set[int]) -> None:
+        # Asked for once more, since a child started in this round may have taken over a dead one's descriptor.
+        if self._engine is not None and self._engine.pidfd in ready and self._engine.has_ended():
             self._hear_engine()
-            self._lose_engine()
-        if self._source is not None and self._source.process.poll() is not None:
+            if self._engine is not None:
+                self._lose_engine()
+        if self._source is not None and self._source.pidfd in ready and self._source.has_ended():
             self._hear_source()
-            self._lose_source()
+            if self._source is not None:
+                self._lose_source()
 
     def _lose_source(self) -> None:
         """The source process is dead: take its grants back, and start it again where it can go on."""
