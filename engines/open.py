@@ -29,7 +29,7 @@ def probe(backend: BackendName) -> tuple[bool, str]:
 def open_engine(
     model: str | Path,
     spec: EngineSpec,
-    backend: BackendName | Literal["auto"] = "auto",
+    backend: BackendName | Literal["auto"] | str = "auto",  # checked here: it comes from the command line
     *,
     untaught: bool = False,
     threads: int | None = None,
@@ -59,7 +59,7 @@ def open_engine(
             f"train it, or pass --untaught to run it without a synthetic picture"
         )
     skipped: list[tuple[BackendName, str]] = []
-    for name in AUTO_ORDER if backend == "auto" else (backend,):
+    for name in AUTO_ORDER if backend == "auto" else [known for known in AUTO_ORDER if known == backend]:
         usable, reason = probe(name)
         if usable:
             engine = OPENERS[name](file, spec, threads=threads, precision=precision)
