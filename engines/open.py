@@ -1,5 +1,6 @@
 """`open_engine`: a model on the first runtime that can take it, with the reasons for every one passed over."""
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,10 @@ PROBES: dict[BackendName, Callable[[], tuple[bool, str]]] = {
     "openvino": openvino_engine.probe,
     "onnxruntime": onnxruntime_engine.probe,
 }
+LOADERS: dict[BackendName, Callable[[], object]] = {
+    "openvino": openvino_engine.load_openvino,
+    "onnxruntime": lambda: importlib.import_module("onnxruntime"),
+}
 OPENERS: dict[BackendName, Callable[..., Engine]] = {
     "openvino": openvino_engine.open_openvino,
     "onnxruntime": onnxruntime_engine.open_onnxruntime,
@@ -24,6 +29,14 @@ OPENERS: dict[BackendName, Callable[..., Engine]] = {
 def probe(backend: BackendName) -> tuple[bool, str]:
     """Whether a backend can run here; the reason where it cannot."""
     return PROBES[backend]() if backend in PROBES else (False, NOT_BUILT)
+
+
+def load_runtime(backend: BackendName | Literal["auto"]) -> None:
+    """Import the runtime that `open_engine` will take, which is most of the time a start takes."""
+    for name in AUTO_ORDER:
+        if backend in ("auto", name) and probe(name)[0]:
+            LOADERS[name]()
+            return
 
 
 def open_engine(

@@ -5,7 +5,6 @@ an engine slot is bound to the ring slot's own memory.
 """
 
 import gc
-import importlib
 import queue
 import sys
 import threading
@@ -60,17 +59,6 @@ def open_for(frame_format: FrameFormat, config: dict[str, Any]) -> "Opened":
     )
     opened.engine.set_grey_table(table, inverse)
     return opened
-
-
-def load_runtime(backend: str) -> None:
-    """Import the runtime that will be used, which takes most of a start, while the source is being opened."""
-    from engines.engine import AUTO_ORDER
-    from engines.open import probe
-
-    for name in AUTO_ORDER:
-        if backend in ("auto", name) and probe(name)[0]:
-            importlib.import_module(name)  # a backend is named as its package is
-            return
 
 
 def warm_up(slot: "Slot", frame_format: FrameFormat) -> int:
@@ -170,6 +158,7 @@ def main() -> int:
         return 0
     config = unpack_json(packet)
     from engines.errors import EngineError
+    from engines.open import load_runtime
 
     try:
         load_runtime(config["backend"])

@@ -320,7 +320,7 @@ class Pipeline:
             self._engine.kill()
             self._engine = None
             self._guard.engine_gone(Reason.STARTING)
-        self._handed_out -= old.statistics()["granted"]
+        self._handed_out -= old.granted()
         old.revoke_grants()
         self._retired.append(old)
         self._use_format(frame_format)
@@ -331,7 +331,7 @@ class Pipeline:
         """Keep the source supplied with slots to write into."""
         if self._ring is None or self._source is None or not self._source_has_ring or not self._may_begin():
             return
-        while self._ring.statistics()["granted"] < GRANTS and self._has_credit():
+        while self._ring.granted() < GRANTS and self._has_credit():
             slot = self._ring.grant()
             if slot is None:
                 return
@@ -462,7 +462,7 @@ class Pipeline:
         status = self._source.kill()
         self._source = None
         if self._ring is not None:
-            self._handed_out -= self._ring.statistics()["granted"]
+            self._handed_out -= self._ring.granted()
             self._ring.revoke_grants()
         if self._guard is not None:
             self._dropped_before = dict(self._guard.counters.dropped)
@@ -483,7 +483,7 @@ class Pipeline:
         assert self._ring is not None
         self._publisher.publish(self._ring, out)
         now_ns = self._clock.now_ns()
-        self._published_ns[(self._publisher.statistics()["published"] - 1) % RATE_FRAMES] = now_ns
+        self._published_ns[self._publisher.publications % RATE_FRAMES] = now_ns
         if out.state is not State.UNCHANGED:
             self.latencies.add_ns(now_ns - out.stamps_ns[Stage.DUE])
 

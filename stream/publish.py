@@ -78,7 +78,7 @@ class Publisher:
         self._connections: dict[int, Connection] = {}
         self._in_flight: deque[tuple[int, zmq.MessageTracker]] = deque()
         """Sends by age, with when they began; never more than the ring has slots, since each holds one."""
-        self._publications = 0
+        self.publications = 0
         self.subscribers = 0
         self.copied = 0
         """Messages that were copied because few slots were free."""
@@ -111,7 +111,7 @@ class Publisher:
         header = Header(
             stream=self.stream,
             sequence=out.frame.sequence,
-            publication=self._publications,
+            publication=self.publications,
             frame_format=ring.frame_format,
             state=out.state,
             reason=out.reason,
@@ -126,7 +126,7 @@ class Publisher:
             crc=crc,
         )
         length = pack_header(slot.bytes, header, ring.layout)
-        self._publications += 1
+        self.publications += 1
         # Takes in what clients have read. `send` alone looks for that once in 3 million CPU ticks only, and drops a
         # frame for a client that has read all before it when more than the queue's length leave in between.
         self.frames.getsockopt(zmq.EVENTS)
@@ -195,7 +195,7 @@ class Publisher:
     def statistics(self) -> dict[str, int]:
         """Messages sent, messages copied, subscribers now, clients let go of."""
         return {
-            "published": self._publications,
+            "published": self.publications,
             "copied": self.copied,
             "subscribers": self.subscribers,
             "disconnected": self.disconnected,

@@ -194,6 +194,10 @@ class Ring:
         """How often the slot has been given out."""
         return self._holders[index].generation
 
+    def granted(self) -> int:
+        """Slots that the source may write now."""
+        return sum(holders.granted for holders in self._holders)
+
     def free(self) -> int:
         """Slots that could be granted now."""
         return sum(self._is_free(index) for index in range(len(self.slots)))
@@ -208,7 +212,7 @@ class Ring:
         return {
             "slots": len(self.slots),
             "free": self.free(),
-            "granted": sum(h.granted for h in holders),
+            "granted": self.granted(),
             "waiting": sum(h.waiting for h in holders),
             "leased": sum(h.lease > 0 for h in holders),
             "sending": sum(bool(h.sends) for h in holders),
