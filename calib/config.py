@@ -4,8 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-NoiseMode = Literal["shared", "independent"]
-
 MIN_SIDE = 64
 MAX_SIDE = 2048
 
@@ -44,7 +42,7 @@ class PhantomConfig:
     """Whether the contrast medium comes and goes once per loop; without it the tree is always full."""
     collimated: bool = True
     """Whether collimator blades show at the border."""
-    noise: NoiseMode = "shared"
+    noise: str = "shared"
     """Whether a frame's two pictures, with and without contrast, share one noise realisation."""
     scatter: float = 0.2
     """Scattered radiation relative to the primary beam, 0 to 2: a veil that lowers contrast."""

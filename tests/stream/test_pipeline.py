@@ -244,3 +244,18 @@ def test_a_frame_size_that_changes_is_passed_through_until_the_engine_is_ready_f
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     sequences = [frame["sequence"] for frame in frames]
     assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_a_signal_ends_a_run_with_its_summary(
+    number: signal.Signals, start: Any, record: Any, endpoint: str
+) -> None:
+    # In a process of its own: native libraries that other tests load change how a signal reaches this one.
+    running = start("run", "phantom", "--engine", "off", "--endpoint", endpoint)
+    client = record(endpoint)
+    client.wait_for(is_passthrough("off"), what="the first frame")
+    running.process.send_signal(number)
+    printed = running.finish()
+    assert running.process.returncode == 0
+    assert "PASSTHROUGH (off" in printed
+    assert "Traceback" not in printed

@@ -1,7 +1,5 @@
 import json
 import math
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +10,14 @@ from stream.config import ReplayConfig, RunConfig
 from stream.frame import Reason, State
 from stream.measure import Measured
 from stream.pacing import Pacing
-from stream.pipeline import Pipeline, PipelineConfig
 from stream.session import (
     format_replay,
     parse_speed,
     pipeline_config,
     replay_report,
     source_options,
-    stopped_by_signals,
     write_json,
 )
-from stream.sources.options import SourceOptions
 
 
 @pytest.mark.parametrize(("text", "speed"), [("1", 1.0), ("0.5", 0.5), ("2", 2.0), ("max", math.inf)])
@@ -99,16 +94,6 @@ def test_a_report_that_cannot_be_made_leaves_the_old_one(tmp_path: Path) -> None
 
 def test_nothing_is_written_when_nothing_was_asked_for() -> None:
     write_json(None, {"a": object})
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
-def test_a_signal_stops_the_pipeline_and_not_the_process(number: signal.Signals, tmp_path: Path) -> None:
-    config = PipelineConfig("phantom", SourceOptions(), endpoint=f"ipc://{tmp_path}/s", engine="off")
-    pipeline, before = Pipeline(config), signal.getsignal(number)
-    with stopped_by_signals(pipeline):
-        os.kill(os.getpid(), number)
-        pipeline.run()  # has no end of its own
-    assert signal.getsignal(number) is before
 
 
 # The report ---------------------------------------------------------------------------------------------------
