@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 MIN_SIDE = 64
 MAX_SIDE = 2048

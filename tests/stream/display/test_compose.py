@@ -123,7 +123,7 @@ def test_a_passthrough_shows_live_even_where_a_synthetic_plane_came():
 def test_a_picture_that_is_not_live_is_dimmed_framed_and_labelled(state, words):
     frame, view = message(FrameFormat(256, 300)), View("live")
     bright = panels(Composer().draw(frame, view, LIVE_NOW, "", None), 1, 256, 300)[0].mean()
-    shown = Shown(state, age_ms=2500)
+    shown = Shown(state, age_ms=2500.0)
     image = Composer().draw(frame, view, shown, "", None)
     colour, brightness = marks.NOT_LIVE[state]
     area = image[HEAD_ROWS:-FOOT_ROWS]
@@ -144,6 +144,6 @@ def test_without_a_frame_the_picture_says_so_and_is_not_black():
 def test_a_frozen_picture_is_framed_and_stays_bright():
     frame, view = message(FrameFormat(256, 300)), View("live")
     live = Composer().draw(frame, view, LIVE_NOW, "", None).copy()
-    frozen = Composer().draw(frame, view, Shown(State.NO_SIGNAL, age_ms=900), "", (1.5, "12:00:00"))
+    frozen = Composer().draw(frame, view, Shown(State.NO_SIGNAL, age_ms=900.0), "", (1.5, "12:00:00"))
     assert colour_pixels(frozen[HEAD_ROWS : HEAD_ROWS + marks.BORDER], marks.FROZEN_COLOUR) > 5000
     np.testing.assert_array_equal(panels(frozen, 1, 256, 300)[0][:200], panels(live, 1, 256, 300)[0][:200])

@@ -24,16 +24,16 @@ def relay(tmp_path):
 
 def test_a_state_ages_between_the_reader_s_looks(relay):
     relay.reader.heard = Heard(Shown(State.STALE, Reason.NONE, 500.0), relay.clock.now_ns())
-    relay.clock.advance_ms(40)
+    relay.clock.advance_ms(40.0)
     said = json.loads(relay.state_text())
     assert (said["state"], said["age_ms"]) == ("STALE", 540.0)
 
 
 def test_a_reader_that_hangs_is_no_signal(relay):
     relay.reader.heard = Heard(Shown(State.SYNTHETIC), relay.clock.now_ns())
-    relay.clock.advance_ms(690)
+    relay.clock.advance_ms(690.0)
     assert json.loads(relay.state_text())["state"] == "SYNTHETIC"
-    relay.clock.advance_ms(20)
+    relay.clock.advance_ms(20.0)
     said = json.loads(relay.state_text())
     assert (said["state"], said["publisher"], said["age_ms"]) == ("NO_SIGNAL", False, 710.0)
 
