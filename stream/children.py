@@ -108,3 +108,8 @@ class Backoff:
         at_ns = now_ns + self._wait_ns
         self._wait_ns = min(2 * self._wait_ns, MAX_BACKOFF_NS)
         return at_ns
+
+
+def exit_words(status: int) -> str:
+    """An exit status in words."""
+    return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stream.timing import NS_PER_MS
+from stream.timing import NS_PER_MS, NS_PER_S
 
 P99_SAMPLES = 1_000
 P999_SAMPLES = 10_000
@@ -58,3 +58,27 @@ class RecentLatencies:
     def summary(self) -> dict[str, float | int | None]:
         """As `summarize_ms`, over the last ones."""
         return summarize_ms(self._samples_ms[: min(self._count, self._samples_ms.size)])
+
+
+class RecentRate:
+    """Frames per second over the last frames of a stream.
+
+    Args:
+        frames: How many frames it looks back.
+    """
+
+    def __init__(self, frames: int = 30) -> None:
+        self._stamps_ns = [0] * frames
+        self._count = 0
+
+    def add(self, stamp_ns: int) -> None:
+        """Take in a frame."""
+        self._stamps_ns[self._count % len(self._stamps_ns)] = stamp_ns
+        self._count += 1
+
+    def hz(self) -> float:
+        """N stamps hold N - 1 intervals; 0 where there is no interval yet."""
+        seen = sorted(self._stamps_ns[: self._count])
+        if len(seen) < 2 or seen[-1] == seen[0]:
+            return 0.0
+        return (len(seen) - 1) * NS_PER_S / (seen[-1] - seen[0])

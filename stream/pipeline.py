@@ -9,7 +9,6 @@ import dataclasses
 import gc
 import logging
 import os
-import signal
 import struct
 import threading
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any
 
 import zmq
 
-from stream.children import Backoff, Child
+from stream.children import Backoff, Child, exit_words
 from stream.control import (
     DONE,
     LEASE,
@@ -28,11 +27,12 @@ from stream.control import (
     unpack_frame,
     unpack_json,
 )
+from stream.credit import Credit
 from stream.endpoint import parse_endpoint
 from stream.errors import EndpointError, EngineRefused, PipelineError, SourceError, StreamError
 from stream.frame import FrameFormat, Reason, State
 from stream.guard import Guard, Inferred, Outgoing
-from stream.latency import RecentLatencies
+from stream.latency import RecentLatencies, RecentRate
 from stream.pacing import Pacing
 from stream.publish import Publisher
 from stream.ring import Ring
@@ -45,9 +45,6 @@ HEARTBEAT_NS = 100 * NS_PER_MS
 ENGINE_SLOTS = 2
 GRANTS = 3
 """Slots the source may write at once: as far as it may decode ahead."""
-CREDIT_WINDOW = 4
-"""Frames a lossless replay may be ahead of its measuring client; below the publisher's send queue."""
-RATE_FRAMES = 30
 MALFORMED = (ValueError, KeyError, TypeError, IndexError, struct.error)
 """What reading a packet raises that a child in its right mind does not send."""
 
@@ -89,9 +86,13 @@ class Pipeline:
         self._clock = MonotonicClock()
         self.endpoint = parse_endpoint(config.endpoint)
         self._publisher = Publisher(self.endpoint, self._clock, crc=config.crc)
-        self._credit = self._bind_credit(self.endpoint.credit) if config.pacing.lossless else None
-        self._credited = 0
-        self._handed_out = 0
+        self._credit: Credit | None = None
+        if config.pacing.lossless:
+            try:
+                self._credit = Credit(self.endpoint.credit)
+            except EndpointError:
+                self._publisher.close()
+                raise
         self._ring: Ring | None = None
         self._ring_number = 0
         self._retired: list[Ring] = []
@@ -116,9 +117,8 @@ class Pipeline:
         self._polled: tuple[Child | None, ...] = ()
         """The children that the poller knows."""
         self._started = not (config.wait_for_engine or config.wait_for_client)
-        self._published_ns = [0] * RATE_FRAMES
-        self._grabbed_ns = [0] * RATE_FRAMES
-        self._grabbed_index = 0
+        self._grabbed_rate = RecentRate()
+        self._published_rate = RecentRate()
         self._next_sequence = 0
         self.latencies = RecentLatencies()
         self.last_status: dict[str, Any] | None = None
@@ -128,19 +128,6 @@ class Pipeline:
         self.engine: dict[str, Any] = {}
         """What the engine said when it was ready."""
         self.on_note: Callable[[str], None] = log.warning
-
-    def _bind_credit(self, address: str) -> "zmq.Socket[bytes]":
-        socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
-        socket.linger = 0
-        try:
-            socket.bind(address)
-        except zmq.ZMQError as error:
-            socket.close()
-            self._publisher.close()
-            raise EndpointError(
-                f"needed a free address, got {address}: {error.strerror}; choose another with --endpoint"
-            ) from error
-        return socket
 
     # The loop -------------------------------------------------------------------------------------------------
 
@@ -164,7 +151,8 @@ class Pipeline:
                 if self._source is not None and self._source.socket.fileno() in ready:
                     self._hear_source()
                 self._see_deaths(ready)
-                self._hear_credit()
+                if self._credit is not None:
+                    self._credit.hear()
                 self._tick()
             if self._source_failure is not None:
                 raise self._source_failure
@@ -202,7 +190,7 @@ class Pipeline:
                 poller.register(child.socket.fileno(), zmq.POLLIN)
                 poller.register(child.pidfd, zmq.POLLIN)
         if self._credit is not None:
-            poller.register(self._credit, zmq.POLLIN)
+            poller.register(self._credit.socket, zmq.POLLIN)
         return poller
 
     def _tick(self) -> None:
@@ -268,6 +256,10 @@ class Pipeline:
             self._source_ended = True
         elif kind == Kind.ERROR:
             said = unpack_json(packet)
+            if self.opened.get("live") and self._next_sequence > 0:
+                # A device that is gone may come back: its process ends now and is started again.
+                self.on_note(str(said["message"]))
+                return
             self._source_failure = (SourceError if said["input"] else PipelineError)(said["message"])
             self._source_ended = True
 
@@ -320,8 +312,7 @@ class Pipeline:
             self._engine.kill()
             self._engine = None
             self._guard.engine_gone(Reason.STARTING)
-        self._handed_out -= old.granted()
-        old.revoke_grants()
+        self._take_back_grants(old)
         self._retired.append(old)
         self._use_format(frame_format)
         if had_engine:
@@ -331,12 +322,19 @@ class Pipeline:
         """Keep the source supplied with slots to write into."""
         if self._ring is None or self._source is None or not self._source_has_ring or not self._may_begin():
             return
-        while self._ring.granted() < GRANTS and self._has_credit():
+        while self._ring.granted() < GRANTS and (self._credit is None or self._credit.allows()):
             slot = self._ring.grant()
             if slot is None:
                 return
-            self._handed_out += 1
+            if self._credit is not None:
+                self._credit.use()
             self._source.send(SLOT.pack(Kind.GRANT, slot))
+
+    def _take_back_grants(self, ring: Ring) -> None:
+        """Only when their source is dead or writes into another ring now."""
+        if self._credit is not None:
+            self._credit.give_back(ring.granted())
+        ring.revoke_grants()
 
     def _may_begin(self) -> bool:
         if not self._started:
@@ -347,22 +345,11 @@ class Pipeline:
             self._started = engine_settled and client_there
         return self._started
 
-    def _has_credit(self) -> bool:
-        return self._credit is None or self._handed_out - self._credited < CREDIT_WINDOW
-
-    def _hear_credit(self) -> None:
-        if self._credit is None:
-            return
-        with contextlib.suppress(zmq.Again):
-            while True:
-                self._credited += int.from_bytes(self._credit.recv(zmq.NOBLOCK), "little")
-
     def _take_frame(self, packet: bytes) -> None:
         grabbed, ring_number, dropped_late, dropped_full = unpack_frame(packet)
         if self._guard is None or self._ring is None or ring_number != self._ring_number:
             return
-        self._grabbed_ns[self._grabbed_index % RATE_FRAMES] = grabbed.grabbed_ns
-        self._grabbed_index += 1
+        self._grabbed_rate.add(grabbed.grabbed_ns)
         self._next_sequence = grabbed.sequence + 1
         self._source_frames += 1
         if self._source_frames == 1:
@@ -374,8 +361,8 @@ class Pipeline:
         self._ring.fill(grabbed.slot)
         repeated = self._guard.counters.repeated
         self._guard.frame_grabbed(grabbed)
-        # A repeat that is not published is one for which no client can give credit.
-        self._credited += self._guard.counters.repeated - repeated
+        if self._credit is not None:
+            self._credit.give_back(self._guard.counters.repeated - repeated)
 
     # The engine -----------------------------------------------------------------------------------------------
 
@@ -443,7 +430,7 @@ class Pipeline:
             return
         self._engine_at_ns = self._engine_backoff.died()
         wait_s = (self._engine_at_ns - self._clock.now_ns()) / NS_PER_S
-        log.warning("the engine process ended (%s); starting it again in %.2f s", _status(status), wait_s)
+        log.warning("the engine process ended (%s); starting it again in %.2f s", exit_words(status), wait_s)
 
     def _see_deaths(self, ready: set[int]) -> None:
         # Asked for once more, since a child started in this round may have taken over a dead one's descriptor.
@@ -462,20 +449,19 @@ class Pipeline:
         status = self._source.kill()
         self._source = None
         if self._ring is not None:
-            self._handed_out -= self._ring.granted()
-            self._ring.revoke_grants()
+            self._take_back_grants(self._ring)
         if self._guard is not None:
             self._dropped_before = dict(self._guard.counters.dropped)
         if self._source_ended:
             return
         endless = self.opened.get("frame_count", 0) is None or self.config.pacing.loop
-        if self._source_frames == 0 or not endless:
-            self._source_failure = PipelineError(f"the source process ended too early ({_status(status)})")
+        if self._next_sequence == 0 or not endless:
+            self._source_failure = PipelineError(f"the source process ended too early ({exit_words(status)})")
             self._source_ended = True
             return
         self._source_at_ns = self._source_backoff.died()
         wait_s = (self._source_at_ns - self._clock.now_ns()) / NS_PER_S
-        log.warning("the source process ended (%s); starting it again in %.2f s", _status(status), wait_s)
+        log.warning("the source process ended (%s); starting it again in %.2f s", exit_words(status), wait_s)
 
     # Out --------------------------------------------------------------------------------------------------------
 
@@ -483,7 +469,7 @@ class Pipeline:
         assert self._ring is not None
         self._publisher.publish(self._ring, out)
         now_ns = self._clock.now_ns()
-        self._published_ns[self._publisher.publications % RATE_FRAMES] = now_ns
+        self._published_rate.add(now_ns)
         if out.state is not State.UNCHANGED:
             self.latencies.add_ns(now_ns - out.stamps_ns[Stage.DUE])
 
@@ -506,8 +492,8 @@ class Pipeline:
             "engine": self.engine,
             "engine_restarts": self._engine_backoff.restarts,
             "source_restarts": self._source_backoff.restarts,
-            "fps_in": _rate_hz(self._grabbed_ns),
-            "fps_out": _rate_hz(self._published_ns),
+            "fps_in": self._grabbed_rate.hz(),
+            "fps_out": self._published_rate.hz(),
             "counters": {"due": self._next_sequence, **guard.counters.as_dict()} if guard else {},
             "latency_ms": self.latencies.summary(),
             "ring": ring.statistics() if ring else {},
@@ -531,16 +517,3 @@ class Pipeline:
             ring.close()
         os.close(self._wake_reader)
         os.close(self._wake_writer)
-
-
-def _rate_hz(stamps_ns: list[int]) -> float:
-    """Frames per second over the last frames: N stamps hold N - 1 intervals."""
-    seen = sorted(stamp for stamp in stamps_ns if stamp)
-    if len(seen) < 2 or seen[-1] == seen[0]:
-        return 0.0
-    return (len(seen) - 1) * NS_PER_S / (seen[-1] - seen[0])
-
-
-def _status(status: int) -> str:
-    """An exit status in words."""
-    return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"

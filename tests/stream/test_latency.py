@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stream.latency import RecentLatencies, summarize_ms
+from stream.latency import RecentLatencies, RecentRate, summarize_ms
 
 
 def test_no_sample_has_no_figures() -> None:
@@ -44,3 +44,11 @@ def test_a_short_history_holds_no_zeros_that_were_not_measured() -> None:
     recent = RecentLatencies(size=10)
     recent.add_ns(5_000_000)
     assert recent.summary()["min"] == 5.0
+
+
+def test_a_rate_counts_intervals_and_not_stamps() -> None:
+    rate = RecentRate(frames=5)
+    assert rate.hz() == 0.0
+    for index in range(12):
+        rate.add(1_000_000_000 + index * 40_000_000)
+    assert rate.hz() == pytest.approx(25.0)
