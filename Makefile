@@ -1,7 +1,9 @@
-# make demo   the pipeline on the digital phantom, with the viewer (ARGS="--frames 300 --no-browser")
-# make test   every test that can run here, with a list of what was skipped and why
-# make bench  the measurements of this machine
-# make lint   ruff and mypy
+## make demo   the pipeline on the digital phantom, with the viewer (ARGS="--frames 300 --no-browser")
+## make test   every test that can run here, with a list of what was skipped and why
+## make bench  the measurements of this machine
+## make lint   ruff and mypy
+## make picture   the README's moving picture, from a real run
+
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -12,7 +14,7 @@ ARGS   ?=
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^## //p' Makefile
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "contrastream needs Python 3.11 to 3.13, got %d.%d; run: make PYTHON=python3.12 $(MAKECMDGOALS)" % v)'
