@@ -1,4 +1,4 @@
-"""`open_engine`: a model on the first runtime that can take it, with the reasons for every one passed over."""
+"""`open_engine`: a model on the first runtime that is usable here, with the reasons for every one passed over."""
 
 import importlib
 from collections.abc import Callable

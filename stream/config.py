@@ -15,7 +15,7 @@ class SourceConfig:
     """Where frames come from and how they are read."""
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
-    """phantom, v4l2:0, a DICOM cine loop, a video file, or a folder of frames."""
+    """phantom, v4l2:0, a DICOM cine loop, a video file, a folder of frames, or python:module:Class."""
     rate: Annotated[float | None, arg(metavar="HZ")] = None
     """Frames per second, over what the recording says; the rate asked of a device."""
     loop: bool = False

@@ -46,7 +46,7 @@ class Kind(IntEnum):
     NOTE = 68
     """JSON: a sentence for a person."""
     END = 69
-    """The recording is over."""
+    """JSON: the recording is over; the number after its last frame, and what was dropped."""
     READY = 70
     """JSON: the engine is warm."""
     DONE = 71

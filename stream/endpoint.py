@@ -122,6 +122,7 @@ class EndpointLock:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._file: int | None = None
+        self._path = endpoint.lock
         if endpoint.lock is None:
             return
         try:
@@ -138,6 +139,10 @@ class EndpointLock:
                 f"needed a free endpoint, got {endpoint.text} in use by process {holder}; stop it or choose "
                 "another with --endpoint NAME"
             ) from error
+        if not _is_the_file(handle, endpoint.lock):
+            # Its holder removed it between our opening and our locking it: somebody else may hold a new one.
+            os.close(handle)
+            raise EndpointError(f"needed a free endpoint, got {endpoint.text} just given up; try again")
         os.ftruncate(handle, 0)
         os.write(handle, str(os.getpid()).encode())
         self._file = handle
@@ -145,5 +150,15 @@ class EndpointLock:
     def close(self) -> None:
         """Let go of the endpoint; may be called twice."""
         if self._file is not None:
+            assert self._path is not None
+            self._path.unlink(missing_ok=True)
             os.close(self._file)
             self._file = None
+
+
+def _is_the_file(handle: int, path: Path) -> bool:
+    """Whether an open file is still the one that its path names."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except FileNotFoundError:
+        return False

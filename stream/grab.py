@@ -50,6 +50,10 @@ class Decoded:
     """None for a live device without a driver stamp: due when it was read."""
     repeated: bool
     discontinuity: bool
+    dropped_late: int
+    """Frames before this one that were passed over, since the source had fallen behind."""
+    dropped_full: int
+    """Frames before this one that were dropped, since no slot was granted."""
 
 
 class Grabber:
@@ -65,7 +69,7 @@ class Grabber:
     def __init__(
         self, guard: ChildSocket, source: Source, pacing: Pacing, *, first_sequence: int = 0
     ) -> None:
-        self._first_sequence = first_sequence
+        self._first_sequence = self._next_sequence = first_sequence
         self._guard = guard
         self._source = source
         self._pacing = pacing
@@ -90,6 +94,13 @@ class Grabber:
                 self._release(item)
         if self._failure is not None:
             raise self._failure
+        self._tell_warnings()
+        end = {
+            "sequence": self._next_sequence,
+            "dropped_late": self._dropped_late,
+            "dropped_full": self._dropped_full,
+        }
+        self._guard.send_json(Kind.END, end)
 
     # The guard's words ----------------------------------------------------------------------------------------
 
@@ -127,6 +138,7 @@ class Grabber:
                 schedule.advance(index)
                 self._dropped_late += 1
                 sequence, index, discontinuity = sequence + 1, index + 1, True
+                self._next_sequence = sequence
                 continue
             slot = self._next_slot(ring_number)
             out = scratch if slot is None else memory.slots[slot].live
@@ -151,6 +163,7 @@ class Grabber:
             if slot is None:
                 self._dropped_full += 1
                 sequence, discontinuity = sequence + 1, True
+                self._next_sequence = sequence
                 continue
             due_ns = got.stamp_ns
             if not self._source.live and not math.isinf(self._pacing.speed):
@@ -160,8 +173,20 @@ class Grabber:
             repeated = repeats.is_repeat(out)
             if sequence % FRAMES_BETWEEN_WARNINGS == 0:
                 self._tell_warnings()
-            self._decoded.put(Decoded(slot, ring_number, sequence, due_ns, repeated, discontinuity))
+            self._decoded.put(
+                Decoded(
+                    slot,
+                    ring_number,
+                    sequence,
+                    due_ns,
+                    repeated,
+                    discontinuity,
+                    self._dropped_late,
+                    self._dropped_full,
+                )
+            )
             sequence, index, discontinuity = sequence + 1, index + 1, False
+            self._next_sequence = sequence
 
     def _tell_warnings(self) -> None:
         """Pass on what the source has begun to warn of, each sentence once."""
@@ -201,7 +226,7 @@ class Grabber:
             frame.repeated,
             frame.discontinuity,
         )
-        self._guard.send(pack_frame(grabbed, frame.ring_number, self._dropped_late, self._dropped_full))
+        self._guard.send(pack_frame(grabbed, frame.ring_number, frame.dropped_late, frame.dropped_full))
 
 
 def open_configured(config: dict[str, Any]) -> tuple[Source, Pacing]:
@@ -237,7 +262,6 @@ def main() -> int:
         }
         guard.send_json(Kind.OPENED, opened)
         Grabber(guard, source, pacing, first_sequence=config["first_sequence"]).run()
-        guard.send_json(Kind.END, {})
     except SourceError as error:
         guard.send_json(Kind.ERROR, {"message": str(error), "input": True})
         return 2

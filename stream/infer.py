@@ -89,6 +89,7 @@ class Inferrer:
     def __init__(self, guard: ChildSocket, slots: list["Slot"], memory: RingMemory) -> None:
         self._guard = guard
         self._memory = memory
+        self._told: set[str] = set()
         self._ahead = len(slots)
         # Each idle engine slot is bound ahead to the ring slot it will most likely be asked for, since binding takes
         # longer than anything else between a frame and its inference. Ring slots are given out in turn.
@@ -129,8 +130,9 @@ class Inferrer:
             try:
                 said = slot.wait()
                 valid, values = said.finite, (said.minimum, said.maximum, said.mean, said.area)
-            except EngineError:
+            except EngineError as error:
                 valid, values = False, (0.0, 0.0, 0.0, 0.0)
+                self._tell(str(error))
             inferred_ns = self._clock.now_ns()
             try:
                 self._guard.send(
@@ -139,6 +141,12 @@ class Inferrer:
             except OSError:
                 return
             self._bind_ahead(slot, (index + self._ahead) % len(self._memory.slots))
+
+    def _tell(self, sentence: str) -> None:
+        """Say once what is wrong with the outputs."""
+        if sentence not in self._told:
+            self._told.add(sentence)
+            self._guard.send_json(Kind.NOTE, {"message": sentence})
 
     def _bind(self, slot: "Slot", index: int) -> None:
         view = self._memory.slots[index]
@@ -174,6 +182,10 @@ def main() -> int:
     except (EngineError, ValueError) as error:
         guard.send_json(Kind.ERROR, {"message": str(error), "input": True})
         return 2
+    except Exception as error:
+        said = f"the engine could not be opened: {type(error).__name__}: {error}"
+        guard.send_json(Kind.ERROR, {"message": said, "input": False})
+        return 1
     guard.send_json(
         Kind.READY,
         {

@@ -132,7 +132,7 @@ class MeasuringClient:
 
 def receive(endpoint: str, *, credit: bool) -> Measured:
     """Receive until standard input ends."""
-    subscriber = Subscriber(endpoint, newest_only=False, queue=1000)
+    subscriber = Subscriber(endpoint, newest_only=False, queue=1000, measuring=True)
     credits = _credit_socket(endpoint) if credit else None
     rows: list[tuple[int, int, int, int]] = []
     stamps: list[tuple[int, ...]] = []

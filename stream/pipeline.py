@@ -45,6 +45,7 @@ HEARTBEAT_NS = 100 * NS_PER_MS
 ENGINE_SLOTS = 2
 GRANTS = 3
 """Slots the source may write at once: as far as it may decode ahead."""
+CLIENT_WITHIN_NS = 30 * NS_PER_S
 MALFORMED = (ValueError, KeyError, TypeError, IndexError, struct.error)
 """What reading a packet raises that a child in its right mind does not send."""
 
@@ -68,7 +69,7 @@ class PipelineConfig:
     wait_for_engine: bool = False
     """Begin only when the engine is warm (a replay), not at once (a room)."""
     wait_for_client: bool = False
-    """Begin only when somebody has subscribed."""
+    """Begin only when the measuring client is there, and end when it goes."""
 
 
 class Pipeline:
@@ -116,6 +117,7 @@ class Pipeline:
         self._poller = zmq.Poller()
         self._polled: tuple[Child | None, ...] = ()
         """The children that the poller knows."""
+        self._client_by_ns = 0
         self._started = not (config.wait_for_engine or config.wait_for_client)
         self._grabbed_rate = RecentRate()
         self._published_rate = RecentRate()
@@ -210,6 +212,8 @@ class Pipeline:
         if now_ns - self._heartbeat_ns >= HEARTBEAT_NS:
             self._heartbeat_ns = now_ns
             self._publisher.see_clients()
+            if self._started and self.config.wait_for_client and self._publisher.measuring == 0:
+                raise PipelineError("the measuring client ended before the replay did")
             self.last_status = self.status()
             self._publisher.heartbeat(self.last_status)
             self._retired = [ring for ring in self._retired if not self._drop_if_idle(ring)]
@@ -253,6 +257,8 @@ class Pipeline:
         elif kind == Kind.NOTE:
             self.on_note(str(unpack_json(packet)["message"]))
         elif kind == Kind.END:
+            said = unpack_json(packet)
+            self._count_due(int(said["sequence"]), int(said["dropped_late"]), int(said["dropped_full"]))
             self._source_ended = True
         elif kind == Kind.ERROR:
             said = unpack_json(packet)
@@ -281,7 +287,13 @@ class Pipeline:
         self._source_has_ring = True
 
     def _use_format(self, frame_format: FrameFormat) -> None:
-        self._ring = Ring(frame_format, self.config.slots)
+        try:
+            self._ring = Ring(frame_format, self.config.slots)
+        except OSError as error:
+            raise PipelineError(
+                f"needed memory for {self.config.slots} frames of {frame_format.rows} x {frame_format.columns}, got: "
+                f"{error.strerror}; use fewer --slots or smaller frames"
+            ) from error
         self._ring_number += 1
         if self._guard is None:
             self._guard = Guard(
@@ -336,13 +348,21 @@ class Pipeline:
             self._credit.give_back(ring.granted())
         ring.revoke_grants()
 
+    def _see_client_late(self) -> None:
+        now_ns = self._clock.now_ns()
+        self._client_by_ns = self._client_by_ns or now_ns + CLIENT_WITHIN_NS
+        if now_ns > self._client_by_ns:
+            raise PipelineError(f"no measuring client came within {CLIENT_WITHIN_NS // NS_PER_S} s")
+
     def _may_begin(self) -> bool:
         if not self._started:
             engine_settled = (
                 bool(self.engine) or self.config.engine == "off" or not self.config.wait_for_engine
             )
-            client_there = self._publisher.subscribers > 0 or not self.config.wait_for_client
+            client_there = self._publisher.measuring > 0 or not self.config.wait_for_client
             self._started = engine_settled and client_there
+            if engine_settled and not client_there:
+                self._see_client_late()
         return self._started
 
     def _take_frame(self, packet: bytes) -> None:
@@ -350,19 +370,24 @@ class Pipeline:
         if self._guard is None or self._ring is None or ring_number != self._ring_number:
             return
         self._grabbed_rate.add(grabbed.grabbed_ns)
-        self._next_sequence = grabbed.sequence + 1
+        self._count_due(grabbed.sequence + 1, dropped_late, dropped_full)
         self._source_frames += 1
         if self._source_frames == 1:
             self._source_backoff.healthy()
-        dropped = self._guard.counters.dropped
-        for reason, count in (("source_late", dropped_late), ("ring_full", dropped_full)):
-            if count:
-                dropped[reason] = self._dropped_before.get(reason, 0) + count
         self._ring.fill(grabbed.slot)
         repeated = self._guard.counters.repeated
         self._guard.frame_grabbed(grabbed)
         if self._credit is not None:
             self._credit.give_back(self._guard.counters.repeated - repeated)
+
+    def _count_due(self, next_sequence: int, dropped_late: int, dropped_full: int) -> None:
+        """Take in how far the source is, and what it has dropped on the way."""
+        self._next_sequence = next_sequence
+        if self._guard is not None:
+            dropped = self._guard.counters.dropped
+            for reason, count in (("source_late", dropped_late), ("ring_full", dropped_full)):
+                if count:
+                    dropped[reason] = self._dropped_before.get(reason, 0) + count
 
     # The engine -----------------------------------------------------------------------------------------------
 
@@ -399,6 +424,8 @@ class Pipeline:
             self._guard.frame_inferred(Inferred(slot, epoch, submitted_ns, inferred_ns, bool(valid)))
         elif kind == Kind.READY and self._guard is not None:
             self._take_ready(unpack_json(packet))
+        elif kind == Kind.NOTE:
+            self.on_note(str(unpack_json(packet)["message"]))
         elif kind == Kind.ERROR:
             self._engine_failure = str(unpack_json(packet)["message"])
 

@@ -19,7 +19,7 @@ from stream.errors import EndpointError
 from stream.guard import Outgoing
 from stream.ring import Ring
 from stream.timing import NS_PER_S, Clock
-from stream.wire import Header, pack_header, pack_status, plane_crcs
+from stream.wire import MEASURING, Header, pack_header, pack_status, plane_crcs
 
 SEND_QUEUE = 8
 """Frames a client may be behind before it loses some. 1 and 2 lost frames that had been read (facts: pyzmq)."""
@@ -80,6 +80,8 @@ class Publisher:
         """Sends by age, with when they began; never more than the ring has slots, since each holds one."""
         self.publications = 0
         self.subscribers = 0
+        self.measuring = 0
+        """Measuring clients now; their subscription to frames is in effect."""
         self.copied = 0
         """Messages that were copied because few slots were free."""
         self.disconnected = 0
@@ -168,8 +170,11 @@ class Publisher:
         with contextlib.suppress(zmq.Again):
             while True:
                 message = self.frames.recv(zmq.NOBLOCK)
-                if message in (b"\x00", b"\x01"):
-                    self.subscribers += 1 if message == b"\x01" else -1
+                change = 1 if message[:1] == b"\x01" else -1
+                if message[1:] == b"":
+                    self.subscribers += change
+                elif message[1:] == MEASURING:
+                    self.measuring += change
 
     def _follow_connections(self) -> None:
         with contextlib.suppress(zmq.Again):

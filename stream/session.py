@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from typing import Any
 
 from stream.config import ReplayConfig, RunConfig
 from stream.display.browser import open_page
-from stream.errors import DisplayError
+from stream.errors import DisplayError, StreamError
 from stream.measure import Measured, MeasuringClient
 from stream.pacing import Pacing
 from stream.pipeline import Pipeline, PipelineConfig
@@ -71,6 +72,10 @@ def _check_counts(config: RunConfig | ReplayConfig) -> None:
         raise ValueError(f"--threads must be 1 or more, got {config.threads}")
     if config.out is not None and not config.out.parent.is_dir():
         raise ValueError(f"--out needs an existing folder, got {config.out.parent}; make it first")
+    if config.out is not None and config.out.is_dir():
+        raise ValueError(f"--out needs a file name, got the folder {config.out}; add a name")
+    if config.out is not None and not os.access(config.out.parent, os.W_OK):
+        raise ValueError(f"--out needs a folder that can be written, got {config.out.parent}; choose another")
 
 
 def _check_port(port: int) -> None:
@@ -107,12 +112,14 @@ def pipeline_config(config: RunConfig | ReplayConfig, pacing: Pacing, *, measure
 
 @contextlib.contextmanager
 def stopped_by_signals(pipeline: Pipeline) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the pipeline, not the process."""
+    """Ctrl-C, SIGTERM and a closed terminal end the pipeline, not the process."""
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         pipeline.stop()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:
@@ -124,10 +131,9 @@ class WebViewer:
     """The web viewer's server, an ordinary client in a process of its own.
 
     Args:
-        endpoint: The stream.
+        pipeline: Whose stream it shows; it is stopped when the server cannot be served.
         port: Its port on this host.
         browser: Open it where there is a display.
-        on_failure: Called, from another thread, when the server ends by itself.
     """
 
     def __init__(self, pipeline: Pipeline, port: int, *, browser: bool) -> None:
@@ -184,9 +190,15 @@ def write_json(path: Path | None, report: dict[str, Any]) -> None:
     """Write a report, whole or not at all."""
     if path is None:
         return
+    text = json.dumps(report, indent=2, default=str) + "\n"
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(report, indent=2, default=str) + "\n")
-    partial.replace(path)
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        raise StreamError(
+            f"needed to write the report to {path}, got: {error.strerror}; choose another --out"
+        ) from error
 
 
 def run(config: RunConfig) -> int:
@@ -233,7 +245,10 @@ def replay_report(config: ReplayConfig, status: dict[str, Any], measured: Measur
         "source": status["source"],
         "engine": status["engine"],
         "publisher": status["counters"],
-        "client": measured.summary(),
+        "client": {
+            **measured.summary(),
+            "lost": status["counters"].get("published", 0) - len(measured.sequence),
+        },
     }
 
 

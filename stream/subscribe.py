@@ -9,7 +9,7 @@ from stream.endpoint import Endpoint, parse_endpoint
 from stream.errors import WireError
 from stream.frame import Reason, State
 from stream.timing import NS_PER_MS, NS_PER_S, Clock, MonotonicClock, Stage
-from stream.wire import Message, unpack, unpack_status
+from stream.wire import MEASURING, Message, unpack, unpack_status
 
 NO_SIGNAL_AFTER_NS = 700 * NS_PER_MS
 """Silence on both endpoints that means the publisher is gone: seven missed heartbeats."""
@@ -37,6 +37,7 @@ class Subscriber:
         endpoint: As `parse_endpoint` takes it, or an `Endpoint`.
         newest_only: Keep the newest unread frame only (ZMQ_CONFLATE); False keeps up to `queue` frames.
         queue: Frames kept unread when not `newest_only`.
+        measuring: Tell the publisher that this is its measuring client, for which a replay waits.
         check_crc: Check the planes' CRCs where the publisher sends them.
         clock: The clock that ages are measured with.
         context: The ZeroMQ context to use; None for one of its own.
@@ -48,6 +49,7 @@ class Subscriber:
         *,
         newest_only: bool = True,
         queue: int = 64,
+        measuring: bool = False,
         check_crc: bool = True,
         clock: Clock | None = None,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
@@ -57,6 +59,8 @@ class Subscriber:
         self._own_context = context is None
         self._context = context or zmq.Context()
         self._frames = self._socket(self.endpoint.frames, newest_only, queue)
+        if measuring:
+            self._frames.setsockopt(zmq.SUBSCRIBE, MEASURING)
         self._status = self._socket(self.endpoint.status, True, 1)
         self._poller = zmq.Poller()
         self._poller.register(self._frames, zmq.POLLIN)
@@ -154,7 +158,10 @@ class Subscriber:
             )
         header = self.latest.header
         age_ns = now_ns - header.stamp_ns(Stage.DUE)
-        if said.get("state_code") == State.STALE and self._status_ns > self.received_ns:
+        newer = self._status_ns > self.received_ns
+        of_another = said.get("stream") not in (None, header.stream.hex())
+        if newer and (said.get("state_code") == State.STALE or of_another):
+            # The frame may also be that of a publisher which is gone, while the next one has not sent any yet.
             return Shown(State.STALE, age_ms=age_ns / NS_PER_MS)
         if header.state is State.UNCHANGED:
             held_ns = now_ns - self.received_ns + header.age_ms * NS_PER_MS

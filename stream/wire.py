@@ -75,6 +75,8 @@ HEADER_ROOM = 512
 """Bytes a ring slot keeps for the header; a multiple of the planes' alignment."""
 PLANES = (Plane.LIVE, Plane.SYNTHETIC, Plane.ATTENTION)
 ALL_PLANES = Plane.LIVE | Plane.SYNTHETIC | Plane.ATTENTION
+MEASURING = b"contrastream.measure"
+"""A measuring client also subscribes to this, with which no message begins: so the publisher knows that it is there."""
 STATUS_SCHEMA = "contrastream.status/1"
 
 assert CORE.size == 192

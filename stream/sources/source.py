@@ -1,4 +1,4 @@
-"""The source contract, and `open_source()`, which knows every kind."""
+"""The source contract."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

@@ -62,6 +62,7 @@ class VideoSource(Source):
         self._picture: np.ndarray | None = None
         self._pending = False
         self._read_frames = 0
+        self._cut_short: str | None = None
         self._capture: Any = None
         try:
             self._open()
@@ -147,6 +148,7 @@ class VideoSource(Source):
         self._prepare()
         self._pending = False
         self._read_frames = 0
+        self._cut_short = None
 
     def close(self) -> None:
         if self._capture is not None:
@@ -186,8 +188,13 @@ class VideoSource(Source):
     def _at_end(self) -> None:
         promised, self.frame_count = self.frame_count, self._read_frames
         if promised is not None and promised > self._read_frames:
-            note = f"The video promises {promised} frames, but {self._read_frames} could be decoded."
-            self.notes = (*self.notes, note)
+            self._cut_short = (
+                f"{self._name}: promises {promised} frames, but {self._read_frames} could be decoded"
+            )
+
+    def warnings(self) -> tuple[str, ...]:
+        """That it was cut short, once its end is reached."""
+        return () if self._cut_short is None else (self._cut_short,)
 
 
 def _open_capture(path: Path) -> Any:

@@ -1,5 +1,6 @@
 """The promises of the live path, judged by what a client in another process received while frames flow at 30 fps."""
 
+import json
 import os
 import signal
 import time
@@ -259,3 +260,61 @@ def test_a_signal_ends_a_run_with_its_summary(
     assert running.process.returncode == 0
     assert "PASSTHROUGH (off" in printed
     assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize("lossless", [["--lossless"], []], ids=["lossless", "paced"])
+def test_a_replay_waits_for_its_measuring_client_and_not_for_another(
+    lossless: list[str], start: Any, record: Any, loop: Path, endpoint: str
+) -> None:
+    other = record(endpoint)  # is there first, as a viewer that was left open is
+    running = start("replay", str(loop), "--engine", "off", *lossless, "--endpoint", endpoint)
+    printed = running.finish(30)
+    assert running.process.returncode == 0
+    assert "40 grabbed, 40 published, 40 received, 0 lost" in printed
+    assert other.of("frame")
+
+
+def test_a_replay_ends_with_a_sentence_when_its_measuring_client_is_killed(
+    start: Any, record: Any, loop: Path, endpoint: str
+) -> None:
+    client = record(endpoint)
+    running = start("replay", str(loop), "--loop", "--lossless", "--engine", "off", "--endpoint", endpoint)
+    client.wait_for(is_passthrough("off"), what="the first frame")
+    os.kill(running.child("stream.measure"), signal.SIGKILL)
+    printed = running.finish()
+    assert running.process.returncode == 1
+    assert "the measuring client ended before the replay did" in printed
+    assert "Traceback" not in printed
+
+
+def test_every_frame_that_was_due_is_accounted_for(start: Any, endpoint: str, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    running = start(
+        "replay",
+        "phantom",
+        "--speed",
+        "60",
+        "--frames",
+        "301",
+        "--engine",
+        "off",
+        "--out",
+        str(report),
+        "--endpoint",
+        endpoint,
+    )
+    running.finish(30)
+    counters = json.loads(report.read_text())["publisher"]
+    assert counters["due"] == 301
+    assert counters["dropped"]
+    out = counters["published"] + counters["repeated"] + sum(counters["dropped"].values())
+    assert counters["due"] == out
+
+
+def test_a_report_that_cannot_be_written_is_found_out_before_the_run(
+    start: Any, endpoint: str, tmp_path: Path
+) -> None:
+    running = start("run", "phantom", "--engine", "off", "--out", str(tmp_path), "--endpoint", endpoint)
+    printed = running.finish()
+    assert running.process.returncode == 2
+    assert "--out needs a file name, got the folder" in printed

@@ -136,7 +136,7 @@ def receive(subscriber: Subscriber) -> Message:
     return message
 
 
-def hear_heartbeat(stream: Stream, subscriber: Subscriber, state: State, **fields: Any) -> None:
+def hear_heartbeat(stream: Stream, subscriber: Subscriber, state: State, /, **fields: Any) -> None:
     """Send heartbeats until the subscriber has this one; frames on the way are taken in too."""
     mark = {"mark": time.monotonic_ns()}
 
@@ -433,7 +433,7 @@ def test_the_ipv6_loopback_carries_frames(
     assert receive(subscriber).header.sequence == 0
 
 
-def test_a_closed_publisher_leaves_its_endpoint_free_and_no_sockets_in_the_folder(
+def test_a_closed_publisher_leaves_its_endpoint_free_and_nothing_in_the_folder(
     address: str, clock: FakeClock
 ) -> None:
     endpoint = parse_endpoint(address)
@@ -441,7 +441,44 @@ def test_a_closed_publisher_leaves_its_endpoint_free_and_no_sockets_in_the_folde
     for _ in range(2):
         stream = Stream(endpoint, clock)
         stream.close()
-        assert [path.name for path in endpoint.lock.parent.iterdir()] == ["s.lock"]
+        assert list(endpoint.lock.parent.iterdir()) == []
+
+
+def test_a_frame_of_a_publisher_that_is_gone_is_stale_when_the_next_one_is_heard(
+    publish: Callable[..., Stream], subscribe: Callable[..., Subscriber], clock: FakeClock
+) -> None:
+    stream, subscriber = publish(), subscribe(newest_only=False)
+    stream.wait_for_subscribers(1)
+    stream.send()
+    receive(subscriber)
+    clock.advance_ms(1.0)
+    hear_heartbeat(stream, subscriber, State.SYNTHETIC, stream=b"another publ.ish".hex())
+    assert subscriber.shown_state().state is State.STALE
+
+
+def test_a_measuring_client_is_told_from_others(
+    publish: Callable[..., Stream], subscribe: Callable[..., Subscriber]
+) -> None:
+    stream = publish()
+    other = subscribe()
+    stream.wait_for_subscribers(1)
+    assert stream.publisher.measuring == 0
+    measuring = subscribe(newest_only=False, measuring=True)
+    stream.wait_for_subscribers(2)
+
+    def known() -> bool:
+        stream.publisher.see_clients()
+        return stream.publisher.measuring == 1
+
+    until(known, "the measuring client")
+    measuring.close()
+
+    def gone() -> bool:
+        stream.publisher.see_clients()
+        return (stream.publisher.measuring, stream.publisher.subscribers) == (0, 1)
+
+    until(gone, "the measuring client's end")
+    other.close()
 
 
 def test_a_subscriber_finds_the_next_publisher_by_itself(
