@@ -51,7 +51,7 @@ def test_gray_of_any_codec_is_close_to_what_was_written(codec, name, smooth, wri
 def test_a_gray_plane_is_taken_without_a_turn_through_colour(smooth, write_video, opening, read_all):
     path = write_video(smooth(), codec="Y800")
     source = opening(path)
-    assert not any("colour" in said for said in source.warnings())
+    assert not any("colour" in note for note in source.notes)
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     wanted = np.stack([capture.read()[1][..., 0] for _ in range(8)])
     np.testing.assert_array_equal(read_all(source), wanted)
