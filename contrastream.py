@@ -1,5 +1,6 @@
 """The `contrastream` command: the front door. It sees every room and opens a door only when it is asked to."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -70,6 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return dispatch(config)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Who read our output has gone (`| head`); what Python still holds for it must go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except PipelineError as error:
         print(f"contrastream: {error}", file=sys.stderr)
         return 1

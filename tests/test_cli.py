@@ -120,3 +120,10 @@ def test_a_run_without_an_engine_ends_by_itself_and_says_what_came(
     assert "5 grabbed, 5 published: 0 SYNTHETIC, 5 PASSTHROUGH (off 5)" in done.stdout
     assert "not a medical device" in done.stdout
     assert '"schema": "contrastream.run/1"' in report.read_text()
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    command = f"{sys.executable} -m contrastream doctor | head -1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("machine")
+    assert done.stderr == ""
