@@ -57,8 +57,8 @@ class EngineConfig:
 
 
 @dataclass(frozen=True)
-class RunConfig(EngineConfig, SourceConfig):
-    """Run the live path: frames in, synthesized angiograms out, until Ctrl-C or the recording's end."""
+class ServingConfig:
+    """Where frames go."""
 
     endpoint: Annotated[str | None, arg(metavar="ENDPOINT")] = None
     """Where clients find it: a name, ipc:///path or tcp://127.0.0.1:PORT."""
@@ -72,30 +72,24 @@ class RunConfig(EngineConfig, SourceConfig):
     """The web viewer's port, on this host only."""
     browser: bool = True
     """Open the web viewer in a browser where there is a display."""
+
+
+@dataclass(frozen=True)
+class RunConfig(ServingConfig, EngineConfig, SourceConfig):
+    """Run the live path: frames in, synthesized angiograms out, until Ctrl-C or the recording's end."""
+
     out: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write the summary as JSON."""
 
 
 @dataclass(frozen=True)
-class ReplayConfig(EngineConfig, SourceConfig):
+class ReplayConfig(ServingConfig, EngineConfig, SourceConfig):
     """Replay a recorded cine loop through the whole live path and measure it."""
 
     speed: Annotated[str, arg(metavar="FACTOR")] = "1"
     """1 is the loop's own pace, 2 twice that, and so on; max is as fast as the machine goes."""
     lossless: bool = False
     """Drop nothing: the replay waits for the engine and for its measuring client, and deadlines are off."""
-    endpoint: Annotated[str | None, arg(metavar="ENDPOINT")] = None
-    """Where clients find it: a name, ipc:///path or tcp://127.0.0.1:PORT."""
-    crc: bool = False
-    """Send a CRC-32 of every plane."""
-    slots: Annotated[int, arg(metavar="N")] = 16
-    """Frames the ring holds."""
-    web: bool = False
-    """Serve the web viewer too."""
-    port: Annotated[int, arg(metavar="PORT")] = 8765
-    """The web viewer's port, on this host only."""
-    browser: bool = True
-    """Open the web viewer in a browser where there is a display."""
     out: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write the figures as JSON."""
 
