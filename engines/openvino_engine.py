@@ -122,7 +122,7 @@ class OpenVinoEngine:
         except RuntimeError as error:
             raise EngineError(
                 f"OpenVINO cannot compile {model.path.name} for {spec.rows}x{spec.columns}: "
-                f"{_first_line(error)}; try backend onnxruntime"
+                f"{_last_line(error)}; try backend onnxruntime"
             ) from error
         self._slots = [
             OpenVinoSlot(self, self._compiled.create_infer_request(), ov.Tensor) for _ in range(spec.slots)
@@ -199,7 +199,7 @@ class OpenVinoSlot:
             self._request.wait()
         except RuntimeError as error:
             raise EngineError(
-                f"OpenVINO failed on a frame: {_first_line(error)}; open the engine anew"
+                f"OpenVINO failed on a frame: {_last_line(error)}; open the engine anew"
             ) from error
         finally:
             self._busy = False
@@ -225,7 +225,7 @@ def _read(core: Any, model: ModelFile) -> Any:
         graph = core.read_model(str(model.path))
     except RuntimeError as error:
         raise ModelError(
-            f"{model.path.name} must be an ONNX file, but OpenVINO cannot read it: {_first_line(error)}; "
+            f"{model.path.name} must be an ONNX file, but OpenVINO cannot read it: {_last_line(error)}; "
             f"export it again"
         ) from error
 
@@ -242,7 +242,7 @@ def _read(core: Any, model: ModelFile) -> Any:
     return graph
 
 
-def _first_line(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
     """OpenVINO's messages span many lines and name its source files; the last line holds the reason."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:200] if lines else type(error).__name__

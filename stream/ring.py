@@ -158,7 +158,7 @@ class Ring:
         holders.waiting = True
 
     def revoke_grants(self) -> None:
-        """Take back the source's grants. Only when the source process is dead and reaped."""
+        """Take back the source's grants. Only when it is dead and reaped, or this ring is never granted from again."""
         for holders in self._holders:
             holders.granted = False
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from abc import abstractmethod
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,11 +106,13 @@ class _FolderSource(Source):
                 "--rate, for example --rate 15"
             )
 
+    @abstractmethod
     def _checked_format(self) -> FrameFormat:
-        raise NotImplementedError
+        """The format of every file; raises for the first that differs."""
 
+    @abstractmethod
     def _read_file(self, file: Path, out: np.ndarray) -> None:
-        raise NotImplementedError
+        """Write one file's stored pixel values into `out`."""
 
     def read(self, out: np.ndarray) -> SourceFrame | None:
         check_out(out, self.format)
