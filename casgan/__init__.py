@@ -2,7 +2,9 @@
 
 Map of the room:
 
-    config.py      presets and training settings, standard library only
+    presets.py     the presets: one architecture, several widths and scales
+    config.py      training settings, standard library only
+    layers.py      what the networks are built of
     networks.py    E_BG, M, decoder, heads; blend and clamp
     losses.py      the terms of the first teacher
     data.py        paired phantom pictures, augmentation

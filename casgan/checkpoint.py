@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from casgan.config import PRESETS, TrainConfig
+from casgan.config import TrainConfig
 from casgan.errors import CheckpointError
 from casgan.networks import Generator
+from casgan.presets import PRESETS
 
 NAME = "checkpoint.pt"
 

@@ -16,12 +16,13 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from casgan import checkpoint
-from casgan.config import PRESETS, TrainConfig
+from casgan.config import TrainConfig
 from casgan.data import Batch, Pairs, augmented_batch, batch_of, phantom_pairs
 from casgan.errors import CheckpointError
 from casgan.losses import picture_error, placement_error, sparsity
 from casgan.metrics import evaluate
 from casgan.networks import Generator, blend, clamp_attention
+from casgan.presets import PRESETS
 
 WARM_UP = 30
 """Steps over which the learning rate rises."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from casgan import checkpoint
-from casgan.config import PRESETS
 from casgan.errors import CheckpointError
+from casgan.presets import PRESETS
 from engines.graph import export_model
 from engines.model import ModelCard
 

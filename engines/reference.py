@@ -14,8 +14,8 @@ from onnx import numpy_helper
 from torch import Tensor
 from torch.nn import functional
 
-from casgan.config import PRESETS, PresetConfig
 from casgan.networks import Generator, blend, clamp_attention
+from casgan.presets import PRESETS, PresetConfig
 from engines.engine import EngineSpec, FrameStatistics
 from engines.errors import ModelError
 from engines.model import LEVELS, ModelFile

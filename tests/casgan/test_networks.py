@@ -3,17 +3,9 @@
 import pytest
 import torch
 
-from casgan.config import PRESETS, PresetConfig
-from casgan.networks import (
-    BINOMIAL,
-    QUARTER,
-    Blur,
-    Generator,
-    Head,
-    blend,
-    clamp_attention,
-    multiply_accumulates,
-)
+from casgan.layers import BINOMIAL, QUARTER, Blur
+from casgan.networks import Generator, Head, blend, clamp_attention, multiply_accumulates
+from casgan.presets import PRESETS, PresetConfig
 
 TINY = PresetConfig("tiny", 64, 4, (8, 16), 1, 1, 1)
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from casgan import checkpoint
-from casgan.config import PresetConfig, TrainConfig
+from casgan.config import TrainConfig
 from casgan.data import Pairs, augmented_batch, batch_of, phantom_pairs
 from casgan.errors import CheckpointError
 from casgan.metrics import evaluate
 from casgan.networks import Generator, blend, clamp_attention
+from casgan.presets import PresetConfig
 from casgan.train import Logits, total_error, train
 
 

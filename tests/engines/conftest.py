@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from casgan.config import PresetConfig
 from casgan.networks import Generator
+from casgan.presets import PresetConfig
 from engines.graph import export_model
 from engines.model import ModelCard
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from casgan.config import PresetConfig
 from casgan.networks import Generator
+from casgan.presets import PresetConfig
 from engines.engine import Engine, EngineSpec, FrameStatistics, Precision
 from engines.model import load_model
 from engines.open import open_engine

@@ -68,8 +68,8 @@ def test_the_shipped_model_draws_what_torch_draws(
 def test_another_model_is_found_out(
     tiny_model: Path, open_compact: Callable[..., Engine], random_frame: Callable[..., np.ndarray]
 ) -> None:
-    from casgan.config import PresetConfig
     from casgan.networks import Generator
+    from casgan.presets import PresetConfig
 
     other = Reference(Generator(PresetConfig("tiny", 64, 4, (8, 16), 1, 1, 1)).folded(), 0.1)
     engine = open_engine(tiny_model, EngineSpec(64, 64), "openvino", precision="f32").engine
