@@ -107,3 +107,28 @@ def start_like_nearest(conv: nn.Conv2d, scale: int) -> None:
         conv.weight.copy_(conv.weight[:outputs].repeat_interleave(scale**2, dim=0))
         if conv.bias is not None:
             conv.bias.copy_(conv.bias[:outputs].repeat_interleave(scale**2, dim=0))
+
+
+class DeepStage(nn.Module):
+    """x plus what is seen of it at half the size: there, one block, the next deeper stage, and back up.
+
+    Args:
+        width: Channels in and out.
+        deeper: Channels of this stage and of those below it.
+        blocks: Residual blocks of the deepest.
+    """
+
+    def __init__(self, width: int, deeper: tuple[int, ...], blocks: int) -> None:
+        super().__init__()
+        inner, rest = deeper[0], deeper[1:]
+        self.down = nn.Sequential(Blur(width, BINOMIAL, stride=2), ConvNorm(width, inner))
+        below: list[nn.Module] = (
+            [Residual(inner), DeepStage(inner, rest, blocks)]
+            if rest
+            else [Residual(inner) for _ in range(blocks)]
+        )
+        self.below = nn.Sequential(*below)
+        self.up = ShuffleUp(inner, width)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x + self.up(self.below(self.down(x)))

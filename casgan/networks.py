@@ -13,7 +13,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from casgan.layers import BINOMIAL, QUARTER, Blur, ConvNorm, LinearUp, Residual, ShuffleUp, start_like_nearest
+from casgan.layers import (
+    BINOMIAL,
+    QUARTER,
+    Blur,
+    ConvNorm,
+    DeepStage,
+    LinearUp,
+    Residual,
+    ShuffleUp,
+    start_like_nearest,
+)
 from casgan.presets import PresetConfig
 
 
@@ -37,11 +47,19 @@ class BackgroundEncoder(nn.Module):
 
 
 class VesselPredictor(nn.Module):
-    """M: from the anatomy's latent to the vessels' latent."""
+    """M: from the anatomy's latent to the vessels' latent.
+
+    Where a vessel lies follows from the whole heart, so M's deeper stages see the whole picture, and half of
+    its blocks come after them, to bring that together with what lies in place.
+    """
 
     def __init__(self, preset: PresetConfig) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*(Residual(preset.widths[-1]) for _ in range(preset.predictor_blocks)))
+        width = preset.widths[-1]
+        layers: list[nn.Module] = [Residual(width) for _ in range(preset.predictor_blocks)]
+        if preset.deep_widths:
+            layers.insert((len(layers) + 1) // 2, DeepStage(width, preset.deep_widths, preset.deep_blocks))
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return self.layers(z)
@@ -109,8 +127,21 @@ class Generator(nn.Module):
         Args:
             x: Grey levels, -1 black to 1 white; sides are multiples of the preset's stride.
         """
-        vessels = self.predictor(self.background(x))
-        decoded = [decoder(vessels) for decoder in self.decoders]
+        return self.decode(self.predict(self.encode(x)))
+
+    def encode(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b c h2 w2"]:
+        """z = E_BG(x)."""
+        return self.background(x)
+
+    def predict(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """v = M(z)."""
+        return self.predictor(z)
+
+    def decode(
+        self, v: Float[Tensor, "b c h w"]
+    ) -> tuple[Float[Tensor, "b 1 h2 w2"], Float[Tensor, "b 1 h2 w2"]]:
+        """G_Vess: attention and context of a vessels' latent, before sigmoid and tanh."""
+        decoded = [decoder(v) for decoder in self.decoders]
         return self.attention(decoded[0]), self.context(decoded[-1])
 
     def forward(

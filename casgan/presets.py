@@ -29,13 +29,18 @@ class PresetConfig:
     """Residual blocks of M."""
     decoder_blocks: int
     """Residual blocks of the decoder before it goes up."""
+    deep_widths: tuple[int, ...] = ()
+    """Channels of M's deeper stages, each at half the size of the one above: what lets it see the whole picture."""
+    deep_blocks: int = 2
+    """Residual blocks of M's deepest stage; the stages above have one."""
     decoders: int = 1
     """1: attention and context share the decoder; 2: each has a whole one."""
     shuffle_up: bool = True
     """Go up by a 1x1 convolution and pixel shuffle; else by linear resize and a 3x3 convolution."""
 
     def __post_init__(self) -> None:
-        counts = (self.unshuffle, self.background_blocks, self.predictor_blocks, *self.widths)
+        counts = (self.unshuffle, self.background_blocks, self.predictor_blocks, self.deep_blocks)
+        counts += self.widths + self.deep_widths
         if min(counts) < 1 or self.decoders not in (1, 2) or len(self.widths) < 2:
             raise ValueError(
                 f"a preset needs positive counts, two widths or more and 1 or 2 decoders: {self}"
@@ -46,9 +51,14 @@ class PresetConfig:
             )
 
     @property
-    def stride(self) -> int:
+    def latent_stride(self) -> int:
         """Network pixels per latent pixel."""
         return int(self.unshuffle * 2 ** (len(self.widths) - 1))
+
+    @property
+    def stride(self) -> int:
+        """Network pixels per pixel of the deepest stage: what the network's size must be a multiple of."""
+        return int(self.latent_stride * 2 ** len(self.deep_widths))
 
 
 PRESETS: dict[str, PresetConfig] = {
