@@ -5,11 +5,18 @@ A site's own calibration replaces these defaults; its tables have the same form.
 """
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Bool, Float32, Float64
 
 KNOTS = 256
 MARGIN = 0.05
 """Share of the grey levels on either side kept for values outside the window."""
+
+LANDMARKS_PERCENT = (1.0, 99.0)
+"""The percentiles of a run's first frame, inside the field, that are its dark and its bright landmark."""
+LANDMARK_GREYS = (0.1, 0.9)
+"""Grey levels of the two landmarks."""
+TAIL = 0.02
+"""Share of the grey levels on either side kept for values far outside the landmarks."""
 
 
 def default_tables(
@@ -41,6 +48,68 @@ def default_tables(
     largest = float((1 << bits_stored) - 1)
     stored = np.linspace(0.0, largest, KNOTS)
     grey = stored / largest if window is None else _windowed(stored, largest, *window)
+    if inverted:
+        grey = 1.0 - grey
+    return grey.astype(np.float32), invert(grey, largest)
+
+
+def field_landmarks(frame: np.ndarray, field: Bool[np.ndarray, "h w"]) -> tuple[float, float]:
+    """The dark and the bright landmark of a frame: percentiles 1 and 99 inside the field.
+
+    Taken from a run's first frame they are causal, and all frames of the run keep the same grey levels, so
+    nothing flickers. Our choice: the percentiles leave out what a hot pixel or a clip does.
+
+    Args:
+        frame: (rows, columns) stored pixel values.
+        field: True inside the collimated field.
+
+    Raises:
+        ValueError: The field is empty or has another shape.
+    """
+    if frame.shape != field.shape or not field.any():
+        raise ValueError(
+            f"field must be {frame.shape} with pixels inside, got {field.shape} with {int(field.sum())} inside"
+        )
+    low, high = np.percentile(frame[field], LANDMARKS_PERCENT)
+    return float(low), float(high)
+
+
+def landmark_table(
+    low: float, high: float, bits_stored: int, inverted: bool = False
+) -> tuple[Float32[np.ndarray, "256"], Float32[np.ndarray, "256"]]:
+    """Grey-level table that brings two landmarks of a run to grey levels 0.1 and 0.9, and its inverse.
+
+    The straight line through both goes on beyond them, since contrast medium is darker than a contrast-free
+    frame's dark landmark, as far as grey levels 0.02 and 0.98; the values beyond share the rest, so that the
+    table stays strictly monotone and can be inverted.
+
+    Args:
+        low: Stored pixel value of the lower landmark.
+        high: Of the higher one, above `low`.
+        bits_stored: Bits stored per sample, 8 to 16.
+        inverted: True for MONOCHROME1, whose lowest stored value is white.
+
+    Returns:
+        As `default_tables`.
+
+    Raises:
+        ValueError: Bits outside 8 to 16, or landmarks not finite, not apart or outside the stored range.
+    """
+    if not 8 <= bits_stored <= 16:
+        raise ValueError(f"bits_stored must be 8 to 16, got {bits_stored}; convert the source")
+    largest = float((1 << bits_stored) - 1)
+    if not (np.isfinite(low) and np.isfinite(high) and 0.0 <= low < high <= largest):
+        raise ValueError(f"landmarks must be apart and within 0 to {largest:g}, got {low} and {high}")
+    slope = (LANDMARK_GREYS[1] - LANDMARK_GREYS[0]) / (high - low)
+
+    def line(stored: float) -> float:
+        return LANDMARK_GREYS[0] + slope * (stored - low)
+
+    toe, shoulder = low - (LANDMARK_GREYS[0] - TAIL) / slope, high + (1.0 - TAIL - LANDMARK_GREYS[1]) / slope
+    corners = [(0.0, 0.0), (toe, TAIL)] if toe > 0.0 else [(0.0, line(0.0))]
+    corners += [(shoulder, 1.0 - TAIL), (largest, 1.0)] if shoulder < largest else [(largest, line(largest))]
+    knots, levels = zip(*corners, strict=True)
+    grey = np.asarray(np.interp(np.linspace(0.0, largest, KNOTS), knots, levels), np.float64)
     if inverted:
         grey = 1.0 - grey
     return grey.astype(np.float32), invert(grey, largest)

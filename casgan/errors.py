@@ -3,3 +3,7 @@
 
 class CheckpointError(Exception):
     """A checkpoint that cannot be used. Says what was needed, what came and what to do."""
+
+
+class DataError(Exception):
+    """Pictures that cannot be learned from. Says what was needed, what came and what to do."""
