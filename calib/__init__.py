@@ -6,7 +6,10 @@ Map of the room:
     errors.py              its errors
     intensity.py           stored values to grey levels
     phantom.py             one patient as a stream of frames with truth: `Phantom`, `training_pairs`
-    phantom_anatomy.py     who the patient is, and the pose of heart and diaphragm at a time
+    phantom_view.py        patient coordinates, and how a C-arm projects them
+    phantom_patient.py     who the patient is, and the pose of heart and diaphragm at a time
+    phantom_heart.py       the heart as a body: heart coordinates to the patient's, and the outline it shows
+    phantom_anatomy.py     chest, heart, diaphragm, catheter and collimator as the beam meets them
     phantom_coronary.py    the coronary tree in heart coordinates
     phantom_rendering.py   tubes, silhouettes and texture as X-ray attenuation
 

@@ -32,7 +32,11 @@ class PhantomConfig:
     breaths_per_min: float = 14.0
     """Breaths per minute, 4 to 60; adjusted as the heart rate is."""
     variation: float = 0.2
-    """How far this patient's coronary tree departs from what heart outline and pose tell, 0 to 1; 1 is 5 mm on average."""
+    """How far this patient's coronary tree departs from what heart outline and pose tell, 0 to 1; 1 is a population's spread: 5 mm on average, other branches."""
+    primary_angle_deg: float | None = None
+    """DICOM's Positioner Primary Angle of the C-arm, -60 (RAO) to 60 (LAO); left out, near -30 and the patient's own."""
+    secondary_angle_deg: float | None = None
+    """Positioner Secondary Angle, -40 (caudal) to 40 (cranial); left out, near -10 and the patient's own."""
     dose: float = 1.0
     """Detector dose relative to a cine frame (50,000 quanta per square millimetre at white), 0.01 to 100."""
     contrast: bool = False
@@ -68,9 +72,13 @@ class PhantomConfig:
             ("dose", 0.01, 100.0, "times the dose of a cine frame"),
             ("scatter", 0.0, 2.0, "times the primary beam"),
             ("field_mm", 100.0, 400.0, "mm"),
+            ("primary_angle_deg", -60.0, 60.0, "degrees (RAO is negative, LAO positive)"),
+            ("secondary_angle_deg", -40.0, 40.0, "degrees (caudal is negative, cranial positive)"),
         )
         for name, low, high, unit in ranges:
             value = getattr(self, name)
+            if value is None and name.endswith("_angle_deg"):
+                continue
             if not (math.isfinite(value) and low <= value <= high):
                 raise ValueError(f"{name} must be {low:g} to {high:g} {unit}, got {value}")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Float64
 
 from calib.config import PhantomConfig
 from calib.phantom_anatomy import (
@@ -20,16 +20,14 @@ from calib.phantom_anatomy import (
     CATHETER_RADIUS_MM,
     COARSE_MM,
     Grid,
-    Patient,
-    Pose,
     blades,
     catheter_course,
-    draw_patient,
     moving_layers,
-    pose_at,
     still_layers,
 )
 from calib.phantom_coronary import grow_tree, taper_px
+from calib.phantom_heart import Outline, Pose, silhouette
+from calib.phantom_patient import Patient, choose_view, draw_patient, pose_at
 from calib.phantom_rendering import blur, blur_reach, draw_tubes, soft_step, store
 
 IODINE_PER_MM = 0.115
@@ -87,8 +85,11 @@ class PhantomFrame:
     """With contrast medium."""
     mask: Bool[np.ndarray, "h w"]
     """Filled coronary arteries inside the field; the catheter is not in it."""
-    centrelines: tuple[Float32[np.ndarray, "_ 3"], ...]
-    """(row, column, radius) in pixels along each branch, whether or not it is filled or in the field."""
+    centrelines: tuple[Float32[np.ndarray, "_ 4"], ...]
+    """(row, column, radius, depth) along each branch, whether or not it is filled or in the field: three in
+    pixels, the depth in mm from the isocentre towards the detector."""
+    outline: Outline
+    """The ellipse that the heart's body shows."""
     index: int
     heart_phase: float
     """0 to 1 from the start of systole."""
@@ -107,11 +108,12 @@ class Phantom:
     def __init__(self, config: PhantomConfig, patient: Patient | None = None) -> None:
         self.config = config
         self.patient = draw_patient(config.seed) if patient is None else patient
+        self.view = choose_view(config)
         self.tree = grow_tree(config.seed, config.variation)
         self.loop = Loop.of(config)
         self.grid = Grid(config.rows, config.columns, config.spacing_mm, config.spacing_mm)
         self.coarse = self.grid.coarser(COARSE_MM / config.spacing_mm)
-        self._wall, self._lung = still_layers(self.patient, self.coarse)
+        self._wall, self._lung = still_layers(self.patient, self.view, self.coarse)
         shape = (config.rows, config.columns)
         self.field = blades(self.patient, self.grid) if config.collimated else np.ones(shape, np.float32)
         self._first, self._sheets = self.tree.segments
@@ -160,6 +162,7 @@ class Phantom:
             angiogram=stored_angiogram,
             mask=clean.mask,
             centrelines=self.centrelines(pose),
+            outline=self.outline(pose),
             index=index,
             heart_phase=heart_phase,
             breath_phase=breath_phase,
@@ -189,7 +192,7 @@ class Phantom:
             filling: How full each segment is; None for all full.
             contrast: False leaves the tree out: `angiogram` is then `plain` and the mask is empty.
         """
-        moving, texture = moving_layers(pose, self.coarse)
+        moving, texture = moving_layers(pose, self.view, self.coarse)
         texture *= self._lung
         moving += texture
         moving += self._wall
@@ -218,7 +221,7 @@ class Phantom:
         mask = np.zeros(shape, bool)
         if not contrast:
             return Clean(plain, plain, mask)
-        places = self.grid.pixels(pose.to_mm(self.tree.points))
+        places = self.grid.pixels(self.places_mm(pose)[:, :2])
         vessels = draw_tubes(
             shape,
             places[self._first],
@@ -250,7 +253,7 @@ class Phantom:
 
     def _insert_catheter(self, primary: Float32[np.ndarray, "h w"], pose: Pose) -> None:
         """Weaken the beam by the catheter, in place: a tube with a bore, so it shows two dark edges."""
-        places = self.grid.pixels(catheter_course(self.patient, pose))
+        places = self.grid.pixels(catheter_course(self.patient, pose, self.view))
         for radius_mm, sign in ((CATHETER_RADIUS_MM, -1.0), (CATHETER_BORE_MM, 1.0)):
             radii = np.full((len(places) - 1, 2), radius_mm / self.config.spacing_mm, np.float32)
             tube = draw_tubes(primary.shape, places[:-1], places[1:], radii)
@@ -272,12 +275,25 @@ class Phantom:
             deviate = noise_field((self.config.rows, self.config.columns), rng)
         return plain, _noisy(clean.angiogram, deviate, self.quanta)
 
-    def centrelines(self, pose: Pose) -> tuple[Float32[np.ndarray, "_ 3"], ...]:
-        """(row, column, radius) in pixels along each branch of the tree."""
-        places = self.grid.pixels(pose.to_mm(self.tree.points))
+    def places_mm(self, pose: Pose) -> Float64[np.ndarray, "n 3"]:
+        """Every point of the tree as the C-arm sees it: (x, y, depth) in mm from the isocentre."""
+        return self.view.project(pose.to_patient(self.tree.points))
+
+    def centrelines(self, pose: Pose) -> tuple[Float32[np.ndarray, "_ 4"], ...]:
+        """(row, column, radius, depth) along each branch of the tree: three in pixels, the depth in mm."""
+        places_mm = self.places_mm(pose)
+        places = self.grid.pixels(places_mm[:, :2])
         radii = (self.tree.radii_mm / self.config.spacing_mm).astype(np.float32)
-        lines = np.stack([places[:, 1], places[:, 0], radii], axis=1)
+        lines = np.stack([places[:, 1], places[:, 0], radii, places_mm[:, 2].astype(np.float32)], axis=1)
         return tuple(lines[self.tree.branch(index)] for index in range(len(self.tree.branch_names)))
+
+    def outline(self, pose: Pose) -> Outline:
+        """The ellipse that the heart's body shows in a pose."""
+        seen = silhouette(pose, self.view)
+        x, y = self.grid.pixels(np.array([seen.centre_mm]))[0]
+        long_mm, short_mm = seen.axes_mm
+        spacing_mm = self.config.spacing_mm
+        return Outline((float(x), float(y)), (long_mm / spacing_mm, short_mm / spacing_mm), seen.angle_rad)
 
 
 def noise_field(shape: tuple[int, int], rng: np.random.Generator) -> Float32[np.ndarray, "h w"]:
@@ -334,8 +350,9 @@ def training_pairs(
         phantom = Phantom(replace(template, seed=seed, rows=size, columns=size))
         rng = np.random.default_rng((seed, 0x7A13))
         for _ in range(frames_per_seed):
-            index = int(rng.integers(phantom.loop.frames))
-            clean = phantom.clean(phantom.pose(index), phantom.filling(index))
+            heart_phase, breath_phase, at = rng.random(3)
+            pose = pose_at(phantom.patient, float(heart_phase), float(breath_phase))
+            clean = phantom.clean(pose, phantom.filling(int(at * phantom.loop.frames)))
             plain, angiogram = phantom.add_noise(clean, rng)
             np.clip(plain, 0.0, 1.0, out=plain)
             np.clip(angiogram, 0.0, 1.0, out=angiogram)

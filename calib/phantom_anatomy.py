@@ -1,6 +1,6 @@
-"""Who the patient is, how heart and diaphragm lie at a time, and what they take from the beam.
+"""The chest as layers of attenuation: what stands still, what moves, the catheter's course, the collimator.
 
-Lengths are millimetres in the plane of the heart, from the centre of the frame, x to the right and y down.
+Lengths are millimetres at the isocentre's depth, x to the right and y down from the middle of the frame.
 Attenuations are natural logarithms of intensity. They and the grey levels are our choice, after real frames.
 """
 
@@ -11,145 +11,15 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from calib.phantom_coronary import OSTIUM, grooves
+from calib.phantom_heart import Pose, egg, silhouette
+from calib.phantom_patient import Patient
 from calib.phantom_rendering import draw_tubes, smooth_noise, soft_step, spline
+from calib.phantom_view import SOURCE_MM, View
 
 COARSE_MM = 0.66
 """Everything but vessels, catheter and noise is drawn this fine at most, then interpolated."""
 CATHETER_RADIUS_MM = 1.0
 CATHETER_BORE_MM = 0.6
-
-
-@dataclass(frozen=True)
-class Patient:
-    """One patient at rest: end of expiration, end of diastole. `dataclasses.replace` makes another."""
-
-    seed: int
-    """What texture and noise follow from."""
-    heart_centre_mm: tuple[float, float]
-    heart_axes_mm: tuple[float, float]
-    """Half of the heart's length and half of its width."""
-    heart_angle_rad: float
-    """From the x axis down to the heart's long axis, base to apex."""
-    stroke: float
-    """Share of its half width that the heart loses in systole."""
-    breath_mm: float
-    """How far the diaphragm descends in inspiration."""
-    dome_mm: tuple[float, float]
-    """Top of the diaphragm's dome."""
-    dome_radius_mm: float
-    """Of its curvature at the top."""
-    spine_mm: float
-    """Where the spine crosses the middle row, x."""
-    spine_tilt: float
-    """Its x per y."""
-    spine_half_mm: float
-    rib_offset_mm: float
-    catheter_entry_mm: float
-    """Where the catheter enters the frame from above, x."""
-    blades_mm: tuple[float, float, float, float]
-    """How far the collimator's blades stand in the frame: left, top, right, bottom; negative is outside."""
-
-
-def draw_patient(seed: int) -> Patient:
-    """The patient of a seed. The spreads are what keeps a heart mostly in the field."""
-    rng = np.random.default_rng((seed, 0xBD))
-    around = rng.uniform
-
-    def near(middle: float, spread: float) -> float:
-        return float(around(middle - spread, middle + spread))
-
-    return Patient(
-        seed=seed,
-        heart_centre_mm=(near(6.0, 7.0), near(8.0, 7.0)),
-        heart_axes_mm=(near(63.0, 6.0), near(49.0, 5.0)),
-        heart_angle_rad=np.deg2rad(near(40.0, 11.0)),
-        stroke=near(0.13, 0.03),
-        breath_mm=near(10.0, 4.0),
-        dome_mm=(near(18.0, 14.0), near(32.0, 10.0)),
-        dome_radius_mm=near(130.0, 30.0),
-        spine_mm=near(-42.0, 9.0),
-        spine_tilt=near(0.0, 0.06),
-        spine_half_mm=near(18.0, 2.0),
-        rib_offset_mm=near(0.0, 14.0),
-        catheter_entry_mm=near(-32.0, 8.0),
-        blades_mm=(near(2.0, 7.0), near(2.0, 7.0), near(2.0, 7.0), near(2.0, 7.0)),
-    )
-
-
-@dataclass(frozen=True)
-class Pose:
-    """How heart and diaphragm lie at one time; the tree is carried by it."""
-
-    centre_mm: tuple[float, float]
-    axes_mm: tuple[float, float]
-    angle_rad: float
-    twist_rad: float
-    """Rotation of the heart's middle against its outline; none at the outline."""
-    dome_mm: tuple[float, float]
-    dome_radius_mm: float
-
-    def to_mm(self, points: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
-        """Heart coordinates (s, q) to millimetres (x, y)."""
-        inner = np.clip(1.0 - (points**2).sum(axis=1), 0.0, 1.0)
-        turn = self.twist_rad * inner
-        s = np.cos(turn) * points[:, 0] - np.sin(turn) * points[:, 1]
-        q = np.sin(turn) * points[:, 0] + np.cos(turn) * points[:, 1]
-        along = s * self.axes_mm[0]
-        across = q * egg(s) * self.axes_mm[1]
-        cosine, sine = np.cos(self.angle_rad), np.sin(self.angle_rad)
-        return np.stack(
-            [
-                self.centre_mm[0] + cosine * along - sine * across,
-                self.centre_mm[1] + sine * along + cosine * across,
-            ],
-            axis=1,
-        )
-
-
-def egg(s: np.ndarray) -> np.ndarray:
-    """Width of the heart at s relative to an ellipse's: the base is broad and the apex narrow."""
-    width: np.ndarray = 1.0 - 0.17 * s - 0.05 * s * s
-    return width
-
-
-def pose_at(patient: Patient, heart_phase: float, breath_phase: float) -> Pose:
-    """The pose at a phase of the heartbeat and of the breath.
-
-    Args:
-        patient: Who.
-        heart_phase: 0 to 1 from the start of systole; the heart is smallest near 0.35.
-        breath_phase: 0 to 1 from the end of expiration; inspiration peaks at 0.5.
-    """
-    squeeze = contraction(heart_phase)
-    breath = np.sin(np.pi * breath_phase) ** 4  # a longer rest at the end of expiration
-    long_mm, short_mm = patient.heart_axes_mm
-    descent = patient.breath_mm * breath
-    cosine, sine = np.cos(patient.heart_angle_rad), np.sin(patient.heart_angle_rad)
-    toward_apex = 3.0 * squeeze  # the base comes down while the apex stays
-    return Pose(
-        centre_mm=(
-            patient.heart_centre_mm[0] + cosine * toward_apex - 0.15 * descent,
-            patient.heart_centre_mm[1] + sine * toward_apex + 0.6 * descent,
-        ),
-        axes_mm=(
-            long_mm * (1.0 - 0.55 * patient.stroke * squeeze),
-            short_mm * (1.0 - patient.stroke * squeeze),
-        ),
-        angle_rad=patient.heart_angle_rad + 0.004 * descent,
-        twist_rad=-0.10 * squeeze,
-        dome_mm=(patient.dome_mm[0], patient.dome_mm[1] + descent - 1.5 * squeeze),
-        dome_radius_mm=patient.dome_radius_mm,
-    )
-
-
-def contraction(heart_phase: float) -> float:
-    """How far the heart is contracted, 0 to 1: a quick systole, relaxation, then rest. Smooth and periodic."""
-    phase = heart_phase % 1.0
-    if phase < 0.35:
-        return float(0.5 - 0.5 * np.cos(np.pi * phase / 0.35))
-    if phase < 0.72:
-        return float(0.5 + 0.5 * np.cos(np.pi * (phase - 0.35) / 0.37))
-    return 0.0
 
 
 @dataclass(frozen=True)
@@ -191,9 +61,9 @@ class Grid:
 
 
 def still_layers(
-    patient: Patient, grid: Grid
+    patient: Patient, view: View, grid: Grid
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
-    """What does not move: chest wall, spine and ribs; and the lung's texture, which the heart hides in part.
+    """What does not move: chest wall, spine, ribs and sternum; and the lung's texture, which the heart hides in part.
 
     Returns:
         Attenuation of the one and of the other.
@@ -201,26 +71,40 @@ def still_layers(
     rng = np.random.default_rng((patient.seed, 0x57111))
     x, y = grid.x, grid.y
     fine = grid.column_mm
+    spine_x = np.float32(_spine_place(patient, view)[0])
     wall = 0.05 * smooth_noise(grid.shape, 70 / fine, rng)
-    wall += 0.0008 * np.minimum(np.abs(x - patient.spine_mm), 120.0) + 0.0005 * np.clip(y, -120.0, 120.0)
+    wall += 0.0008 * np.minimum(np.abs(x - spine_x), 120.0) + 0.0005 * np.clip(y, -120.0, 120.0)
     wall += 0.008 * smooth_noise(grid.shape, 2.2 / fine, rng)
-    wall += _spine(patient, x, y)
-    wall += _ribs(patient, x, y)
+    wall += _spine(patient, view, x, y)
+    wall += _ribs(patient, view, x, y)
     lung = 0.026 * smooth_noise(grid.shape, 11 / fine, rng)
     lung += 0.016 * smooth_noise(grid.shape, 4.5 / fine, rng)
-    lung += _lung_markings(patient, grid, rng)
+    lung += _lung_markings(patient, view, grid, rng)
     return wall, lung
 
 
+def _seen(view: View, x: float, y: float, z: float) -> tuple[float, float, float]:
+    """A place of the patient in the picture, and the magnification there."""
+    right, down, depth = view.project(np.array([[x, y, z]]))[0]
+    return float(right), float(down), SOURCE_MM / (SOURCE_MM + float(depth))
+
+
+def _spine_place(patient: Patient, view: View, behind_mm: float = 0.0) -> tuple[float, float, float]:
+    x, z = patient.spine_mm
+    return _seen(view, x, 0.0, z + behind_mm)
+
+
 def _spine(
-    patient: Patient, x: Float32[np.ndarray, "1 w"], y: Float32[np.ndarray, "h 1"]
+    patient: Patient, view: View, x: Float32[np.ndarray, "1 w"], y: Float32[np.ndarray, "h 1"]
 ) -> Float32[np.ndarray, "h w"]:
-    """A soft column of vertebrae with discs, pedicles and spinous processes."""
-    across = x - np.float32(patient.spine_mm) - np.float32(patient.spine_tilt) * y
-    pitch_mm = 27.0
-    level = (y + np.float32(patient.rib_offset_mm)) / pitch_mm
+    """A soft column of vertebrae with discs, pedicles and spinous processes, these further behind."""
+    spine_x, spine_y, magnified = _spine_place(patient, view)
+    across = x - np.float32(spine_x) - np.float32(patient.spine_tilt) * y
+    half_mm = patient.spine_half_mm * magnified
+    pitch_mm = 27.0 * magnified * float(np.cos(np.deg2rad(view.secondary_deg)))
+    level = (y - np.float32(spine_y - patient.rib_offset_mm)) / pitch_mm
     beat = np.cos(2 * np.pi * level).astype(np.float32)  # 1 in a vertebra's middle, -1 in a disc
-    waist = np.float32(patient.spine_half_mm) * (1.0 - 0.07 * beat)
+    waist = np.float32(half_mm) * (1.0 - 0.07 * beat)
     away = np.abs(across)
     column = np.float32(0.20) * soft_step(waist - away, 4.0)
     inside = soft_step(waist - np.float32(2.0) - away, 3.0)
@@ -228,41 +112,48 @@ def _spine(
     plate = np.exp(-(((np.abs(beat + 0.62)) / 0.10) ** 2)).astype(np.float32)
     column += np.float32(0.05) * inside * plate  # end plates
     from_middle = (level - np.round(level)) * pitch_mm
+    aside = across - np.float32(_spine_place(patient, view, 20.0)[0] - spine_x)
     for centre in (-0.52, 0.52):
-        pedicle = ((across - centre * patient.spine_half_mm) / 3.6) ** 2 + ((from_middle + 3) / 5.2) ** 2
+        pedicle = ((aside - centre * half_mm) / 3.6) ** 2 + ((from_middle + 3) / 5.2) ** 2
         column += np.float32(0.05) * np.exp(-((pedicle - 1) ** 2) * 4).astype(np.float32)
-    process = (across / 3.0) ** 2 + ((from_middle - 5) / 6.5) ** 2
+    aside = across - np.float32(_spine_place(patient, view, 38.0)[0] - spine_x)
+    process = (aside / 3.0) ** 2 + ((from_middle - 5) / 6.5) ** 2
     column += np.float32(0.05) * soft_step(1 - process, 0.6)
     return column
 
 
 def _ribs(
-    patient: Patient, x: Float32[np.ndarray, "1 w"], y: Float32[np.ndarray, "h 1"]
+    patient: Patient, view: View, x: Float32[np.ndarray, "1 w"], y: Float32[np.ndarray, "h 1"]
 ) -> Float32[np.ndarray, "h w"]:
-    """Posterior ribs falling away from the spine and anterior ones rising towards it, as hollow bands."""
-    lateral = np.abs(x - np.float32(patient.spine_mm))
-    out = soft_step(lateral - np.float32(patient.spine_half_mm), 6.0)
+    """Posterior ribs falling away from the spine, anterior ones rising away from the sternum, as hollow bands."""
+    spine_x, spine_y, _magnified = _spine_place(patient, view)
+    breast_x, breast_y, _magnified = _seen(view, patient.spine_mm[0], 0.0, -patient.sternum_mm)
     ribs = np.zeros((y.shape[0], x.shape[1]), np.float32)
     courses = (
-        # pitch, offset, fall per mm, curve, half width, strength
-        (30.0, patient.rib_offset_mm, 0.12, 0.0022, 4.2, 0.065),
-        (33.0, patient.rib_offset_mm + 17, 0.62, -0.0012, 5.0, 0.042),
+        # middle, where they begin, softly, pitch, offset, fall per mm, curve, half width, strength
+        (spine_x, patient.spine_half_mm, 6.0, 30.0, spine_y, 0.12, 0.0022, 4.2, 0.065),
+        (breast_x, 38.0, 12.0, 33.0, breast_y + 17, -0.55, 0.0012, 5.0, 0.042),
     )
-    for pitch, offset, fall, curve, half, strength in courses:
+    for middle, begin, softly, pitch, offset, fall, curve, half, strength in courses:
+        lateral = np.abs(x - np.float32(middle))
+        out = soft_step(lateral - np.float32(begin), softly)
         course = (fall + curve * lateral) * lateral
-        from_rib = (y - np.float32(offset) - course) / np.float32(pitch)
+        from_rib = (y - np.float32(offset + patient.rib_offset_mm) - course) / np.float32(pitch)
         from_rib -= np.round(from_rib)
         from_rib *= np.float32(pitch)
         away = np.abs(from_rib)
         band = soft_step(half - away, 1.6)
         rim = np.exp(-(((away - (half - 0.6)) / 1.1) ** 2))
         ribs += np.float32(strength) * out * (0.55 * band + 0.6 * rim)
+    ribs += np.float32(0.05) * soft_step(np.float32(15.0) - np.abs(x - np.float32(breast_x)), 4.0)  # sternum
     return ribs
 
 
-def _lung_markings(patient: Patient, grid: Grid, rng: np.random.Generator) -> Float32[np.ndarray, "h w"]:
+def _lung_markings(
+    patient: Patient, view: View, grid: Grid, rng: np.random.Generator
+) -> Float32[np.ndarray, "h w"]:
     """Lung vessels as soft lines that fan out from the hilum."""
-    hilum = np.array([patient.spine_mm + 38.0, -38.0])
+    hilum = np.array(_seen(view, patient.spine_mm[0] + 34.0, -38.0, 22.0)[:2])
     starts, ends, radii = [], [], []
     for _ in range(26):
         heading = rng.uniform(-np.pi, np.pi)
@@ -289,47 +180,68 @@ def _lung_markings(patient: Patient, grid: Grid, rng: np.random.Generator) -> Fl
     return markings
 
 
-def moving_layers(pose: Pose, grid: Grid) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+def moving_layers(
+    pose: Pose, view: View, grid: Grid
+) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
     """Heart with its great vessels, and diaphragm.
 
     Returns:
         Attenuation, and how much of the lung's texture shows (0 to 1).
     """
     x, y = grid.x, grid.y
-    cosine, sine = np.float32(np.cos(pose.angle_rad)), np.float32(np.sin(pose.angle_rad))
-    right = x - np.float32(pose.centre_mm[0])
-    down = y - np.float32(pose.centre_mm[1])
-    s = (right * cosine + down * sine) / np.float32(pose.axes_mm[0])
-    q = (down * cosine - right * sine) / np.float32(pose.axes_mm[1])
-    q /= np.maximum(egg(s), 0.3)
+    outline = silhouette(pose, view)
+    centre_x, centre_y = outline.centre_mm
+    # s runs towards the apex as it is seen, q across it, in the unit circle of the outline.
+    shown = float(np.hypot(*outline.apex))
+    turn = np.arctan2(outline.apex[1], outline.apex[0]) if shown > 0.0 else 0.0
+    cosine, sine = np.cos(outline.angle_rad), np.sin(outline.angle_rad)
+    long_mm, short_mm = outline.axes_mm
+    to_circle = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) @ np.array(
+        [[cosine / long_mm, sine / long_mm], [-sine / short_mm, cosine / short_mm]]
+    )
+    (s_x, s_y), (q_x, q_y) = to_circle.astype(np.float32)
+    right, down = x - np.float32(centre_x), y - np.float32(centre_y)
+    s = right * s_x + down * s_y
+    q = right * q_x + down * q_y
+    bulge = np.float32(shown) * (egg(s) - np.float32(1.0)) + np.float32(1.0)
+    q /= np.maximum(bulge, np.float32(0.3))
     inner = np.float32(1.0) - s * s - q * q
     np.maximum(inner, 0.0, out=inner)
     bulk = np.sqrt(inner)  # the chord of a round body: steep at its outline
     # Great vessels rise from the base to the upper border of the frame.
-    trunk_x = np.float32(pose.centre_mm[0] - 22.0) + np.float32(0.22) * (y - np.float32(pose.centre_mm[1]))
-    trunk = soft_step(np.float32(24.0) - np.abs(x - trunk_x), 9.0)
-    trunk *= soft_step(np.float32(pose.centre_mm[1] + 5.0) - y, 25.0)
-    attenuation = np.float32(0.50) * np.maximum(bulk, np.float32(0.62) * trunk)
-    away = x - np.float32(pose.dome_mm[0])
-    dome = y - np.float32(pose.dome_mm[1]) - away * away * np.float32(0.5 / pose.dome_radius_mm)
+    root_x, root_y, _magnified = _seen(view, *pose.to_patient(np.array([(-0.55, -0.25, 0.15)]))[0])
+    arch_x, arch_y, _magnified = _seen(
+        view, pose.centre_mm[0] - 32.0, pose.centre_mm[1] - 85.0, pose.centre_mm[2] + 5.0
+    )
+    trunk_x = np.float32(root_x) + np.float32((arch_x - root_x) / (arch_y - root_y)) * (
+        y - np.float32(root_y)
+    )
+    trunk = soft_step(np.float32(22.0) - np.abs(x - trunk_x), 9.0)
+    trunk *= soft_step(np.float32(root_y + 10.0) - y, 25.0)
+    depth = np.float32(outline.depth_mm / 46.0)
+    attenuation = np.float32(0.50) * np.maximum(bulk * depth, np.float32(0.62) * trunk)
+    # The dome is a paraboloid; its outline seen from above or below is the same parabola, moved.
+    dome_x, dome_y, _magnified = _seen(view, *pose.dome_mm)
+    tilt = np.deg2rad(view.secondary_deg)
+    dome_y -= 0.5 * pose.dome_radius_mm * float(np.sin(tilt) ** 2 / np.cos(tilt))
+    away = x - np.float32(dome_x)
+    dome = y - np.float32(dome_y) - away * away * np.float32(0.5 / pose.dome_radius_mm)
     below = np.maximum(dome, 0.0)
-    depth = np.sqrt(below / (below + np.float32(9.0)))
-    attenuation += np.float32(0.40) * depth
-    attenuation -= _groove_fat(pose, grid)
+    liver = np.sqrt(below / (below + np.float32(9.0)))
+    attenuation += np.float32(0.40) * liver
+    attenuation -= _groove_fat(pose, view, grid)
     texture = np.float32(1.0) - np.float32(0.6) * bulk
-    texture *= np.float32(1.0) - np.float32(0.6) * depth
+    texture *= np.float32(1.0) - np.float32(0.6) * liver
     return attenuation, texture
 
 
-_GROOVES = grooves()
-
-
-def _groove_fat(pose: Pose, grid: Grid) -> Float32[np.ndarray, "h w"]:
-    """The fat in the heart's grooves, faintly brighter than muscle, along the great vessels' canonical course."""
+def _groove_fat(pose: Pose, view: View, grid: Grid) -> Float32[np.ndarray, "h w"]:
+    """The fat in the heart's grooves, faintly brighter than muscle, along their canonical course."""
     third = grid.coarser(3.0)
-    starts, ends = (third.pixels(pose.to_mm(points)) for points in _GROOVES)
+    first, last, shares = grooves()
+    starts, ends = (third.pixels(view.project(pose.to_patient(points))[:, :2]) for points in (first, last))
     radii = np.full((len(starts), 2), 4.5 / third.column_mm, np.float32)
-    tubes = draw_tubes(third.shape, starts, ends, radii)
+    tubes = draw_tubes(third.shape, starts, ends, radii, shares)
     small = np.zeros(third.shape, np.float32)
     small[tubes.place] = tubes.thickness
     fat: np.ndarray = cv2.resize(small, (grid.columns, grid.rows), interpolation=cv2.INTER_LINEAR)
@@ -337,22 +249,16 @@ def _groove_fat(pose: Pose, grid: Grid) -> Float32[np.ndarray, "h w"]:
     return fat
 
 
-def catheter_course(patient: Patient, pose: Pose) -> Float64[np.ndarray, "n 2"]:
-    """The catheter from the frame's upper border, down the aorta and up into the left main's ostium, in mm."""
-    ostium = pose.to_mm(np.array([OSTIUM]))[0]
-    entry = patient.catheter_entry_mm
-    knots = np.array(
-        [
-            (entry - 3.0, -260.0),
-            (entry, -130.0),
-            (0.5 * (entry + ostium[0] - 17.0), ostium[1] - 34.0),
-            (ostium[0] - 17.0, ostium[1] - 12.0),
-            (ostium[0] - 13.0, ostium[1] + 1.5),
-            (ostium[0] - 6.0, ostium[1] + 4.0),
-            ostium,
-        ]
-    )
-    return spline(knots, 3.0)
+def catheter_course(patient: Patient, pose: Pose, view: View) -> Float64[np.ndarray, "n 2"]:
+    """The catheter from above down the ascending aorta and up into the left main's ostium, in the picture, mm."""
+    ostium = pose.to_patient(np.array([OSTIUM]))[0]
+    entry = np.array([patient.catheter_entry_mm, 0.0, 12.0])
+    arch = entry + np.array([(-3.0, -280.0, 0.0), (0.0, -140.0, 0.0)])
+    halfway = 0.5 * (entry + ostium + np.array([-17.0, 0.0, 0.0]))
+    halfway[1] = ostium[1] - 36.0
+    sinus = ostium + np.array([(-17.0, -12.0, 4.0), (-13.0, 1.5, 3.0), (-6.0, 4.0, 1.0), (0.0, 0.0, 0.0)])
+    knots = np.vstack([arch, halfway, sinus])
+    return view.project(spline(knots, 3.0))[:, :2]
 
 
 def blades(patient: Patient, grid: Grid) -> Float32[np.ndarray, "h w"]:

@@ -1,11 +1,12 @@
-"""The coronary tree: a fixed canonical tree in heart coordinates, bent a little for each patient.
+"""The coronary tree: a fixed canonical tree in heart coordinates, varied a little for each patient.
 
-Heart coordinates: s runs along the heart's long axis from the base (-1) to the apex (+1), q across it from the
-upper border (-1) to the lower (+1); the visible outline is the unit circle. The view is a right anterior oblique
-one of the left coronary artery. The courses are drawn by us after textbook anatomy, no patient's.
+The left coronary artery on the heart's surface: the anterior descending artery (LAD) in the anterior groove between
+the ventricles, the circumflex (LCX) in the groove behind the left atrium, their diagonal (D) and marginal (OM)
+branches over the left ventricle's free wall, the septal ones (S) inside. The courses are drawn by us after textbook
+anatomy, no patient's.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -13,44 +14,85 @@ from jaxtyping import Float32, Float64, Int64
 
 from calib.phantom_rendering import spline
 
-OSTIUM = (-0.62, -0.36)
-"""Where the left main artery leaves the aorta and the catheter's tip sits, (s, q)."""
-HEART_MM = 58.0
+OSTIUM = (-0.58, -0.55, 0.10)
+"""Where the left main artery leaves the aorta and the catheter's tip sits, (s, q, w)."""
+HEART_MM = 52.0
 """Half of a mean heart's size: turns lengths in heart coordinates into mm."""
 HIDDEN = -1
 """Sheet of a branch's beginning inside its parent, which is drawn already."""
 _STEP = 2.0 / HEART_MM
-_GROOVE_BRANCHES = ("LM", "LAD", "LCX")
 
-# fmt: off
-_BRANCHES: tuple[tuple[str, str, float, int, float, float, tuple[tuple[float, float], ...]], ...] = (
-    # name, parent, where on it (0 to 1), sheet, radius at start and end in mm, course (s, q)
-    ("LM", "", 0.0, 0, 2.4, 2.25, (OSTIUM, (-0.52, -0.42), (-0.42, -0.42))),
-    ("LAD", "LM", 1.0, 0, 2.05, 0.6,
-     ((-0.16, -0.54), (0.16, -0.50), (0.48, -0.40), (0.78, -0.22), (0.94, 0.02), (0.92, 0.14))),
-    ("LCX", "LM", 1.0, 1, 1.85, 0.7,
-     ((-0.36, -0.22), (-0.46, 0.06), (-0.48, 0.36), (-0.36, 0.64), (-0.16, 0.80))),
-    ("D1", "LAD", 0.16, 1, 1.25, 0.4, ((0.02, -0.66), (0.26, -0.74), (0.50, -0.66), (0.66, -0.56))),
-    ("D2", "LAD", 0.40, 0, 1.1, 0.36, ((0.34, -0.34), (0.52, -0.14), (0.66, 0.06), (0.72, 0.22))),
-    ("S1", "LAD", 0.22, 1, 0.75, 0.32, ((0.00, -0.34), (0.06, -0.14), (0.16, 0.02))),
-    ("S2", "LAD", 0.34, 0, 0.7, 0.32, ((0.20, -0.30), (0.28, -0.10), (0.36, 0.04))),
-    ("S3", "LAD", 0.55, 1, 0.6, 0.32, ((0.52, -0.24), (0.56, -0.10))),
-    ("OM1", "LCX", 0.20, 0, 1.4, 0.42, ((-0.24, -0.06), (0.02, 0.12), (0.30, 0.24), (0.54, 0.36))),
-    ("OM2", "LCX", 0.48, 1, 1.3, 0.4, ((-0.30, 0.30), (-0.04, 0.42), (0.20, 0.56), (0.36, 0.64))),
-    ("OM3", "LCX", 0.74, 0, 0.95, 0.36, ((-0.20, 0.62), (0.02, 0.72), (0.14, 0.80))),
-    ("LA", "LCX", 0.10, 0, 0.75, 0.32, ((-0.52, -0.10), (-0.66, 0.04), (-0.72, 0.20))),
-)
-# fmt: on
-_TWIGS = (("LAD", 5), ("D1", 4), ("D2", 4), ("OM1", 5), ("OM2", 5), ("LCX", 3), ("S1", 2))
-"""Small side branches grown from these, by number."""
+Place = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A branch as it is meant to be. Places are (s, angle in degrees, height): the angle about the long axis is 0
+    at the anterior superior border, 90 on the right ventricle and -90 on the left one's free wall; the height
+    is 1 at the surface and 0 in the heart's middle."""
+
+    name: str
+    parent: str
+    at: float
+    """Where on the parent, 0 to 1."""
+    sheet: int
+    thick_mm: float
+    """Radius at the start."""
+    thin_mm: float
+    """And at the end."""
+    course: tuple[Place, ...]
+    usual: bool = True
+    """Part of the canonical tree."""
+    change: float = 0.0
+    """How often it is otherwise in a population: lacking if usual, else there."""
+
+
+_H = 0.97
+"""Height of the arteries on the surface."""
+
+_PLANS = (
+    _Plan("LM", "", 0.0, 0, 2.4, 2.25, ((-0.62, 9.0, 0.84), (-0.46, 16.0, 0.94))),
+    _Plan("LAD", "LM", 1.0, 0, 2.05, 0.6, (
+        (-0.26, 27.0, _H), (0.02, 38.0, _H), (0.30, 41.0, _H), (0.58, 37.0, _H), (0.82, 26.0, _H), (0.96, 6.0, _H),
+        (0.985, 120.0, _H), (0.92, 168.0, _H))),
+    _Plan("LCX", "LM", 1.0, 1, 1.85, 0.7, (
+        (-0.46, -10.0, _H), (-0.52, -42.0, _H), (-0.53, -78.0, _H), (-0.47, -112.0, _H), (-0.38, -142.0, _H))),
+    _Plan("D1", "LAD", 0.15, 1, 1.25, 0.4, ((0.0, 14.0, _H), (0.20, -3.0, _H), (0.46, -15.0, _H), (0.64, -20.0, _H))),
+    _Plan("D2", "LAD", 0.36, 0, 1.1, 0.38, ((0.42, 21.0, _H), (0.58, 7.0, _H), (0.76, -6.0, _H))),
+    _Plan("S1", "LAD", 0.18, 1, 0.75, 0.36, ((0.02, 34.0, 0.72), (0.10, 48.0, 0.50), (0.26, 80.0, 0.36))),
+    _Plan("S2", "LAD", 0.29, 0, 0.7, 0.36, ((0.24, 38.0, 0.74), (0.40, 52.0, 0.56), (0.64, 78.0, 0.46))),
+    _Plan("S3", "LAD", 0.44, 1, 0.6, 0.36, ((0.54, 38.0, 0.80), (0.72, 52.0, 0.68)), change=0.4),
+    _Plan("OM1", "LCX", 0.26, 0, 1.4, 0.42, ((-0.32, -50.0, _H), (-0.04, -58.0, _H), (0.26, -62.0, _H), (0.54, -62.0, _H))),
+    _Plan("OM2", "LCX", 0.55, 1, 1.3, 0.4, ((-0.30, -94.0, _H), (-0.02, -101.0, _H), (0.26, -104.0, _H), (0.46, -102.0, _H)),
+          change=0.2),
+    _Plan("OM3", "LCX", 0.80, 0, 0.95, 0.38, ((-0.22, -132.0, _H), (0.04, -138.0, _H), (0.26, -140.0, _H)), change=0.35),
+    _Plan("LA", "LCX", 0.10, 0, 0.75, 0.36, ((-0.60, -26.0, _H), (-0.76, -44.0, _H), (-0.86, -80.0, _H)), change=0.4),
+    _Plan("RI", "LM", 1.0, 0, 1.2, 0.4, ((-0.26, -12.0, _H), (0.02, -32.0, _H), (0.28, -42.0, _H)), False, 0.25),
+    _Plan("D3", "LAD", 0.50, 1, 0.8, 0.38, ((0.64, 24.0, _H), (0.76, 12.0, _H), (0.86, 0.0, _H)), False, 0.4),
+    _Plan("PDA", "LCX", 1.0, 1, 1.0, 0.4, ((-0.26, -160.0, _H), (0.02, -178.0, _H), (0.34, -183.0, _H)), False, 0.15),
+    _Plan("PL", "LCX", 0.92, 0, 0.85, 0.38, ((-0.16, -152.0, _H), (0.10, -160.0, _H), (0.30, -164.0, _H)), False, 0.2),
+)  # fmt: skip
+_TWIGS = (("LAD", 5), ("D1", 4), ("D2", 3), ("OM1", 5), ("OM2", 5), ("LCX", 3), ("OM3", 2))
+"""Small side branches grown from these, by number; as many others stand ready for varied trees."""
+_TWIG_CHANGE = 0.45
+
+_GROOVES: tuple[tuple[float, tuple[Place, ...]], ...] = (
+    # how much of their fat shows, course: the anterior groove, the left atrioventricular one, the posterior one
+    # and the right atrioventricular one
+    (1.0, ((-0.46, 16.0, _H), (-0.26, 27.0, _H), (0.02, 38.0, _H), (0.30, 41.0, _H), (0.58, 37.0, _H), (0.82, 26.0, _H))),
+    (1.0, ((-0.46, 16.0, _H), (-0.46, -10.0, _H), (-0.52, -42.0, _H), (-0.53, -78.0, _H), (-0.47, -112.0, _H),
+           (-0.38, -142.0, _H))),
+    (0.5, ((-0.34, -165.0, _H), (0.0, -178.0, _H), (0.34, -183.0, _H), (0.64, -184.0, _H))),
+    (0.5, ((-0.50, 40.0, _H), (-0.52, 80.0, _H), (-0.48, 120.0, _H), (-0.38, 160.0, _H))),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class CoronaryTree:
-    """A tree as straight segments in heart coordinates. Later views may add a depth column to `points`."""
+    """A tree as straight segments in heart coordinates."""
 
-    points: Float64[np.ndarray, "n 2"]
-    """(s, q) along the centrelines, branch after branch."""
+    points: Float64[np.ndarray, "n 3"]
+    """(s, q, w) along the centrelines, branch after branch."""
     radii_mm: Float64[np.ndarray, " n"]
     """Radius at each point."""
     reach_mm: Float64[np.ndarray, " n"]
@@ -76,40 +118,47 @@ class CoronaryTree:
         return slice(int(self.branch_starts[index]), int(stop))
 
 
-def grow_tree(seed: int, variation: float) -> CoronaryTree:
-    """One patient's tree.
-
-    Args:
-        seed: The patient.
-        variation: 0 gives the canonical tree, the same for all; 1 moves its courses by about 5 mm on
-            average and spreads its calibres by a third. In between both grow in proportion.
-    """
-    return _bend(_canonical_tree(), np.random.default_rng((seed, 0x7EE)), variation)
-
-
-def grooves() -> tuple[Float64[np.ndarray, "m 2"], Float64[np.ndarray, "m 2"]]:
-    """The great vessels' canonical course, where the heart's grooves hold fat; the same for all patients.
+@cache
+def grooves() -> tuple[Float64[np.ndarray, "m 3"], Float64[np.ndarray, "m 3"], Float32[np.ndarray, " m"]]:
+    """The canonical grooves of the heart's surface, which hold fat; the same for all patients.
 
     Returns:
-        Start and end (s, q) of straight pieces.
+        Start and end (s, q, w) of straight pieces, and how much of each piece's fat shows, 0 to 1.
     """
-    tree = _canonical_tree()
-    courses = [
-        tree.points[tree.branch(index)][::2]
-        for index, name in enumerate(tree.branch_names)
-        if name in _GROOVE_BRANCHES
-    ]
-    return np.vstack([course[:-1] for course in courses]), np.vstack([course[1:] for course in courses])
+    starts, ends, shares = [], [], []
+    for share, places in _GROOVES:
+        course = _on_shells(np.array([_place(place) for place in places]))[::2]
+        starts.append(course[:-1])
+        ends.append(course[1:])
+        shares.append(np.full(len(course) - 1, share, np.float32))
+    return np.vstack(starts), np.vstack(ends), np.concatenate(shares)
+
+
+def _place(place: Place) -> Float64[np.ndarray, " 3"]:
+    s, angle_deg, height = place
+    angle, across = np.deg2rad(angle_deg), np.sqrt(1.0 - s * s)
+    return height * np.array([s, -across * np.cos(angle), across * np.sin(angle)])
+
+
+def _on_shells(knots: Float64[np.ndarray, "k 3"]) -> Float64[np.ndarray, "n 3"]:
+    """A spline through `knots` whose height follows theirs, rather than cutting through the heart between them."""
+    heights = np.linalg.norm(knots, axis=1, keepdims=True)
+    curve = spline(np.hstack([knots, heights]), _STEP)
+    points = curve[:, :3]
+    shelled: np.ndarray = points * (curve[:, 3] / np.linalg.norm(points, axis=1))[:, None]
+    return shelled
 
 
 @dataclass(frozen=True)
 class _Branch:
     name: str
     sheet: int
-    points: Float64[np.ndarray, "n 2"]
+    points: Float64[np.ndarray, "n 3"]
     radii_mm: Float64[np.ndarray, " n"]
     reach_mm: Float64[np.ndarray, " n"]
     sheets: Int64[np.ndarray, " n"]
+    end: int
+    """Points up to here are kept: an artery may end early."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +166,7 @@ class _Origin:
     """Where a branch leaves its parent."""
 
     sheet: int
-    point: Float64[np.ndarray, " 2"]
+    point: Float64[np.ndarray, " 3"]
     radius_mm: float
     reach_mm: float
 
@@ -128,53 +177,103 @@ class _Origin:
         )
 
 
+def grow_tree(seed: int, variation: float) -> CoronaryTree:
+    """One patient's tree.
+
+    Args:
+        seed: The patient.
+        variation: 0 gives the canonical tree, the same for all. 1 is a population's spread: courses bent by
+            about 5 mm on average, calibres spread by a third, branches leaving elsewhere, some lacking, others
+            there that are not usual, the circumflex shorter or dominant. In between all grow in proportion.
+    """
+    if variation == 0.0:
+        return _canonical_tree()
+    return _grow_tree(np.random.default_rng((seed, 0x7EE)), variation)
+
+
 @cache
 def _canonical_tree() -> CoronaryTree:
-    rng = np.random.default_rng(0xC0A0)  # one tree for everyone: its twigs and bends are part of the canon
+    return _grow_tree(np.random.default_rng(0), 0.0)
+
+
+def _grow_tree(rng: np.random.Generator, variation: float) -> CoronaryTree:
+    """Grow every branch, usual or not, with the canon's own bends; keep those this patient has."""
+    canon = np.random.default_rng(0xC0A0)  # the same twigs and bends for everyone
+    bend = _Bend.draw(rng, variation)
     grown: dict[str, _Branch] = {}
-    for name, parent, at, sheet, thick_mm, thin_mm, course in _BRANCHES:
-        if parent:
-            origin = _Origin.on(grown[parent], round(at * (len(grown[parent].points) - 1)))
-            grown[name] = _grow(name, sheet, origin, np.array(course), thick_mm, thin_mm, rng)
+    for plan in _PLANS:
+        slip = 0.04 * variation * float(np.clip(rng.normal(), -2.0, 2.0))
+        otherwise = rng.random() < plan.change * variation
+        short = 1.0 - 0.3 * variation * rng.random() if plan.name == "LCX" else 1.0
+        course = np.array([_place(place) for place in plan.course])
+        if not plan.parent:
+            origin = _Origin(plan.sheet, np.array(OSTIUM), 0.0, 0.0)
         else:
-            origin = _Origin(sheet, np.array(course[0]), 0.0, 0.0)
-            grown[name] = _grow(name, sheet, origin, np.array(course[1:]), thick_mm, thin_mm, rng)
+            parent = grown[plan.parent]
+            last = parent.end - 1
+            usual = round(plan.at * (len(parent.points) - 1))
+            place = usual
+            if plan.at < 1.0:
+                place = int(np.clip(usual + round(slip * len(parent.points)), 2, last))
+            origin = _Origin.on(parent, min(place, last))
+            # The course moves along with the take-off, less so further out.
+            fade = np.linspace(0.8, 0.3, len(course))[:, None]
+            course = _keep_height(course, course + fade * (origin.point - parent.points[usual]))
+        branch = _grow(plan.name, plan.sheet, origin, course, plan.thick_mm, plan.thin_mm, canon)
+        if plan.usual != otherwise:
+            grown[plan.name] = replace(branch, end=max(4, round(short * len(branch.points))))
     branches = list(grown.values())
-    for parent, count in _TWIGS:
-        branches += _twigs(grown[parent], count, rng)
-    counts = np.array([len(branch.points) for branch in branches])
+    for name, count in _TWIGS:
+        for number in range(2 * count):
+            own = np.random.default_rng(canon.integers(1 << 32))
+            otherwise = rng.random() < _TWIG_CHANGE * variation
+            if name in grown and (number < count) != otherwise:
+                branches += _twig(grown[name], number, count, own)
+    counts = np.array([branch.end for branch in branches])
+    calibre = np.clip(rng.normal(0.0, 1.0, len(branches)), -1.5, 1.5)
+    points = np.concatenate([branch.points[: branch.end] for branch in branches])
+    radii_mm = np.concatenate([branch.radii_mm[: branch.end] for branch in branches])
     return CoronaryTree(
-        points=np.concatenate([branch.points for branch in branches]),
-        radii_mm=np.concatenate([branch.radii_mm for branch in branches]),
-        reach_mm=np.concatenate([branch.reach_mm for branch in branches]),
-        sheets=np.concatenate([branch.sheets for branch in branches]),
+        points=bend.bent(points),
+        radii_mm=radii_mm * np.exp(0.3 * variation * np.repeat(calibre, counts)),
+        reach_mm=np.concatenate([branch.reach_mm[: branch.end] for branch in branches]),
+        sheets=np.concatenate([branch.sheets[: branch.end] for branch in branches]),
         branch_starts=(np.cumsum(counts) - counts).astype(np.int64),
         branch_names=tuple(branch.name for branch in branches),
     )
+
+
+def _keep_height(
+    before: Float64[np.ndarray, "k 3"], moved: Float64[np.ndarray, "k 3"]
+) -> Float64[np.ndarray, "k 3"]:
+    """`moved`, as high above the heart's middle as `before` is."""
+    height = np.linalg.norm(before, axis=1, keepdims=True)
+    kept: np.ndarray = moved * (height / np.linalg.norm(moved, axis=1, keepdims=True))
+    return kept
 
 
 def _grow(
     name: str,
     sheet: int,
     origin: _Origin,
-    course: Float64[np.ndarray, "k 2"],
+    course: Float64[np.ndarray, "k 3"],
     thick_mm: float,
     thin_mm: float,
-    rng: np.random.Generator,
+    canon: np.random.Generator,
 ) -> _Branch:
     """A spline from `origin` along `course`, a little tortuous, tapering from `thick_mm` to `thin_mm`."""
-    points = spline(np.vstack([origin.point, course]), _STEP)
+    points = _on_shells(np.vstack([origin.point, course]))
     step = np.diff(points, axis=0, prepend=points[:1])
     length = np.cumsum(np.linalg.norm(step, axis=1))
     along = length / length[-1]
-    waves = rng.uniform(7.0, 13.0, 2) * np.array([2.0, 4.2])
-    phases = rng.uniform(0, 2 * np.pi, 2)
+    waves = canon.uniform(7.0, 13.0, 2) * np.array([2.0, 4.2])
+    phases = canon.uniform(0, 2 * np.pi, 2)
     if name != "LM":
-        normal = np.stack([-step[:, 1], step[:, 0]], axis=1)
-        normal /= np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1e-9)
-        sway = 0.018 * np.sin(waves[0] * length + phases[0]) + 0.008 * np.sin(waves[1] * length + phases[1])
+        aside = np.cross(step, points)
+        aside /= np.maximum(np.linalg.norm(aside, axis=1, keepdims=True), 1e-9)
+        sway = 0.022 * np.sin(waves[0] * length + phases[0]) + 0.010 * np.sin(waves[1] * length + phases[1])
         # None at the origin: an artery starts where its parent is.
-        points = points + normal * (sway * np.minimum(1.0, along * 4))[:, None]
+        points = points + aside * (sway * np.minimum(1.0, along * 4))[:, None]
     length_mm = length * HEART_MM
     # Inside a parent of another sheet it is not drawn, else the lumen there would count twice.
     hidden = (length_mm < origin.radius_mm) & (sheet != origin.sheet)
@@ -185,56 +284,60 @@ def _grow(
         radii_mm=thin_mm + (thick_mm - thin_mm) * (1.0 - along) ** 1.1,
         reach_mm=origin.reach_mm + length_mm,
         sheets=np.where(hidden, HIDDEN, sheet).astype(np.int64),
+        end=len(points),
     )
 
 
-def _twigs(parent: _Branch, count: int, rng: np.random.Generator) -> list[_Branch]:
-    """Small side branches of one branch, to alternating sides, bending towards its direction."""
-    twigs: list[_Branch] = []
-    for number in range(count):
-        place = round((0.25 + 0.7 * (number + rng.uniform(0.2, 0.8)) / count) * (len(parent.points) - 2))
-        ahead = parent.points[place + 1] - parent.points[place]
-        heading = np.arctan2(ahead[1], ahead[0])
-        turn = (1 if number % 2 else -1) * rng.uniform(0.7, 1.1)
-        length = rng.uniform(0.14, 0.30)
-        point = parent.points[place]
-        course = []
-        for _ in range(3):
-            point = point + length / 3 * np.array([np.cos(heading + turn), np.sin(heading + turn)])
-            course.append(point * min(1.0, 0.95 / np.linalg.norm(point)))  # arteries lie on the heart
-            turn *= rng.uniform(0.5, 1.0)
-        thick_mm = float(min(0.62, 0.7 * parent.radii_mm[place]))
-        origin = _Origin.on(parent, place)
-        twigs.append(
-            _grow(f"{parent.name}-{number}", 1 - parent.sheet, origin, np.array(course), thick_mm, 0.25, rng)
+def _twig(parent: _Branch, number: int, count: int, canon: np.random.Generator) -> list[_Branch]:
+    """A small side branch, to alternating sides, bending towards its parent's direction; none past its end."""
+    draws = canon.random(6)
+    share = 0.25 + 0.7 * (number % count + 0.2 + 0.6 * draws[0]) / count
+    place = round(share * (len(parent.points) - 2))
+    if place >= parent.end - 1:
+        return []
+    point = parent.points[place]
+    ahead = parent.points[place + 1] - point
+    ahead /= np.linalg.norm(ahead)
+    aside = np.cross(ahead, point)
+    aside /= np.linalg.norm(aside)
+    side = 1 if (number + number // count) % 2 else -1
+    turn = side * (0.7 + 0.4 * draws[1])
+    length = 0.15 + 0.15 * draws[2]
+    course = []
+    for knot in range(3):
+        way = np.cos(turn) * ahead + np.sin(turn) * aside
+        there = point + length / 3 * way
+        point = there * (np.linalg.norm(point) / np.linalg.norm(there))
+        course.append(point)
+        turn *= 0.5 + 0.5 * draws[3 + knot]
+    thick_mm = float(min(0.6, 0.7 * parent.radii_mm[place]))
+    origin = _Origin.on(parent, place)
+    return [
+        _grow(
+            f"{parent.name}-{number + 1}", 1 - parent.sheet, origin, np.array(course), thick_mm, 0.35, canon
         )
-    return twigs
+    ]
 
 
-def _bend(tree: CoronaryTree, rng: np.random.Generator, variation: float) -> CoronaryTree:
-    """Bend a tree by a smooth displacement of the heart's plane, and vary its calibres."""
-    waves = rng.normal(0.0, 1.7, (6, 2))
-    phases = rng.uniform(0, 2 * np.pi, 6)
-    pushes = rng.normal(0.0, 1.0, (6, 2)) / np.sqrt(6)
-    calibre = rng.normal(0.0, 1.0, len(tree.branch_names))
-    origin = np.array(OSTIUM)
+@dataclass(frozen=True)
+class _Bend:
+    """A smooth displacement of the heart's surface within itself; the ostium stays where the catheter's tip is."""
 
-    def displacement(points: np.ndarray) -> np.ndarray:
-        moved: np.ndarray = np.sin(points @ waves.T + phases) @ pushes
-        return moved
+    waves: Float64[np.ndarray, "3 6"]
+    phases: Float64[np.ndarray, " 6"]
+    pushes: Float64[np.ndarray, "6 3"]
 
-    # The ostium stays where the catheter's tip is.
-    shift = 0.10 * variation * (displacement(tree.points) - displacement(origin[None]))
-    counts = np.diff(tree.branch_starts, append=len(tree.points))
-    factor = np.exp(0.3 * variation * np.clip(np.repeat(calibre, counts), -1.5, 1.5))
-    return CoronaryTree(
-        points=tree.points + shift,
-        radii_mm=tree.radii_mm * factor,
-        reach_mm=tree.reach_mm,
-        sheets=tree.sheets,
-        branch_starts=tree.branch_starts,
-        branch_names=tree.branch_names,
-    )
+    @classmethod
+    def draw(cls, rng: np.random.Generator, variation: float) -> "_Bend":
+        waves = rng.normal(0.0, 1.6, (3, 6))
+        phases = rng.uniform(0, 2 * np.pi, 6)
+        return cls(waves, phases, 0.042 * variation * rng.normal(0.0, 1.0, (6, 3)))
+
+    def bent(self, points: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
+        origin = np.array([OSTIUM])
+        push = np.sin(points @ self.waves + self.phases) @ self.pushes
+        push -= np.sin(origin @ self.waves + self.phases) @ self.pushes
+        return _keep_height(points, points + push)
 
 
 def taper_px(

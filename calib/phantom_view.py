@@ -50,6 +50,6 @@ class View:
             isocentre's depth are; depth from the isocentre towards the detector. With the point at depth t,
             and f the distance from focal spot to isocentre, x and y are magnified by f / (f + t).
         """
-        seen = points @ self.axes.T
+        seen: Float64[np.ndarray, "n 3"] = points @ self.axes.T
         seen[:, :2] *= (SOURCE_MM / (SOURCE_MM + seen[:, 2]))[:, None]
         return seen

@@ -6,7 +6,10 @@ import pytest
 
 from calib.config import PhantomConfig
 from calib.phantom import Loop, Phantom, training_pairs
-from calib.phantom_anatomy import contraction, draw_patient, pose_at
+from calib.phantom_coronary import CoronaryTree, grow_tree
+from calib.phantom_heart import contraction, silhouette
+from calib.phantom_patient import choose_view, draw_patient, pose_at
+from calib.phantom_view import View
 
 SMALL = PhantomConfig(rows=192, columns=192)
 
@@ -117,23 +120,81 @@ def test_the_mask_lies_on_the_centrelines() -> None:
 
 def test_a_shifted_heart_shifts_its_tree() -> None:
     config = replace(SMALL, collimated=False)
-    spacing_mm = config.spacing_mm
-    patient = replace(draw_patient(0), heart_centre_mm=(0.0, 0.0))
-    shifted = replace(patient, heart_centre_mm=(8 * spacing_mm, -5 * spacing_mm))
-    mask = Phantom(config, patient).frame(0).mask
-    moved = Phantom(config, shifted).frame(0).mask
-    assert np.array_equal(mask[20:160, 20:160], moved[15:155, 28:168])
+    right, down, _toward = choose_view(config).axes
+    shift = config.spacing_mm * (8 * right - 5 * down)
+    patient = replace(draw_patient(0), heart_centre_mm=(0.0, 0.0, 0.0))
+    x, y, z = (float(part) for part in shift)
+    here = np.vstack(Phantom(config, patient).frame(0).centrelines)
+    there = np.vstack(Phantom(config, replace(patient, heart_centre_mm=(x, y, z))).frame(0).centrelines)
+    moved = (there - here)[:, :2]
+    assert moved.mean(axis=0) == pytest.approx([-5.0, 8.0], rel=0.02)
+    assert np.abs(moved - moved.mean(axis=0)).max() < 0.08 * 8  # nearer to the focal spot a little more
+    assert there[:, 3] == pytest.approx(here[:, 3], abs=1e-3)
+    assert (there[:, 2] == here[:, 2]).all()
 
 
 def test_a_larger_heart_has_a_larger_tree() -> None:
     patient = draw_patient(0)
-    long_mm, short_mm = patient.heart_axes_mm
-    larger = replace(patient, heart_axes_mm=(1.2 * long_mm, 1.2 * short_mm))
+    long_mm, wide_mm, deep_mm = patient.heart_axes_mm
+    larger = replace(patient, heart_axes_mm=(1.2 * long_mm, 1.2 * wide_mm, 1.2 * deep_mm))
     spread = [
         np.ptp(np.vstack(Phantom(SMALL, who).frame(0).centrelines)[:, :2], axis=0)
         for who in (patient, larger)
     ]
-    assert spread[1] == pytest.approx(1.2 * spread[0], rel=1e-3)
+    assert spread[1] == pytest.approx(1.2 * spread[0], rel=0.02)  # but for the cone of the beam
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("angles", [(None, None), (-30.0, 30.0), (45.0, 0.0), (45.0, -30.0)], ids=str)
+def test_the_hearts_outline_encloses_its_tree(seed: int, angles: tuple[float | None, float | None]) -> None:
+    config = replace(SMALL, seed=seed, primary_angle_deg=angles[0], secondary_angle_deg=angles[1])
+    frame = Phantom(config).frame(3)
+    line = np.vstack(frame.centrelines)
+    right, down = (line[:, 1] - frame.outline.centre_px[0], line[:, 0] - frame.outline.centre_px[1])
+    cosine, sine = np.cos(frame.outline.angle_rad), np.sin(frame.outline.angle_rad)
+    along = (cosine * right + sine * down) / frame.outline.axes_px[0]
+    across = (cosine * down - sine * right) / frame.outline.axes_px[1]
+    out = np.hypot(along, across)
+    assert out.max() < 1.2  # the base is broader than the ellipse
+    assert (out < 1.03).mean() > 0.9
+    assert frame.outline.axes_px[0] >= frame.outline.axes_px[1]
+
+
+def test_depth_is_the_tree_s_distance_towards_the_detector() -> None:
+    """The marginal branches lie on the far wall in a right anterior oblique view and are magnified; the septum is near."""
+    phantom = Phantom(replace(SMALL, variation=0.0, primary_angle_deg=-30.0, secondary_angle_deg=0.0))
+    frame = phantom.frame(0)
+    depth_mm = {
+        name: line[:, 3].mean()
+        for name, line in zip(phantom.tree.branch_names, frame.centrelines, strict=True)
+    }
+    assert depth_mm["LAD"] > depth_mm["D1"] > depth_mm["OM1"] > depth_mm["OM2"]
+    assert 30 < depth_mm["LAD"] - depth_mm["OM2"] < 110
+
+
+def test_another_angle_shows_another_picture_of_the_same_patient() -> None:
+    phantoms = [Phantom(replace(SMALL, seed=2, primary_angle_deg=angle)) for angle in (-30.0, -20.0, 45.0)]
+    assert len({phantom.patient for phantom in phantoms}) == 1
+    masks = [phantom.frame(0).mask for phantom in phantoms]
+    near, far = ((masks[0] & other).sum() / masks[0].sum() for other in masks[1:])
+    assert far < near < 0.8
+
+
+def test_the_angles_drawn_lie_around_a_standard_view() -> None:
+    views = [choose_view(PhantomConfig(seed=seed)) for seed in range(40)]
+    assert all(-40 <= view.primary_deg <= -20 and -20 <= view.secondary_deg <= 0 for view in views)
+    assert len({view.primary_deg for view in views}) == 40
+    assert choose_view(PhantomConfig(secondary_angle_deg=25.0)).secondary_deg == 25.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_spine_is_left_of_the_heart_in_rao_and_right_of_it_in_lao(seed: int) -> None:
+    patient = draw_patient(seed)
+    x, z = patient.spine_mm
+    for primary_deg, side in ((-30.0, -1), (45.0, 1)):
+        view = View(primary_deg, 0.0)
+        heart_x = silhouette(pose_at(patient, 0.0, 0.0), view).centre_mm[0]
+        assert side * (view.project(np.array([[x, 0.0, z]]))[0, 0] - heart_x) > 15
 
 
 def test_without_variation_all_patients_share_one_tree_in_heart_coordinates() -> None:
@@ -142,13 +203,67 @@ def test_without_variation_all_patients_share_one_tree_in_heart_coordinates() ->
     assert np.array_equal(one.radii_mm, other.radii_mm)
 
 
+def course(tree: CoronaryTree, name: str, count: int = 40) -> np.ndarray:
+    """Places at equal shares along one branch."""
+    points = tree.points[tree.branch(tree.branch_names.index(name))]
+    at = np.linspace(0, len(points) - 1, count)
+    return np.stack([np.interp(at, np.arange(len(points)), column) for column in points.T], axis=1)
+
+
 def test_more_variation_bends_the_tree_further_and_keeps_its_origin() -> None:
     trees = [Phantom(replace(SMALL, seed=3, variation=variation)).tree for variation in (0.0, 0.2, 0.6, 1.0)]
-    bends = [np.linalg.norm(tree.points - trees[0].points, axis=1).mean() for tree in trees]
+    bends = [
+        np.mean(
+            [np.linalg.norm(course(tree, name) - course(trees[0], name)) for name in ("LAD", "OM1", "D1")]
+        )
+        for tree in trees
+    ]
     assert bends == sorted(bends)
-    assert 0.005 < bends[1] < 0.05  # of half a heart
     for tree in trees:
         assert tree.points[0] == pytest.approx(trees[0].points[0])
+
+
+def test_variation_of_a_fifth_moves_the_great_vessels_by_about_a_millimetre() -> None:
+    moved_mm = []
+    for seed in range(12):
+        one, other = (Phantom(replace(SMALL, seed=seed, variation=variation)) for variation in (0.0, 0.2))
+        places = [
+            one.pose(0).to_patient(
+                np.vstack([course(phantom.tree, name) for name in ("LAD", "LCX", "D1", "OM1")])
+            )
+            for phantom in (one, other)
+        ]
+        moved_mm.append(np.linalg.norm(places[1] - places[0], axis=1).mean())
+    assert 0.7 < np.mean(moved_mm) < 2.0
+
+
+def test_variation_changes_which_branches_there_are() -> None:
+    def otherwise(variation: float) -> float:
+        usual = set(grow_tree(0, 0.0).branch_names)
+        return float(
+            np.mean([len(usual ^ set(grow_tree(seed, variation).branch_names)) for seed in range(30)])
+        )
+
+    few, many = otherwise(0.2), otherwise(1.0)
+    assert 1 < few < 8
+    assert 3 * few < many
+    assert any("PDA" in grow_tree(seed, 1.0).branch_names for seed in range(30))
+
+
+@pytest.mark.parametrize(
+    ("variation", "least", "most"), [(0.2, 0.65, 0.78), (1.0, 0.3, 0.5)], ids=["0.2", "1"]
+)
+def test_the_mask_follows_from_the_heart_to_the_degree_asked_for(
+    variation: float, least: float, most: float
+) -> None:
+    dice = []
+    for seed in range(12):
+        config = PhantomConfig(seed=seed, rows=256, columns=256, variation=0.0)
+        canonical, varied = Phantom(config), Phantom(replace(config, variation=variation))
+        one, other = (phantom.clean(canonical.pose(10)).mask for phantom in (canonical, varied))
+        dice.append(2 * (one & other).sum() / (one.sum() + other.sum()))
+        assert 0.03 < other.mean() < 0.1
+    assert least < np.mean(dice) < most
 
 
 def test_the_motion_loop_closes() -> None:
@@ -159,8 +274,8 @@ def test_the_motion_loop_closes() -> None:
     assert not np.array_equal(phantom.frame(frames).live, phantom.frame(0).live)  # the noise is new
     steps = [
         np.abs(
-            phantom.pose(index + 1).to_mm(phantom.tree.points)
-            - phantom.pose(index).to_mm(phantom.tree.points)
+            phantom.pose(index + 1).to_patient(phantom.tree.points)
+            - phantom.pose(index).to_patient(phantom.tree.points)
         ).max()
         for index in range(frames)
     ]
@@ -310,6 +425,11 @@ def test_training_pairs_of_one_patient_differ() -> None:
         ({"dose": 0.0}, r"dose must be 0.01 to 100 times the dose of a cine frame, got 0"),
         ({"scatter": -0.1}, r"scatter must be 0 to 2 times the primary beam, got -0.1"),
         ({"field_mm": 20.0}, r"field_mm must be 100 to 400 mm, got 20"),
+        ({"primary_angle_deg": 75.0}, r"primary_angle_deg must be -60 to 60 degrees \(RAO .* LAO .*, got 75"),
+        (
+            {"secondary_angle_deg": -41.0},
+            r"secondary_angle_deg must be -40 to 40 degrees \(caudal .*, got -41",
+        ),
         ({"noise": "none"}, r"noise must be 'shared' or 'independent', got 'none'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
