@@ -52,7 +52,7 @@ class MaskedPictures:
 
 
 def phantom_pictures(seeds: range, size: int, frames_per_seed: int = 2) -> MaskedPictures:
-    """Phantom angiograms of a population: every tree is its own, faint to full, and every fourth has none.
+    """Phantom angiograms of a population, from all sides: every tree its own, faint to full; every fourth has none.
 
     Args:
         seeds: The patients. Keep those of training, of judging and of evaluation apart.
@@ -64,7 +64,12 @@ def phantom_pictures(seeds: range, size: int, frames_per_seed: int = 2) -> Maske
     groups: list[str] = []
     for seed in seeds:
         rng = np.random.default_rng((seed, 0x5E6))
-        config = replace(patient_config(seed), variation=float(rng.uniform(0.0, 1.0)))
+        config = replace(
+            patient_config(seed),
+            variation=float(rng.uniform(0.0, 1.0)),
+            primary_angle_deg=float(rng.uniform(-50.0, 50.0)),
+            secondary_angle_deg=float(rng.uniform(-35.0, 35.0)),
+        )
         for plain, angiogram, mask in training_pairs(size, [seed], frames_per_seed, config):
             filled = len(pictures) % PLAIN_EVERY != 0
             strength = rng.uniform(0.6, 1.4) if filled else 0.0

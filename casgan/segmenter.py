@@ -156,7 +156,7 @@ def teach_segmenter(
     size: int = 160,
     batch: int = 8,
     base: int = 16,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 1e-2,
     report: Callable[[str], None] | None = None,
 ) -> VesselSegmenter:
     """A segmenter taught on pictures with masks: BCE + Dice, AdamW, cosine to zero.
