@@ -109,7 +109,9 @@ class Phantom:
         self.config = config
         self.patient = draw_patient(config.seed) if patient is None else patient
         self.view = choose_view(config)
-        self.tree = grow_tree(config.seed, config.variation)
+        # Pieces of two pixels and more are fine enough, and their number is what a small picture's time goes into.
+        stride = int(np.clip(config.spacing_mm / 0.55, 1, 3))
+        self.tree = grow_tree(config.seed, config.variation).thinned(stride)
         self.loop = Loop.of(config)
         self.grid = Grid(config.rows, config.columns, config.spacing_mm, config.spacing_mm)
         self.coarse = self.grid.coarser(COARSE_MM / config.spacing_mm)

@@ -188,9 +188,7 @@ def moving_layers(
     Returns:
         Attenuation, and how much of the lung's texture shows (0 to 1).
     """
-    x, y = grid.x, grid.y
     outline = silhouette(pose, view)
-    centre_x, centre_y = outline.centre_mm
     # s runs towards the apex as it is seen, q across it, in the unit circle of the outline.
     shown = float(np.hypot(*outline.apex))
     turn = np.arctan2(outline.apex[1], outline.apex[0]) if shown > 0.0 else 0.0
@@ -200,53 +198,70 @@ def moving_layers(
         [[cosine / long_mm, sine / long_mm], [-sine / short_mm, cosine / short_mm]]
     )
     (s_x, s_y), (q_x, q_y) = to_circle.astype(np.float32)
-    right, down = x - np.float32(centre_x), y - np.float32(centre_y)
+    x, y = grid.x, grid.y
+    right, down = x - np.float32(outline.centre_mm[0]), y - np.float32(outline.centre_mm[1])
     s = right * s_x + down * s_y
     q = right * q_x + down * q_y
-    bulge = np.float32(shown) * (egg(s) - np.float32(1.0)) + np.float32(1.0)
-    q /= np.maximum(bulge, np.float32(0.3))
-    inner = np.float32(1.0) - s * s - q * q
-    np.maximum(inner, 0.0, out=inner)
-    bulk = np.sqrt(inner)  # the chord of a round body: steep at its outline
-    # Great vessels rise from the base to the upper border of the frame.
-    root_x, root_y, _magnified = _seen(view, *pose.to_patient(np.array([(-0.55, -0.25, 0.15)]))[0])
-    arch_x, arch_y, _magnified = _seen(
-        view, pose.centre_mm[0] - 32.0, pose.centre_mm[1] - 85.0, pose.centre_mm[2] + 5.0
+    # Foreshortened, the body shows less of its egg's shape.
+    bulge = egg(s)
+    bulge *= np.float32(shown)
+    bulge += np.float32(1.0 - shown)
+    np.maximum(bulge, np.float32(0.3), out=bulge)
+    q /= bulge
+    q *= q
+    s *= s
+    s += q
+    np.subtract(np.float32(1.0), s, out=s)
+    np.maximum(s, 0.0, out=s)
+    bulk = np.sqrt(s, out=s)  # the chord of a round body: steep at its outline
+    trunk, fat = (
+        cv2.resize(layer, grid.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        for layer in _soft_layers(pose, view, grid.coarser(3.0))
     )
-    trunk_x = np.float32(root_x) + np.float32((arch_x - root_x) / (arch_y - root_y)) * (
-        y - np.float32(root_y)
-    )
-    trunk = soft_step(np.float32(22.0) - np.abs(x - trunk_x), 9.0)
-    trunk *= soft_step(np.float32(root_y + 10.0) - y, 25.0)
-    depth = np.float32(outline.depth_mm / 46.0)
-    attenuation = np.float32(0.50) * np.maximum(bulk * depth, np.float32(0.62) * trunk)
+    attenuation = bulk * np.float32(0.50 * outline.depth_mm / 46.0)
+    np.maximum(attenuation, trunk, out=attenuation)
     # The dome is a paraboloid; its outline seen from above or below is the same parabola, moved.
     dome_x, dome_y, _magnified = _seen(view, *pose.dome_mm)
     tilt = np.deg2rad(view.secondary_deg)
     dome_y -= 0.5 * pose.dome_radius_mm * float(np.sin(tilt) ** 2 / np.cos(tilt))
     away = x - np.float32(dome_x)
-    dome = y - np.float32(dome_y) - away * away * np.float32(0.5 / pose.dome_radius_mm)
-    below = np.maximum(dome, 0.0)
-    liver = np.sqrt(below / (below + np.float32(9.0)))
+    below = y - (np.float32(dome_y) + away * away * np.float32(0.5 / pose.dome_radius_mm))
+    np.maximum(below, 0.0, out=below)
+    below /= below + np.float32(9.0)
+    liver = np.sqrt(below, out=below)
     attenuation += np.float32(0.40) * liver
-    attenuation -= _groove_fat(pose, view, grid)
-    texture = np.float32(1.0) - np.float32(0.6) * bulk
-    texture *= np.float32(1.0) - np.float32(0.6) * liver
-    return attenuation, texture
+    attenuation -= fat
+    bulk *= np.float32(-0.6)
+    bulk += np.float32(1.0)
+    liver *= np.float32(-0.6)
+    liver += np.float32(1.0)
+    bulk *= liver
+    return attenuation, bulk
 
 
-def _groove_fat(pose: Pose, view: View, grid: Grid) -> Float32[np.ndarray, "h w"]:
-    """The fat in the heart's grooves, faintly brighter than muscle, along their canonical course."""
-    third = grid.coarser(3.0)
-    first, last, shares = grooves()
-    starts, ends = (third.pixels(view.project(pose.to_patient(points))[:, :2]) for points in (first, last))
-    radii = np.full((len(starts), 2), 4.5 / third.column_mm, np.float32)
-    tubes = draw_tubes(third.shape, starts, ends, radii, shares)
-    small = np.zeros(third.shape, np.float32)
-    small[tubes.place] = tubes.thickness
-    fat: np.ndarray = cv2.resize(small, (grid.columns, grid.rows), interpolation=cv2.INTER_LINEAR)
-    fat *= np.float32(0.006 * third.column_mm)
-    return fat
+def _soft_layers(
+    pose: Pose, view: View, grid: Grid
+) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+    """What has no sharp edge, as attenuation: the great vessels' trunk, and the fat in the heart's grooves, which is
+    faintly brighter than muscle."""
+    # The trunk rises from the base to the upper border of the frame.
+    root_x, root_y, _magnified = _seen(view, *pose.to_patient(np.array([(-0.55, -0.25, 0.15)]))[0])
+    arch_x, arch_y, _magnified = _seen(
+        view, pose.centre_mm[0] - 32.0, pose.centre_mm[1] - 85.0, pose.centre_mm[2] + 5.0
+    )
+    slope = (arch_x - root_x) / (arch_y - root_y)
+    aside = grid.x - (np.float32(root_x - slope * root_y) + np.float32(slope) * grid.y)
+    trunk = np.float32(0.31) * soft_step(np.float32(22.0) - np.abs(aside), 9.0)
+    trunk *= soft_step(np.float32(root_y + 10.0) - grid.y, 25.0)
+    lines = np.zeros(grid.shape, np.uint8)
+    points, cuts, shares = grooves()
+    places = np.round(grid.pixels(view.project(pose.to_patient(points))[:, :2]) * 16.0).astype(np.int32)
+    width = max(1, round(6.5 / grid.column_mm))
+    for course, share in zip(np.split(places, cuts), shares, strict=True):
+        cv2.polylines(lines, [course[:, None]], False, 255.0 * share, width, cv2.LINE_AA, 4)
+    fat = cv2.GaussianBlur(lines.astype(np.float32), (0, 0), 1.6 / grid.column_mm)
+    fat *= np.float32(0.056 / 255)
+    return trunk, fat
 
 
 def catheter_course(patient: Patient, pose: Pose, view: View) -> Float64[np.ndarray, "n 2"]:

@@ -77,13 +77,14 @@ _TWIGS = (("LAD", 5), ("D1", 4), ("D2", 3), ("OM1", 5), ("OM2", 5), ("LCX", 3), 
 _TWIG_CHANGE = 0.45
 
 _GROOVES: tuple[tuple[float, tuple[Place, ...]], ...] = (
-    # how much of their fat shows, course: the anterior groove, the left atrioventricular one, the posterior one
-    # and the right atrioventricular one
-    (1.0, ((-0.46, 16.0, _H), (-0.26, 27.0, _H), (0.02, 38.0, _H), (0.30, 41.0, _H), (0.58, 37.0, _H), (0.82, 26.0, _H))),
-    (1.0, ((-0.46, 16.0, _H), (-0.46, -10.0, _H), (-0.52, -42.0, _H), (-0.53, -78.0, _H), (-0.47, -112.0, _H),
-           (-0.38, -142.0, _H))),
+    # how much of their fat shows, course: the posterior groove, the right atrioventricular one, then those of the
+    # anterior descending and circumflex arteries, which are drawn over the others
     (0.5, ((-0.34, -165.0, _H), (0.0, -178.0, _H), (0.34, -183.0, _H), (0.64, -184.0, _H))),
     (0.5, ((-0.50, 40.0, _H), (-0.52, 80.0, _H), (-0.48, 120.0, _H), (-0.38, 160.0, _H))),
+    (1.0, ((-0.46, 16.0, _H), (-0.26, 27.0, _H), (0.02, 38.0, _H), (0.30, 41.0, _H), (0.58, 37.0, _H),
+           (0.82, 26.0, _H))),
+    (1.0, ((-0.46, 16.0, _H), (-0.46, -10.0, _H), (-0.52, -42.0, _H), (-0.53, -78.0, _H), (-0.47, -112.0, _H),
+           (-0.38, -142.0, _H))),
 )  # fmt: skip
 
 
@@ -117,21 +118,44 @@ class CoronaryTree:
         stop = self.branch_starts[index + 1] if index + 1 < len(self.branch_starts) else len(self.points)
         return slice(int(self.branch_starts[index]), int(stop))
 
+    def thinned(self, stride: int) -> "CoronaryTree":
+        """The same tree with every `stride`-th point of each branch, and each one's last."""
+        counts = np.diff(self.branch_starts, append=len(self.points))
+        place = np.arange(len(self.points)) - np.repeat(self.branch_starts, counts)
+        kept = (place % stride == 0) | (place == np.repeat(counts, counts) - 1)
+        return CoronaryTree(
+            points=self.points[kept],
+            radii_mm=self.radii_mm[kept],
+            reach_mm=self.reach_mm[kept],
+            sheets=self.sheets[kept],
+            branch_starts=(np.cumsum(kept) - kept)[self.branch_starts],
+            branch_names=self.branch_names,
+        )
+
 
 @cache
-def grooves() -> tuple[Float64[np.ndarray, "m 3"], Float64[np.ndarray, "m 3"], Float32[np.ndarray, " m"]]:
+def grooves() -> tuple[Float64[np.ndarray, "m 3"], tuple[int, ...], tuple[float, ...]]:
     """The canonical grooves of the heart's surface, which hold fat; the same for all patients.
 
     Returns:
-        Start and end (s, q, w) of straight pieces, and how much of each piece's fat shows, 0 to 1.
+        (s, q, w) along the grooves, one after the other; where each but the first begins; and how much of each
+        one's fat shows, 0 to 1, in rising order.
     """
-    starts, ends, shares = [], [], []
-    for share, places in _GROOVES:
-        course = _on_shells(np.array([_place(place) for place in places]))[::2]
-        starts.append(course[:-1])
-        ends.append(course[1:])
-        shares.append(np.full(len(course) - 1, share, np.float32))
-    return np.vstack(starts), np.vstack(ends), np.concatenate(shares)
+    courses = [_on_shells(np.array([_place(place) for place in places]))[::2] for _share, places in _GROOVES]
+    cuts = np.cumsum([len(course) for course in courses])[:-1]
+    return np.vstack(courses), tuple(int(cut) for cut in cuts), tuple(share for share, _places in _GROOVES)
+
+
+def _cross(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Cross products along the last axis: numpy's own takes several times as long for so few."""
+    a, b, c = one[..., 0], one[..., 1], one[..., 2]
+    u, v, w = other[..., 0], other[..., 1], other[..., 2]
+    return np.stack([b * w - c * v, c * u - a * w, a * v - b * u], axis=-1)
+
+
+def _lengths(vectors: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, " n"]:
+    lengths: np.ndarray = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    return lengths
 
 
 def _place(place: Place) -> Float64[np.ndarray, " 3"]:
@@ -142,10 +166,9 @@ def _place(place: Place) -> Float64[np.ndarray, " 3"]:
 
 def _on_shells(knots: Float64[np.ndarray, "k 3"]) -> Float64[np.ndarray, "n 3"]:
     """A spline through `knots` whose height follows theirs, rather than cutting through the heart between them."""
-    heights = np.linalg.norm(knots, axis=1, keepdims=True)
-    curve = spline(np.hstack([knots, heights]), _STEP)
+    curve = spline(np.hstack([knots, _lengths(knots)[:, None]]), _STEP)
     points = curve[:, :3]
-    shelled: np.ndarray = points * (curve[:, 3] / np.linalg.norm(points, axis=1))[:, None]
+    shelled: np.ndarray = points * (curve[:, 3] / _lengths(points))[:, None]
     return shelled
 
 
@@ -191,6 +214,27 @@ def grow_tree(seed: int, variation: float) -> CoronaryTree:
     return _grow_tree(np.random.default_rng((seed, 0x7EE)), variation)
 
 
+@dataclass(frozen=True)
+class _Canon:
+    """What chance has settled once for everyone: bends and twigs."""
+
+    courses: dict[str, Float64[np.ndarray, "_ 3"]]
+    branches: Float64[np.ndarray, "b 4"]
+    """How each branch sways, 0 to 1."""
+    twigs: dict[str, Float64[np.ndarray, "_ 10"]]
+    """Where each twig of a branch leaves, its heading, length and three turns, and how it sways, 0 to 1."""
+
+
+@cache
+def _canon() -> _Canon:
+    rng = np.random.default_rng(0xC0A0)
+    return _Canon(
+        courses={plan.name: np.array([_place(place) for place in plan.course]) for plan in _PLANS},
+        branches=rng.random((len(_PLANS), 4)),
+        twigs={name: rng.random((2 * count, 10)) for name, count in _TWIGS},
+    )
+
+
 @cache
 def _canonical_tree() -> CoronaryTree:
     return _grow_tree(np.random.default_rng(0), 0.0)
@@ -198,14 +242,14 @@ def _canonical_tree() -> CoronaryTree:
 
 def _grow_tree(rng: np.random.Generator, variation: float) -> CoronaryTree:
     """Grow every branch, usual or not, with the canon's own bends; keep those this patient has."""
-    canon = np.random.default_rng(0xC0A0)  # the same twigs and bends for everyone
+    canon = _canon()
     bend = _Bend.draw(rng, variation)
     grown: dict[str, _Branch] = {}
-    for plan in _PLANS:
+    for plan, sway in zip(_PLANS, canon.branches, strict=True):
         slip = 0.04 * variation * float(np.clip(rng.normal(), -2.0, 2.0))
         otherwise = rng.random() < plan.change * variation
         short = 1.0 - 0.3 * variation * rng.random() if plan.name == "LCX" else 1.0
-        course = np.array([_place(place) for place in plan.course])
+        course = canon.courses[plan.name]
         if not plan.parent:
             origin = _Origin(plan.sheet, np.array(OSTIUM), 0.0, 0.0)
         else:
@@ -219,16 +263,15 @@ def _grow_tree(rng: np.random.Generator, variation: float) -> CoronaryTree:
             # The course moves along with the take-off, less so further out.
             fade = np.linspace(0.8, 0.3, len(course))[:, None]
             course = _keep_height(course, course + fade * (origin.point - parent.points[usual]))
-        branch = _grow(plan.name, plan.sheet, origin, course, plan.thick_mm, plan.thin_mm, canon)
         if plan.usual != otherwise:
+            branch = _grow(plan.name, plan.sheet, origin, course, plan.thick_mm, plan.thin_mm, sway)
             grown[plan.name] = replace(branch, end=max(4, round(short * len(branch.points))))
     branches = list(grown.values())
     for name, count in _TWIGS:
-        for number in range(2 * count):
-            own = np.random.default_rng(canon.integers(1 << 32))
-            otherwise = rng.random() < _TWIG_CHANGE * variation
+        changes = rng.random(2 * count) < _TWIG_CHANGE * variation
+        for number, otherwise in enumerate(changes):
             if name in grown and (number < count) != otherwise:
-                branches += _twig(grown[name], number, count, own)
+                branches += _twig(grown[name], number, count, canon.twigs[name][number])
     counts = np.array([branch.end for branch in branches])
     calibre = np.clip(rng.normal(0.0, 1.0, len(branches)), -1.5, 1.5)
     points = np.concatenate([branch.points[: branch.end] for branch in branches])
@@ -247,8 +290,7 @@ def _keep_height(
     before: Float64[np.ndarray, "k 3"], moved: Float64[np.ndarray, "k 3"]
 ) -> Float64[np.ndarray, "k 3"]:
     """`moved`, as high above the heart's middle as `before` is."""
-    height = np.linalg.norm(before, axis=1, keepdims=True)
-    kept: np.ndarray = moved * (height / np.linalg.norm(moved, axis=1, keepdims=True))
+    kept: np.ndarray = moved * (_lengths(before) / _lengths(moved))[:, None]
     return kept
 
 
@@ -259,21 +301,23 @@ def _grow(
     course: Float64[np.ndarray, "k 3"],
     thick_mm: float,
     thin_mm: float,
-    canon: np.random.Generator,
+    sway: Float64[np.ndarray, "4"],
 ) -> _Branch:
-    """A spline from `origin` along `course`, a little tortuous, tapering from `thick_mm` to `thin_mm`."""
+    """A spline from `origin` along `course`, a little tortuous, tapering from `thick_mm` to `thin_mm`.
+
+    `sway` is 0 to 1: how quick the two waves of its tortuosity are, and where they begin.
+    """
     points = _on_shells(np.vstack([origin.point, course]))
     step = np.diff(points, axis=0, prepend=points[:1])
-    length = np.cumsum(np.linalg.norm(step, axis=1))
+    length = np.cumsum(_lengths(step))
     along = length / length[-1]
-    waves = canon.uniform(7.0, 13.0, 2) * np.array([2.0, 4.2])
-    phases = canon.uniform(0, 2 * np.pi, 2)
     if name != "LM":
-        aside = np.cross(step, points)
-        aside /= np.maximum(np.linalg.norm(aside, axis=1, keepdims=True), 1e-9)
-        sway = 0.022 * np.sin(waves[0] * length + phases[0]) + 0.010 * np.sin(waves[1] * length + phases[1])
+        aside = _cross(step, points)
+        aside /= np.maximum(_lengths(aside)[:, None], 1e-9)
+        slow = np.sin((14.0 + 12.0 * sway[0]) * length + 2 * np.pi * sway[2])
+        quick = np.sin((29.0 + 25.0 * sway[1]) * length + 2 * np.pi * sway[3])
         # None at the origin: an artery starts where its parent is.
-        points = points + aside * (sway * np.minimum(1.0, along * 4))[:, None]
+        points = points + aside * ((0.022 * slow + 0.010 * quick) * np.minimum(1.0, along * 4))[:, None]
     length_mm = length * HEART_MM
     # Inside a parent of another sheet it is not drawn, else the lumen there would count twice.
     hidden = (length_mm < origin.radius_mm) & (sheet != origin.sheet)
@@ -288,9 +332,8 @@ def _grow(
     )
 
 
-def _twig(parent: _Branch, number: int, count: int, canon: np.random.Generator) -> list[_Branch]:
+def _twig(parent: _Branch, number: int, count: int, draws: Float64[np.ndarray, "10"]) -> list[_Branch]:
     """A small side branch, to alternating sides, bending towards its parent's direction; none past its end."""
-    draws = canon.random(6)
     share = 0.25 + 0.7 * (number % count + 0.2 + 0.6 * draws[0]) / count
     place = round(share * (len(parent.points) - 2))
     if place >= parent.end - 1:
@@ -298,7 +341,7 @@ def _twig(parent: _Branch, number: int, count: int, canon: np.random.Generator) 
     point = parent.points[place]
     ahead = parent.points[place + 1] - point
     ahead /= np.linalg.norm(ahead)
-    aside = np.cross(ahead, point)
+    aside = _cross(ahead, point)
     aside /= np.linalg.norm(aside)
     side = 1 if (number + number // count) % 2 else -1
     turn = side * (0.7 + 0.4 * draws[1])
@@ -314,7 +357,13 @@ def _twig(parent: _Branch, number: int, count: int, canon: np.random.Generator) 
     origin = _Origin.on(parent, place)
     return [
         _grow(
-            f"{parent.name}-{number + 1}", 1 - parent.sheet, origin, np.array(course), thick_mm, 0.35, canon
+            f"{parent.name}-{number + 1}",
+            1 - parent.sheet,
+            origin,
+            np.array(course),
+            thick_mm,
+            0.35,
+            draws[6:],
         )
     ]
 

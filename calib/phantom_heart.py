@@ -7,6 +7,7 @@ nearly in the picture, and w points nearly to the detector.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float64
@@ -49,13 +50,14 @@ class Pose:
     """Top of the diaphragm's dome."""
     dome_radius_mm: float
 
-    @property
+    @cached_property
     def directions(self) -> Float64[np.ndarray, "3 3"]:
         """Unit vectors of s, q and w in patient coordinates, row by row."""
         turn, slope = self.azimuth_rad, self.elevation_rad
         along = np.array([np.cos(slope) * np.cos(turn), np.sin(slope), -np.cos(slope) * np.sin(turn)])
         level = np.array([-np.sin(turn), 0.0, -np.cos(turn)])
-        down = np.cross(along, level)
+        a, b, c = along
+        down = np.array([b * level[2], c * level[0] - a * level[2], -b * level[0]])  # along x level
         cosine, sine = np.cos(self.roll_rad), np.sin(self.roll_rad)
         return np.stack([along, cosine * down + sine * level, cosine * level - sine * down])
 

@@ -181,22 +181,18 @@ def soft_step(distance: Float32[np.ndarray, "*dims"], softness: float) -> Float3
 def spline(knots: Float64[np.ndarray, "k d"], step: float) -> Float64[np.ndarray, "n d"]:
     """A Catmull-Rom curve through `knots`, cut into pieces about `step` long."""
     ends = np.vstack([2 * knots[0] - knots[1], knots, 2 * knots[-1] - knots[-2]])
-    pieces: list[np.ndarray] = []
-    for index in range(len(knots) - 1):
-        before, here, there, after = ends[index : index + 4]
-        count = max(2, int(np.ceil(np.linalg.norm(there - here) / step)))
-        t = (np.arange(count) / count)[:, None]
-        pieces.append(
-            0.5
-            * (
-                2 * here
-                + (there - before) * t
-                + (2 * before - 5 * here + 4 * there - after) * t**2
-                + (3 * here - before - 3 * there + after) * t**3
-            )
-        )
-    pieces.append(knots[-1:])
-    return np.vstack(pieces)
+    gaps = np.sqrt((np.diff(knots, axis=0) ** 2).sum(axis=1))
+    counts = np.maximum(2, np.ceil(gaps / step)).astype(np.int64)
+    piece = np.repeat(np.arange(len(counts)), counts)
+    t = ((np.arange(len(piece)) - np.repeat(np.cumsum(counts) - counts, counts)) / counts[piece])[:, None]
+    before, here, there, after = (ends[piece + place] for place in range(4))
+    curve = here + 0.5 * t * (
+        there
+        - before
+        + t * (2 * before - 5 * here + 4 * there - after + t * (3 * (here - there) - before + after))
+    )
+    whole: np.ndarray = np.vstack([curve, knots[-1:]])
+    return whole
 
 
 def store(grey: Float32[np.ndarray, "h w"], max_value: int) -> np.ndarray:

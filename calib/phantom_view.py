@@ -6,6 +6,7 @@ right, the head up.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float64
@@ -27,7 +28,7 @@ class View:
     secondary_deg: float
     """Positioner Secondary Angle (0018,1511): its tilt to the head (cranial positive, caudal negative)."""
 
-    @property
+    @cached_property
     def axes(self) -> Float64[np.ndarray, "3 3"]:
         """The picture's right, its down and the way to the detector as unit vectors in patient coordinates, row by row."""
         turn, tilt = np.deg2rad(self.primary_deg), np.deg2rad(self.secondary_deg)
