@@ -8,12 +8,13 @@ from typing import Annotated
 import tyro
 
 from bench.config import BenchConfig, DoctorConfig
-from stream.config import ReplayConfig, RunConfig, ViewConfig
+from stream.config import ReplayConfig, RunConfig, SynthesizeConfig, ViewConfig
 
 Command = (
     Annotated[RunConfig, tyro.conf.subcommand("run")]
     | Annotated[ReplayConfig, tyro.conf.subcommand("replay")]
     | Annotated[ViewConfig, tyro.conf.subcommand("view")]
+    | Annotated[SynthesizeConfig, tyro.conf.subcommand("synthesize")]
     | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
     | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
 )
@@ -37,6 +38,10 @@ def dispatch(config: object) -> int:
             from stream.display.view import view
 
             return view(config)
+        case SynthesizeConfig():
+            from stream.synthesize import synthesize
+
+            return synthesize(config)
         case BenchConfig():
             from bench.live import bench_live
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 # The marks a dataclass cannot express: an argument without a flag, and what stands for a value in the help.
 from tyro.conf import Positional, arg
 
+Backend = Literal["auto", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
 EngineName = Literal["auto", "off", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
 
 
@@ -106,3 +107,43 @@ class ViewConfig:
     """The web viewer's port, on this host only."""
     browser: bool = True
     """Open the web viewer in a browser where there is a display."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesizeConfig(EngineConfig):
+    """Synthesize the angiogram of every frame of a recording, offline, into a folder of pictures.
+
+    Each frame comes as synthetic/frame_N.png in the recording's own stored values and bits, and as
+    attention/frame_N.png, which says how much of each pixel is synthetic. preview.mp4 and preview.png show
+    live, synthetic and overlay side by side with their marks; synthesis.json holds model, engine, settings and
+    the statistics of every frame. No file holds a name, a path or anything else from the recording's header.
+    """
+
+    source: Annotated[Positional[str], arg(metavar="INPUT")]
+    """A DICOM cine loop, a video file, an image, a folder of frames, phantom (with --frames), or python:module:Class."""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """The folder to write; made if needed."""
+    engine: Backend = "auto"
+    """The runtime; auto takes the first usable one and says why it passed over others."""
+    untaught: bool = False
+    """Run a model that was not taught, to measure it; its frames go to untaught/ and are marked so."""
+    overwrite: bool = False
+    """Replace a former synthesis in that folder."""
+    film: bool = True
+    """Write preview.mp4, an MPEG-4 film for desktop players; most browsers do not show this codec."""
+    rate: Annotated[float | None, arg(metavar="HZ")] = None
+    """Frames per second of the film, over what the recording says."""
+    frames: Annotated[int | None, arg(metavar="N")] = None
+    """End after so many frames."""
+    crop: Annotated[str | None, arg(metavar="X,Y,W,H")] = None
+    """x,y,w,h in pixels: the region of the picture that is the X-ray."""
+    gray: bool = False
+    """Convert the colour of a video or image file instead of refusing it."""
+    size: Annotated[int | None, arg(metavar="PIXELS")] = None
+    """Rows and columns of the phantom."""
+    bits: Annotated[int | None, arg(metavar="8..16")] = None
+    """Bits stored: of the phantom, and of 16-bit images, which do not say."""
+    seed: Annotated[int | None, arg(metavar="N")] = None
+    """The phantom's patient."""
+    contrast: bool = False
+    """Contrast medium in the phantom's vessels."""

@@ -256,6 +256,7 @@ def main() -> int:
             "kind": source.kind,
             "format": format_to_json(source.format),
             "rate_hz": source.rate_hz if source.live else pacing.intended_rate_hz(source.rate_hz),
+            "recorded_hz": source.rate_hz,
             "frame_count": source.frame_count,
             "live": source.live,
             "notes": list(source.notes),

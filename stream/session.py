@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from stream.config import ReplayConfig, RunConfig
 from stream.display.browser import open_page
@@ -26,6 +26,13 @@ from stream.sources.options import SourceOptions, parse_crop
 from stream.statusline import StatusLine, format_summary, log_to_stderr
 
 VIEWER_STOP_S = 2.0
+
+
+@runtime_checkable
+class Stoppable(Protocol):
+    """What Ctrl-C ends: a pipeline, or any other work that finishes what it has begun."""
+
+    def stop(self) -> None: ...
 
 
 def source_options(config: RunConfig | ReplayConfig) -> SourceOptions:
@@ -111,11 +118,11 @@ def pipeline_config(config: RunConfig | ReplayConfig, pacing: Pacing, *, measure
 
 
 @contextlib.contextmanager
-def stopped_by_signals(pipeline: Pipeline) -> Iterator[None]:
+def stopped_by_signals(work: Stoppable) -> Iterator[None]:
     """Ctrl-C, SIGTERM and a closed terminal end the pipeline, not the process."""
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        pipeline.stop()
+        work.stop()
 
     before = {
         number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

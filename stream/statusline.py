@@ -86,10 +86,18 @@ class StatusLine:
     Args:
         status: Gives the last heartbeat; None before the first.
         out: Where to print. A terminal gets one line that is written over; a file gets a line every 5 s.
+        form: Makes the line of what `status` gave.
     """
 
-    def __init__(self, status: Callable[[], dict[str, Any] | None], out: TextIO = sys.stderr) -> None:
+    def __init__(
+        self,
+        status: Callable[[], dict[str, Any] | None],
+        out: TextIO = sys.stderr,
+        *,
+        form: Callable[[dict[str, Any]], str] = format_status,
+    ) -> None:
         self._status = status
+        self._form = form
         self._out = out
         self._terminal = out.isatty()
         self._over = threading.Event()
@@ -99,7 +107,7 @@ class StatusLine:
     def _print(self) -> None:
         while not self._over.wait(TERMINAL_INTERVAL_S if self._terminal else LOG_INTERVAL_S):
             if (status := self._status()) is not None:
-                line = format_status(status)
+                line = self._form(status)
                 self._out.write(CLEAR_LINE + line if self._terminal else line + "\n")
                 self._out.flush()
 

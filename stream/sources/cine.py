@@ -90,7 +90,7 @@ class CineSource(Source):
         self.notes = header.notes
         self.rate_hz = header.timing.rate_hz if options.rate_hz is None else options.rate_hz
         self._retimed = options.rate_hz is not None
-        if self.rate_hz is None and header.frames > 1:
+        if self.rate_hz is None and header.frames > 1 and not options.untimed:
             raise SourceError(
                 f"{self._name}: {header.frames} frames need a rate, but the header holds no frame time, cine rate or "
                 "frame stamps; give --rate, for example --rate 15"

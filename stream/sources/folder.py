@@ -58,6 +58,17 @@ def open_folder(path: Path, options: SourceOptions) -> Source:
     )
 
 
+def open_image(path: Path, options: SourceOptions) -> Source:
+    """Open one image file: a recording of a single frame.
+
+    Raises:
+        SourceError: Not an image that a stream carries.
+    """
+    source = ImageFolderSource(path.parent, [path], options, ())
+    source.kind = "image"
+    return source
+
+
 def _list_frames(path: Path) -> tuple[list[Path], list[Path], int]:
     images: list[Path] = []
     dicoms: list[Path] = []
@@ -100,7 +111,7 @@ class _FolderSource(Source):
         self.notes = notes
         self.rate_hz = options.rate_hz
         self.format = self._checked_format()
-        if options.rate_hz is None and len(files) > 1:
+        if options.rate_hz is None and len(files) > 1 and not options.untimed:
             raise SourceError(
                 f"{path.name}: {len(files)} frames in a folder need a rate, since files say nothing of time; give "
                 "--rate, for example --rate 15"

@@ -11,7 +11,7 @@ from stream.errors import SourceError
 from stream.sources.options import SourceOptions
 from stream.sources.source import Source
 
-KINDS = "phantom, v4l2:0, a DICOM file, a video file, a folder of frames or python:module:Class"
+KINDS = "phantom, v4l2:0, a DICOM file, a video file, an image, a folder of frames or python:module:Class"
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
@@ -22,8 +22,8 @@ def open_source(spec: str, options: SourceOptions | None = None) -> Source:
     follow is no video here.
 
     Args:
-        spec: `phantom`, `v4l2:0`, `v4l2:/dev/video0`, the path of a DICOM file, a video file or a folder, or
-            `python:module:Class` for a `Source` of your own, which is called with the options.
+        spec: `phantom`, `v4l2:0`, `v4l2:/dev/video0`, the path of a DICOM file, a video file, an image or a
+            folder, or `python:module:Class` for a `Source` of your own, which is called with the options.
         options: What was asked of it.
 
     Raises:
@@ -91,7 +91,9 @@ def _open_file(path: Path, options: SourceOptions) -> Source:
     if is_video(head):
         return VideoSource(path, options)
     if picture_of(head) is not None or path.suffix.lower() in _IMAGES:
-        raise SourceError(f"{path.name}: got a single image; put the frames in a folder and name the folder")
+        from stream.sources.folder import open_image
+
+        return open_image(path, options)
     raise SourceError(
         f"{path.name}: needed {KINDS}, got a file of another kind; not a DICOM, and not MP4, AVI, Matroska, MPEG or ASF"
     )

@@ -62,6 +62,8 @@ class SourceOptions:
     """The phantom's seed."""
     contrast: bool | None = None
     """Whether the phantom's vessels hold contrast medium."""
+    untimed: bool = False
+    """The frames are taken one by one and never played, so a recording that says nothing of time will do."""
 
     def __post_init__(self) -> None:
         if self.rate_hz is not None and not (math.isfinite(self.rate_hz) and self.rate_hz > 0):

@@ -102,7 +102,7 @@ class VideoSource(Source):
         self.rate_hz = self._options.rate_hz
         if self.rate_hz is None and 0 < container_rate_hz <= _MAX_RATE_HZ:
             self.rate_hz = container_rate_hz
-        if self.rate_hz is None:
+        if self.rate_hz is None and not self._options.untimed:
             raise SourceError(
                 f"{self._name}: the video says nothing of its rate; give --rate, for example --rate 15"
             )

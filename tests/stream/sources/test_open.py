@@ -47,11 +47,19 @@ def test_a_pipe_is_refused_without_waiting_for_its_other_end(tmp_path):
         open_source(str(tmp_path / "pipe"))
 
 
-def test_a_single_image_is_told_to_go_into_a_folder(tmp_path):
+def test_a_single_image_is_a_recording_of_one_frame(tmp_path, read_all):
+    pixels = np.arange(70 * 70, dtype=np.uint16).reshape(1, 70, 70)
     path = tmp_path / "frame.png"
-    assert cv2.imwrite(str(path), np.zeros((70, 70), np.uint8))
-    with pytest.raises(SourceError, match=r"frame\.png: got a single image; put the frames in a folder"):
-        open_source(str(path))
+    assert cv2.imwrite(str(path), pixels[0])
+    source = open_source(str(path), SourceOptions(bits=13))
+    assert (source.kind, source.frame_count, source.format.bits_stored) == ("image", 1, 13)
+    np.testing.assert_array_equal(read_all(source), pixels)
+
+
+def test_an_image_file_that_is_none_is_refused(tmp_path):
+    (tmp_path / "frame.png").write_bytes(b"no image at all")
+    with pytest.raises(SourceError, match=r"frame\.png: needed a PNG, JPEG, BMP or TIFF image"):
+        open_source(str(tmp_path / "frame.png"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
