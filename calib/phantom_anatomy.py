@@ -18,6 +18,8 @@ from calib.phantom_view import SOURCE_MM, View
 
 COARSE_MM = 0.66
 """Everything but vessels, catheter and noise is drawn this fine at most, then interpolated."""
+SOFT_MM = 1.0
+"""Bones and lung vessels, which have no sharp edges, are drawn this fine at most."""
 CATHETER_RADIUS_MM = 1.0
 CATHETER_BORE_MM = 0.6
 
@@ -69,17 +71,21 @@ def still_layers(
         Attenuation of the one and of the other.
     """
     rng = np.random.default_rng((patient.seed, 0x57111))
-    x, y = grid.x, grid.y
     fine = grid.column_mm
+    soft = grid.coarser(SOFT_MM / fine)
+    x, y = soft.x, soft.y
     spine_x = np.float32(_spine_place(patient, view)[0])
-    wall = 0.05 * smooth_noise(grid.shape, 70 / fine, rng)
-    wall += 0.0008 * np.minimum(np.abs(x - spine_x), 120.0) + 0.0005 * np.clip(y, -120.0, 120.0)
+    bones = 0.05 * smooth_noise(soft.shape, 70 / soft.column_mm, rng)
+    bones += 0.0008 * np.minimum(np.abs(x - spine_x), 120.0) + 0.0005 * np.clip(y, -120.0, 120.0)
+    bones += _spine(patient, view, x, y)
+    bones += _ribs(patient, view, x, y)
+    markings = _lung_markings(patient, view, soft, rng)
+    markings += 0.026 * smooth_noise(soft.shape, 11 / soft.column_mm, rng)
+    wall, lung = (
+        cv2.resize(layer, grid.shape[::-1], interpolation=cv2.INTER_LINEAR) for layer in (bones, markings)
+    )
     wall += 0.008 * smooth_noise(grid.shape, 2.2 / fine, rng)
-    wall += _spine(patient, view, x, y)
-    wall += _ribs(patient, view, x, y)
-    lung = 0.026 * smooth_noise(grid.shape, 11 / fine, rng)
     lung += 0.016 * smooth_noise(grid.shape, 4.5 / fine, rng)
-    lung += _lung_markings(patient, view, grid, rng)
     return wall, lung
 
 

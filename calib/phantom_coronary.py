@@ -153,8 +153,8 @@ def _cross(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.stack([b * w - c * v, c * u - a * w, a * v - b * u], axis=-1)
 
 
-def _lengths(vectors: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, " n"]:
-    lengths: np.ndarray = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+def _lengths(vectors: Float64[np.ndarray, "*n 3"]) -> Float64[np.ndarray, "*n"]:
+    lengths: np.ndarray = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))
     return lengths
 
 
@@ -268,10 +268,10 @@ def _grow_tree(rng: np.random.Generator, variation: float) -> CoronaryTree:
             grown[plan.name] = replace(branch, end=max(4, round(short * len(branch.points))))
     branches = list(grown.values())
     for name, count in _TWIGS:
+        number = np.arange(2 * count)
         changes = rng.random(2 * count) < _TWIG_CHANGE * variation
-        for number, otherwise in enumerate(changes):
-            if name in grown and (number < count) != otherwise:
-                branches += _twig(grown[name], number, count, canon.twigs[name][number])
+        if name in grown:
+            branches += _twigs(grown[name], number[(number < count) != changes], count, canon.twigs[name])
     counts = np.array([branch.end for branch in branches])
     calibre = np.clip(rng.normal(0.0, 1.0, len(branches)), -1.5, 1.5)
     points = np.concatenate([branch.points[: branch.end] for branch in branches])
@@ -303,21 +303,8 @@ def _grow(
     thin_mm: float,
     sway: Float64[np.ndarray, "4"],
 ) -> _Branch:
-    """A spline from `origin` along `course`, a little tortuous, tapering from `thick_mm` to `thin_mm`.
-
-    `sway` is 0 to 1: how quick the two waves of its tortuosity are, and where they begin.
-    """
-    points = _on_shells(np.vstack([origin.point, course]))
-    step = np.diff(points, axis=0, prepend=points[:1])
-    length = np.cumsum(_lengths(step))
-    along = length / length[-1]
-    if name != "LM":
-        aside = _cross(step, points)
-        aside /= np.maximum(_lengths(aside)[:, None], 1e-9)
-        slow = np.sin((14.0 + 12.0 * sway[0]) * length + 2 * np.pi * sway[2])
-        quick = np.sin((29.0 + 25.0 * sway[1]) * length + 2 * np.pi * sway[3])
-        # None at the origin: an artery starts where its parent is.
-        points = points + aside * ((0.022 * slow + 0.010 * quick) * np.minimum(1.0, along * 4))[:, None]
+    """A branch from `origin` along `course`, tapering from `thick_mm` to `thin_mm`; see `_tortuous` for `sway`."""
+    points, length = _tortuous(_on_shells(np.vstack([origin.point, course])), sway * (name != "LM"))
     length_mm = length * HEART_MM
     # Inside a parent of another sheet it is not drawn, else the lumen there would count twice.
     hidden = (length_mm < origin.radius_mm) & (sheet != origin.sheet)
@@ -325,46 +312,75 @@ def _grow(
         name=name,
         sheet=sheet,
         points=points,
-        radii_mm=thin_mm + (thick_mm - thin_mm) * (1.0 - along) ** 1.1,
+        radii_mm=thin_mm + (thick_mm - thin_mm) * (1.0 - length / length[-1]) ** 1.1,
         reach_mm=origin.reach_mm + length_mm,
         sheets=np.where(hidden, HIDDEN, sheet).astype(np.int64),
         end=len(points),
     )
 
 
-def _twig(parent: _Branch, number: int, count: int, draws: Float64[np.ndarray, "10"]) -> list[_Branch]:
-    """A small side branch, to alternating sides, bending towards its parent's direction; none past its end."""
-    share = 0.25 + 0.7 * (number % count + 0.2 + 0.6 * draws[0]) / count
-    place = round(share * (len(parent.points) - 2))
-    if place >= parent.end - 1:
+def _tortuous(
+    points: Float64[np.ndarray, "*b n 3"], sway: Float64[np.ndarray, "*b 4"]
+) -> tuple[Float64[np.ndarray, "*b n 3"], Float64[np.ndarray, "*b n"]]:
+    """Courses with two waves to their sides, and the distance along them.
+
+    Args:
+        points: The courses.
+        sway: 0 to 1: how quick the two waves are, and where they begin. All 0 is none.
+    """
+    step = np.diff(points, axis=-2, prepend=points[..., :1, :])
+    length = np.cumsum(_lengths(step), axis=-1)
+    aside = _cross(step, points)
+    aside /= np.maximum(_lengths(aside)[..., None], 1e-9)
+    quick, begin = sway[..., None, :2], 2 * np.pi * sway[..., None, 2:]
+    waves = np.sin((np.array([14.0, 29.0]) + np.array([12.0, 25.0]) * quick) * length[..., None] + begin)
+    # None at the origin: an artery starts where its parent is.
+    grows = np.minimum(1.0, 4.0 * length / length[..., -1:]) * sway.any(axis=-1, keepdims=True)
+    return points + aside * ((waves @ np.array([0.022, 0.010])) * grows)[..., None], length
+
+
+def _twigs(
+    parent: _Branch, numbers: Int64[np.ndarray, " t"], count: int, draws: Float64[np.ndarray, "_ 10"]
+) -> list[_Branch]:
+    """Small side branches, to alternating sides, bending towards their parent's direction; none past its end."""
+    along = 0.25 + 0.7 * (numbers % count + 0.2 + 0.6 * draws[numbers, 0]) / count
+    places = np.round(along * (len(parent.points) - 2)).astype(np.int64)
+    kept = places < parent.end - 1
+    numbers, places = numbers[kept], places[kept]
+    if not len(numbers):
         return []
-    point = parent.points[place]
-    ahead = parent.points[place + 1] - point
-    ahead /= np.linalg.norm(ahead)
+    draws = draws[numbers]
+    point = parent.points[places]
+    ahead = parent.points[places + 1] - point
+    ahead /= _lengths(ahead)[:, None]
     aside = _cross(ahead, point)
-    aside /= np.linalg.norm(aside)
-    side = 1 if (number + number // count) % 2 else -1
-    turn = side * (0.7 + 0.4 * draws[1])
-    length = 0.15 + 0.15 * draws[2]
-    course = []
+    aside /= _lengths(aside)[:, None]
+    side = np.where((numbers + numbers // count) % 2, 1.0, -1.0)
+    turn = side * (0.7 + 0.4 * draws[:, 1])
+    length = 0.05 + 0.05 * draws[:, 2]
+    knots = [point]
     for knot in range(3):
-        way = np.cos(turn) * ahead + np.sin(turn) * aside
-        there = point + length / 3 * way
-        point = there * (np.linalg.norm(point) / np.linalg.norm(there))
-        course.append(point)
-        turn *= 0.5 + 0.5 * draws[3 + knot]
-    thick_mm = float(min(0.6, 0.7 * parent.radii_mm[place]))
-    origin = _Origin.on(parent, place)
+        way = np.cos(turn)[:, None] * ahead + np.sin(turn)[:, None] * aside
+        knots.append(_keep_height(knots[-1], knots[-1] + length[:, None] * way))
+        turn = turn * (0.5 + 0.5 * draws[:, 3 + knot])
+    course = np.stack(knots)  # (knot, twig, place): one spline for all, pieces of equal number
+    curve = spline(course.reshape(4, -1), float(np.sqrt(len(numbers))) * _STEP).reshape(-1, len(numbers), 3)
+    points, length = _tortuous(curve.swapaxes(0, 1), draws[:, 6:])
+    thick_mm = np.minimum(0.6, 0.7 * parent.radii_mm[places])
+    radii_mm = 0.35 + (thick_mm - 0.35)[:, None] * (1.0 - length / length[:, -1:]) ** 1.1
+    length_mm = length * HEART_MM
+    sheets = np.where(length_mm < parent.radii_mm[places, None], HIDDEN, 1 - parent.sheet)
     return [
-        _grow(
-            f"{parent.name}-{number + 1}",
-            1 - parent.sheet,
-            origin,
-            np.array(course),
-            thick_mm,
-            0.35,
-            draws[6:],
+        _Branch(
+            name=f"{parent.name}-{number + 1}",
+            sheet=1 - parent.sheet,
+            points=points[twig],
+            radii_mm=radii_mm[twig],
+            reach_mm=parent.reach_mm[places[twig]] + length_mm[twig],
+            sheets=sheets[twig],
+            end=points.shape[1],
         )
+        for twig, number in enumerate(numbers)
     ]
 
 
