@@ -266,7 +266,7 @@ def _soft_layers(
     for course, share in zip(np.split(places, cuts), shares, strict=True):
         cv2.polylines(lines, [course[:, None]], False, 255.0 * share, width, cv2.LINE_AA, 4)
     fat = cv2.GaussianBlur(lines.astype(np.float32), (0, 0), 1.6 / grid.column_mm)
-    fat *= np.float32(0.056 / 255)
+    fat *= np.float32(0.066 / 255)
     return trunk, fat
 
 
