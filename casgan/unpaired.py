@@ -29,7 +29,7 @@ from casgan.field import margin_px
 from casgan.runs import load_run
 from casgan.split import check_domains, choose_test_patients
 
-VesselArea = Callable[[UInt8[np.ndarray, "n h w"]], Float[np.ndarray, " n"]]
+VesselArea = Callable[[UInt8[Tensor, "n h w"]], Float[Tensor, " n"]]
 """Share of each picture, 0 to 1, that is vessel. Grey levels 0 to 255 as `Frames` holds them."""
 
 MIN_SIZE = 64
@@ -138,7 +138,7 @@ def unpaired_archive(
     if overrides is not None:
         by_person = read_overrides(overrides, {(run.patient, run.name): run.count for run in archive.runs})
     table: list[Decision] = []
-    chosen: list[tuple[Run, str, UInt8[np.ndarray, "n h w"], Bool[np.ndarray, "h w"]]] = []
+    chosen: list[_Chosen] = []
     for run in tqdm(archive.runs, desc="reading runs", unit="run", disable=None):
         loaded = load_run(run, size)
         rows = overridden(_decisions(run, loaded.grey, vessel_area), by_person)
@@ -146,15 +146,20 @@ def unpaired_archive(
         for domain in (PLAIN, FILLED):
             indices = [row.frame for row in rows if row.domain == domain]
             if indices:
-                chosen.append((run, domain, loaded.grey[indices], loaded.field))
+                chosen.append(_Chosen(run, domain, loaded.grey[indices], loaded.field))
     if decisions is not None:
         write_decisions(decisions, table)
+    unclear = sorted({row.run for row in table if row.why.startswith("the run never fills")})
+    if unclear:
+        report(
+            f"{len(unclear)} runs never fill clearly and are left out ({unclear[0]} first); an override file can tell"
+        )
     check_domains(folder, table)
     test = choose_test_patients(archive, table, test_patients)
     parts = []
     for members in (frozenset(archive.patients) - test, test):
         sides = [
-            _frames([part for part in chosen if part[0].patient in members and part[1] == domain])
+            _frames([part for part in chosen if part.run.patient in members and part.domain == domain])
             for domain in (PLAIN, FILLED)
         ]
         parts.append(Unpaired(*sides))
@@ -174,18 +179,26 @@ def _decisions(run: Run, grey: UInt8[np.ndarray, "n h w"], vessel_area: VesselAr
             Decision(run.patient, run.name, frame, None, run.domain, "by the folder's layout")
             for frame in range(run.count)
         ]
-    areas = np.asarray(vessel_area(grey), np.float64)
+    areas = vessel_area(torch.from_numpy(grey)).double().numpy()
     if areas.shape != (run.count,) or not np.isfinite(areas).all():
         raise ValueError(f"vessel_area must return {run.count} finite shares, got {areas.shape}")
     return decide(run.patient, run.name, areas)
 
 
-def _frames(
-    parts: Sequence[tuple[Run, str, UInt8[np.ndarray, "n h w"], Bool[np.ndarray, "h w"]]],
-) -> Frames:
-    grey = np.concatenate([grey for _, _, grey, _ in parts])
-    field = np.concatenate([np.repeat(field[None], len(grey), 0) for _, _, grey, field in parts])
-    whose = [run for run, _, grey, _ in parts for _ in grey]
+@dataclass(frozen=True)
+class _Chosen:
+    """The frames of one run that belong to one domain."""
+
+    run: Run
+    domain: str
+    grey: UInt8[np.ndarray, "n h w"]
+    field: Bool[np.ndarray, "h w"]
+
+
+def _frames(parts: Sequence[_Chosen]) -> Frames:
+    grey = np.concatenate([part.grey for part in parts])
+    field = np.concatenate([np.repeat(part.field[None], len(part.grey), 0) for part in parts])
+    whose = [part.run for part in parts for _ in part.grey]
     return Frames(
         torch.from_numpy(grey[:, None]),
         torch.from_numpy(field[:, None].astype(np.uint8)),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from calib.intensity import default_tables
+from calib.intensity import default_tables, field_landmarks, landmark_table
 
 
 def to_grey(table: np.ndarray, stored: np.ndarray, bits_stored: int) -> np.ndarray:
@@ -72,3 +72,53 @@ def test_a_window_takes_nine_tenths_of_the_grey_levels() -> None:
 def test_bad_settings_are_refused(bits_stored: int, window: tuple[float, float] | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         default_tables(bits_stored, window=window)
+
+
+@pytest.mark.parametrize("inverted", [False, True], ids=["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize(
+    ("bits_stored", "low", "high"),
+    [(8, 60.0, 190.0), (8, 0.0, 255.0), (10, 40.0, 504.0), (12, 900.0, 2000.0), (16, 5000.0, 30000.0)],
+)
+def test_landmarks_get_their_grey_levels_and_the_table_can_be_inverted(
+    bits_stored: int, low: float, high: float, inverted: bool
+) -> None:
+    table, inverse = landmark_table(low, high, bits_stored, inverted)
+    assert table.dtype == inverse.dtype == np.float32
+    assert table.shape == inverse.shape == (256,)
+    steps = np.diff(table.astype(np.float64)) * (-1.0 if inverted else 1.0)
+    assert (steps > 0.0).all()
+    greys = to_grey(table, np.array([low, high]), bits_stored)
+    np.testing.assert_allclose(greys, [0.9, 0.1] if inverted else [0.1, 0.9], atol=0.005)
+    inside = np.linspace(low, high, 50)
+    back = to_stored(inverse, to_grey(table, inside, bits_stored))
+    np.testing.assert_allclose(back, inside, atol=(high - low) / 150)
+
+
+def test_what_is_darker_than_the_landmark_keeps_its_contrast() -> None:
+    table, _ = landmark_table(60.0, 160.0, 8)
+    grey = to_grey(table, np.array([52.0, 60.0, 68.0]), 8)
+    assert grey[1] - grey[0] == pytest.approx(grey[2] - grey[1], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "message"),
+    [
+        pytest.param(9.0, 9.0, "apart and within 0 to 255, got 9.0 and 9.0", id="same"),
+        pytest.param(0.0, 300.0, "within 0 to 255, got 0.0 and 300.0", id="beyond"),
+        pytest.param(float("nan"), 300.0, "got nan", id="nan"),
+    ],
+)
+def test_landmarks_that_cannot_be_meant_are_refused(low: float, high: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        landmark_table(low, high, 8)
+
+
+def test_landmarks_are_taken_inside_the_field_alone() -> None:
+    frame = np.zeros((20, 20), np.uint16)
+    frame[5:15, 5:15] = np.arange(100).reshape(10, 10) + 1000
+    field = np.zeros((20, 20), bool)
+    field[5:15, 5:15] = True
+    low, high = field_landmarks(frame, field)
+    assert (low, high) == (pytest.approx(1001.0, abs=0.5), pytest.approx(1098.0, abs=0.5))
+    with pytest.raises(ValueError, match="0 inside"):
+        field_landmarks(frame, np.zeros((20, 20), bool))
