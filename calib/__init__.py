@@ -11,6 +11,9 @@ Map of the room:
     phantom_heart.py       the heart as a body: heart coordinates to the patient's, and the outline it shows
     phantom_anatomy.py     chest, heart, diaphragm, catheter and collimator as the beam meets them
     phantom_coronary.py    the coronary tree in heart coordinates
+    phantom_devices.py     sternal wires, pacemaker, ECG cables and guidewire
+    phantom_detector.py    lag, quantum and electronic noise
+    phantom_inlay.py       phantom vessels laid into real contrast-free pictures: `inlay`, `inlaid_pairs`
     phantom_rendering.py   tubes, silhouettes and texture as X-ray attenuation
 
 Imports none of the other rooms.

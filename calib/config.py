@@ -49,6 +49,16 @@ class PhantomConfig:
     """Whether a frame's two pictures, with and without contrast, share one noise realisation."""
     scatter: float = 0.2
     """Scattered radiation relative to the primary beam, 0 to 2: a veil that lowers contrast."""
+    devices: bool = True
+    """Whether some patients have sternal wires, a pacemaker, ECG cables or a guidewire in the catheter, as their seed tells."""
+    blur_mm: float = 0.30
+    """Blur of focal spot and detector together, 0 to 3 mm: its standard deviation at the heart; 0.45 pixels at least."""
+    lag: float = 0.02
+    """Share of the signal that the detector keeps from one frame to the next, 0 to 0.9."""
+    electronic_noise: float = 0.001
+    """Standard deviation of the electronics' noise at dose 1, in grey levels (1 is white), 0 to 0.2; it goes with 1 / dose."""
+    saturation: float = 1.0
+    """Grey level at which the detector saturates, 0.3 to 1."""
     field_mm: float = 145.0
     """The shorter side of the frame in millimetres at the heart, 100 to 400."""
 
@@ -72,6 +82,10 @@ class PhantomConfig:
             ("dose", 0.01, 100.0, "times the dose of a cine frame"),
             ("scatter", 0.0, 2.0, "times the primary beam"),
             ("field_mm", 100.0, 400.0, "mm"),
+            ("blur_mm", 0.0, 3.0, "mm"),
+            ("lag", 0.0, 0.9, "of the frame before"),
+            ("electronic_noise", 0.0, 0.2, "grey levels"),
+            ("saturation", 0.3, 1.0, "(1 is white)"),
             ("primary_angle_deg", -60.0, 60.0, "degrees (RAO is negative, LAO positive)"),
             ("secondary_angle_deg", -40.0, 40.0, "degrees (caudal is negative, cranial positive)"),
         )

@@ -26,22 +26,21 @@ from calib.phantom_anatomy import (
     still_layers,
 )
 from calib.phantom_coronary import grow_tree, taper_px
+from calib.phantom_detector import LAG_FRAMES, electronic_sd, lagged, noise_field, noisy
+from calib.phantom_devices import Devices, draw_devices, guidewire_shadow, lead_shadow, still_shadow
 from calib.phantom_heart import Outline, Pose, silhouette
 from calib.phantom_patient import Patient, choose_view, draw_patient, pose_at
-from calib.phantom_rendering import blur, blur_reach, draw_tubes, soft_step, store
+from calib.phantom_rendering import Patch, blur, blur_reach, draw_tubes, soft_step, store
 
 IODINE_PER_MM = 0.115
 """Attenuation of blood with contrast medium."""
 CATHETER_PER_MM = 0.20
 QUANTA_PER_MM2 = 50_000.0
 """Quanta at white for dose 1."""
-BLUR_MM = 0.30
-"""Focal spot and detector together, standard deviation at the heart."""
 WHITE = 0.70
 """Grey level of the open chest; the heart comes out near 0.45."""
 BLADE_GREY = 0.22
 """Grey level under the collimator's blades."""
-NOISE_BLUR_PX = 0.65
 MAX_LOOP_BYTES = 512 << 20
 """A loop of 16-bit pictures is kept within this; larger frames get a shorter loop."""
 BOLUS_SPEED_MM_PER_S = 220.0
@@ -103,11 +102,17 @@ class Phantom:
     Args:
         config: Settings; the seed names the patient.
         patient: Another patient than the seed's, for instance with a shifted heart.
+        devices: Other devices than the seed's.
     """
 
-    def __init__(self, config: PhantomConfig, patient: Patient | None = None) -> None:
+    def __init__(
+        self, config: PhantomConfig, patient: Patient | None = None, devices: Devices | None = None
+    ) -> None:
         self.config = config
         self.patient = draw_patient(config.seed) if patient is None else patient
+        if devices is None:
+            devices = draw_devices(config.seed) if config.devices else Devices()
+        self.devices = devices
         self.view = choose_view(config)
         # Pieces of two pixels and more are fine enough, and their number is what a small picture's time goes into.
         stride = int(np.clip(config.spacing_mm / 0.55, 1, 3))
@@ -118,6 +123,8 @@ class Phantom:
         self._wall, self._lung = still_layers(self.patient, self.view, self.coarse)
         shape = (config.rows, config.columns)
         self.field = blades(self.patient, self.grid) if config.collimated else np.ones(shape, np.float32)
+        self._still_devices = still_shadow(devices, self.patient, self.view, self.grid)
+        self._recent: dict[tuple[int, bool], Clean] = {}
         self._first, self._sheets = self.tree.segments
         self._radii_px = taper_px(self.tree.radii_mm, self._first, config.spacing_mm)
 
@@ -128,7 +135,7 @@ class Phantom:
 
     @property
     def _blur_px(self) -> float:
-        return max(0.45, BLUR_MM / self.config.spacing_mm)
+        return max(0.45, self.config.blur_mm / self.config.spacing_mm)
 
     @property
     def quanta(self) -> float:
@@ -154,7 +161,7 @@ class Phantom:
             raise ValueError(f"a frame's index must be 0 or above, got {index}")
         heart_phase, breath_phase = self.phases(index)
         pose = self.pose(index)
-        clean = self.clean(pose, self.filling(index))
+        clean = self.seen(index)
         plain, angiogram = self.add_noise(clean, np.random.default_rng((self.config.seed, 0x40153, index)))
         stored_plain = store(plain, self.config.max_value)
         stored_angiogram = store(angiogram, self.config.max_value)
@@ -169,6 +176,32 @@ class Phantom:
             heart_phase=heart_phase,
             breath_phase=breath_phase,
         )
+
+    def seen(self, index: int, contrast: bool = True) -> Clean:
+        """A frame's picture before noise as the detector shows it: with lag, at the end of a loop's last frames.
+
+        It follows from the clean pictures of this frame and the two before it, never from what was asked for
+        before; the newest are kept, so that frames in their order are rendered once each.
+
+        Args:
+            index: Of the frame.
+            contrast: As for `clean`.
+        """
+        if self.config.lag == 0.0:
+            return self.clean(self.pose(index), self.filling(index), contrast)
+        places = [(index - back) % self.loop.frames for back in range(LAG_FRAMES + 1)]
+        recent = {
+            (place, contrast): self._recent.get((place, contrast))
+            or self.clean(self.pose(place), self.filling(place), contrast)
+            for place in places
+        }
+        self._recent = recent
+        cleans = [recent[place, contrast] for place in places]
+        plain = lagged([clean.plain for clean in cleans], self.config.lag)
+        mask = cleans[0].mask.copy()
+        if not contrast:
+            return Clean(plain, plain, mask)
+        return Clean(plain, lagged([clean.angiogram for clean in cleans], self.config.lag), mask)
 
     def filling(self, index: int) -> Float32[np.ndarray, " m"] | None:
         """How full of contrast medium each segment of the tree is, 0 to 1; None where all are full.
@@ -215,6 +248,7 @@ class Phantom:
             primary = cv2.resize(primary, shape[::-1], interpolation=cv2.INTER_LINEAR)
             veil = cv2.resize(veil, shape[::-1], interpolation=cv2.INTER_LINEAR)
         self._insert_catheter(primary, pose)
+        self._insert_devices(primary, pose)
         plain = blur(primary, self._blur_px)
         plain += veil
         plain -= np.float32(BLADE_GREY)
@@ -223,16 +257,7 @@ class Phantom:
         mask = np.zeros(shape, bool)
         if not contrast:
             return Clean(plain, plain, mask)
-        places = self.grid.pixels(self.places_mm(pose)[:, :2])
-        vessels = draw_tubes(
-            shape,
-            places[self._first],
-            places[self._first + 1],
-            self._radii_px,
-            filling,
-            self._sheets,
-            margin=self.blur_reach_px,
-        )
+        vessels = self.vessels(pose, filling)
         field = self.field[vessels.place]
         np.greater(vessels.thickness, self._mask_threshold_px, out=mask[vessels.place])
         mask[vessels.place] &= field > 0.5
@@ -246,6 +271,19 @@ class Phantom:
         angiogram = plain.copy()
         angiogram[vessels.place] -= taken
         return Clean(plain, angiogram, mask)
+
+    def vessels(self, pose: Pose, filling: Float32[np.ndarray, " m"] | None = None) -> Patch:
+        """How much vessel, filled as told, the beam passes at each pixel, in pixels; with room for the blur around it."""
+        places = self.grid.pixels(self.places_mm(pose)[:, :2])
+        return draw_tubes(
+            self.grid.shape,
+            places[self._first],
+            places[self._first + 1],
+            self._radii_px,
+            filling,
+            self._sheets,
+            margin=self.blur_reach_px,
+        )
 
     @property
     def _mask_threshold_px(self) -> float:
@@ -263,19 +301,31 @@ class Phantom:
                 scale = np.float32(sign * CATHETER_PER_MM * self.config.spacing_mm)
                 primary[tube.place] *= cv2.exp(tube.thickness * scale)
 
+    def _insert_devices(self, primary: Float32[np.ndarray, "h w"], pose: Pose) -> None:
+        """Weaken the beam by the patient's devices, in place."""
+        shadows = [self._still_devices]
+        if self.devices.pacemaker:
+            shadows.append(lead_shadow(self.patient, pose, self.view, self.grid))
+        if self.devices.guidewire:
+            course_mm = catheter_course(self.patient, pose, self.view)
+            shadows.append(guidewire_shadow(course_mm, self.grid))
+        for shadow in shadows:
+            if shadow is not None:
+                shadow.cast_on(primary)
+
     def add_noise(
         self, clean: Clean, rng: np.random.Generator
     ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
-        """The plain picture and the angiogram with quantum noise; new arrays.
-
-        A grey level g stands for N g quanta, N in a white pixel; their Poisson spread is sqrt(N g), in grey
-        levels sqrt(g / N). Drawn as a normal deviate, which it is within the eye's reach above 20 quanta.
-        """
+        """The plain picture and the angiogram with the detector's noise, not above its saturation; new arrays."""
+        electronic = electronic_sd(self.config)
         deviate = noise_field((self.config.rows, self.config.columns), rng)
-        plain = _noisy(clean.plain, deviate, self.quanta)
+        plain = noisy(clean.plain, deviate, self.quanta, electronic)
         if self.config.noise == "independent":
             deviate = noise_field((self.config.rows, self.config.columns), rng)
-        return plain, _noisy(clean.angiogram, deviate, self.quanta)
+        angiogram = noisy(clean.angiogram, deviate, self.quanta, electronic)
+        for picture in (plain, angiogram):
+            np.minimum(picture, np.float32(self.config.saturation), out=picture)
+        return plain, angiogram
 
     def places_mm(self, pose: Pose) -> Float64[np.ndarray, "n 3"]:
         """Every point of the tree as the C-arm sees it: (x, y, depth) in mm from the isocentre."""
@@ -298,28 +348,6 @@ class Phantom:
         return Outline((float(x), float(y)), (long_mm / spacing_mm, short_mm / spacing_mm), seen.angle_rad)
 
 
-def noise_field(shape: tuple[int, int], rng: np.random.Generator) -> Float32[np.ndarray, "h w"]:
-    """Normal deviates of standard deviation 1, a little correlated as a detector's are."""
-    deviate = rng.standard_normal(shape, dtype=np.float32)
-    side = 2 * blur_reach(NOISE_BLUR_PX) + 1
-    kernel = cv2.getGaussianKernel(side, NOISE_BLUR_PX, cv2.CV_32F)
-    # Scaled so that the blurred deviate keeps the standard deviation of 1.
-    kernel /= np.sqrt((kernel**2).sum())
-    smooth: np.ndarray = cv2.sepFilter2D(deviate, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT)
-    return smooth
-
-
-def _noisy(
-    grey: Float32[np.ndarray, "h w"], deviate: Float32[np.ndarray, "h w"], quanta: float
-) -> Float32[np.ndarray, "h w"]:
-    spread: np.ndarray = np.maximum(grey, 0.0)
-    spread *= np.float32(1.0 / quanta)
-    np.sqrt(spread, out=spread)
-    spread *= deviate
-    spread += grey
-    return spread
-
-
 def training_pairs(
     size: int,
     seeds: Iterable[int],
@@ -340,7 +368,8 @@ def training_pairs(
 
     Yields:
         (plain, angiogram, mask): noisy grey levels 0 to 1 without rounding to stored values, and 1 where a
-        filled coronary artery is. New arrays each time. The same arguments give the same pairs.
+        filled coronary artery is. New arrays each time. The same arguments give the same pairs. They are single
+        pictures, not frames of a stream, and so without lag.
 
     Raises:
         ValueError: `frames_per_seed` is below 1, or a setting is out of range.

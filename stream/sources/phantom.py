@@ -3,7 +3,8 @@
 import numpy as np
 
 from calib.config import PhantomConfig
-from calib.phantom import Phantom, noise_field
+from calib.phantom import Phantom
+from calib.phantom_detector import electronic_sd, noise_field
 from stream.frame import FrameFormat
 from stream.sources.source import Source, SourceFrame
 
@@ -17,7 +18,7 @@ _NOISE_MARGIN = 128
 class PhantomSource(Source):
     """One patient of `calib.phantom`, seen for ever.
 
-    A picture of the loop is rendered when it is first asked for and kept without noise; from the second pass on
+    A picture of the loop is rendered when it is first asked for and kept with its lag, without noise; from the second pass on
     a frame costs the noise alone. The noise of a frame is a window into one of two fixed fields, which take
     turns, at a place that follows from the seed and the frame's number: so no frame repeats the one before it,
     and two sources of the same settings deliver the same bytes. It has the statistics of `Phantom.frame`'s
@@ -45,8 +46,10 @@ class PhantomSource(Source):
         larger = (config.rows + _NOISE_MARGIN, config.columns + _NOISE_MARGIN)
         self._noise = [noise_field(larger, rng) for _ in range(_NOISE_FIELDS)]
         for field in self._noise:
-            # In stored values the spread is sqrt(value) times this; see Phantom.add_noise.
+            # In stored values the spread is sqrt(value + floor) times this; see calib.phantom_detector.noisy.
             field *= np.float32(np.sqrt(config.max_value / self.phantom.quanta))
+        self._floor = np.float32(config.max_value * self.phantom.quanta * electronic_sd(config) ** 2)
+        self._brightest = np.float32(config.saturation * config.max_value)
         self._picture = np.empty(shape, np.float32)
         self._spread = np.empty(shape, np.float32)
 
@@ -73,11 +76,12 @@ class PhantomSource(Source):
         picture, spread = self._picture, self._spread
         maximum = np.float32(self.config.max_value)
         np.multiply(self._loop[place], maximum / np.float32(_FULL_SCALE), out=picture)
-        np.sqrt(picture, out=spread)
+        np.add(picture, self._floor, out=spread)
+        np.sqrt(spread, out=spread)
         spread *= self._noise_window(self._index)
         picture += spread
         picture += np.float32(0.5)
-        np.clip(picture, np.float32(0.0), maximum, out=picture)
+        np.clip(picture, np.float32(0.0), self._brightest + np.float32(0.5), out=picture)
         np.copyto(out, picture, casting="unsafe")
         self._index += 1
         return SourceFrame(contrast=bool(self._filled[place]))
@@ -93,7 +97,7 @@ class PhantomSource(Source):
 
     def _render(self, place: int) -> None:
         contrast = self.config.contrast
-        clean = self.phantom.clean(self.phantom.pose(place), self.phantom.filling(place), contrast)
+        clean = self.phantom.seen(place, contrast)
         grey = clean.angiogram if contrast else clean.plain
         np.clip(grey, 0.0, 1.0, out=grey)
         grey *= np.float32(_FULL_SCALE)

@@ -66,7 +66,7 @@ def test_a_frame_is_the_phantoms_picture_with_noise(
     config = PhantomConfig(rows=rows, columns=columns, bits_stored=bits, contrast=contrast)
     source, phantom = PhantomSource(config), Phantom(config)
     next_frame(source)
-    clean = phantom.clean(phantom.pose(1))
+    clean = phantom.seen(1)
     expected = (clean.angiogram if contrast else clean.plain) * config.max_value
     frame = next_frame(source)
     assert frame.dtype == source.format.dtype
