@@ -89,19 +89,19 @@ def draw_tubes(
         group = np.flatnonzero(halves == half)
         some = chosen[group]
         side = 2 * int(half) + 2
-        chords = _chords(starts[some], ends[some], radii[some], corners[group], side)
+        segment, place, chords = _chords(starts[some], ends[some], radii[some], corners[group], side)
         if weights is not None:
-            chords *= weights[some, None, None]
+            chords *= weights[some].take(segment)
         column, row = (corners[group] - first).T
         corner_index = (layers[group] * canvas.shape[1] + row) * canvas.shape[2] + column
         across = np.arange(side)
-        inner_index = across[:, None] * canvas.shape[2] + across
-        np.maximum.at(flat, (corner_index[:, None, None] + inner_index).ravel(), chords.ravel())
+        inner_index = (across[:, None] * canvas.shape[2] + across).ravel()
+        np.maximum.at(flat, corner_index.take(segment) + inner_index.take(place), chords)
     low = np.maximum(first, 0)
     high = np.minimum(last, size)
-    inside = canvas[:, low[1] - first[1] : high[1] - first[1], low[0] - first[0] : high[0] - first[0]]
-    thickness = inside[0].copy()
-    for sheet in inside[1:]:
+    seen = canvas[:, low[1] - first[1] : high[1] - first[1], low[0] - first[0] : high[0] - first[0]]
+    thickness = seen[0].copy()
+    for sheet in seen[1:]:
         thickness += sheet
     return Patch(slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0])), thickness)
 
@@ -112,8 +112,12 @@ def _chords(
     radii: Float32[np.ndarray, "n 2"],
     corner: Int64[np.ndarray, "n 2"],
     side: int,
-) -> Float32[np.ndarray, "n side side"]:
-    """Chords of each segment in its own square patch, whose first pixel is `corner`."""
+) -> tuple[Int64[np.ndarray, " p"], Int64[np.ndarray, " p"], Float32[np.ndarray, " p"]]:
+    """Chords of each segment in its own square patch, whose first pixel is `corner`.
+
+    Returns:
+        For each pixel that a tube touches: the segment, the pixel's number in its patch, and the chord.
+    """
     across = np.arange(side, dtype=np.float32)
     x = (corner[:, 0] - starts[:, 0]).astype(np.float32)[:, None] + across
     y = (corner[:, 1] - starts[:, 1]).astype(np.float32)[:, None] + across
@@ -123,16 +127,19 @@ def _chords(
     y_part = y * (step[:, 1] / length_2)[:, None]
     along = y_part[:, :, None] + x_part[:, None, :]  # (n, side, side), 0 at the start and 1 at the end
     np.clip(along, 0.0, 1.0, out=along)
-    distance = x[:, None, :] - along * step[:, 0, None, None]
-    np.square(distance, out=distance)
+    away_2 = x[:, None, :] - along * step[:, 0, None, None]
+    np.square(away_2, out=away_2)
     other = along * step[:, 1, None, None]
     np.subtract(y[:, :, None], other, out=other)
     np.square(other, out=other)
-    distance += other
-    np.sqrt(distance, out=distance)
-    radius = along
-    radius *= (radii[:, 1] - radii[:, 0])[:, None, None]
-    radius += radii[:, 0, None, None]
+    away_2 += other
+    reach_2 = np.square(radii.max(axis=1) + np.float32(0.5))
+    inside = np.flatnonzero(away_2 < reach_2[:, None, None])
+    segment = inside // (side * side)
+    distance = np.sqrt(away_2.take(inside))
+    radius = along.take(inside)
+    radius *= (radii[:, 1] - radii[:, 0]).take(segment)
+    radius += radii[:, 0].take(segment)
     per_radius = np.float32(0.5 * _TABLE_STEPS) / radius
     distance *= per_radius
     distance += np.float32(0.5 * _TABLE_STEPS)
@@ -143,7 +150,7 @@ def _chords(
     chord -= _CHORD_INTEGRAL.take(far)
     chord *= radius
     chord *= radius
-    return chord
+    return segment, inside - segment * (side * side), chord
 
 
 def smooth_noise(
