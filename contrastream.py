@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from bench.config import BenchConfig, DoctorConfig
+from engines.config import ExportConfig
 from stream.config import ReplayConfig, RunConfig, SynthesizeConfig, ViewConfig
 
 Command = (
@@ -15,9 +16,17 @@ Command = (
     | Annotated[ReplayConfig, tyro.conf.subcommand("replay")]
     | Annotated[ViewConfig, tyro.conf.subcommand("view")]
     | Annotated[SynthesizeConfig, tyro.conf.subcommand("synthesize")]
+    | Annotated[ExportConfig, tyro.conf.subcommand("export")]
     | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
     | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
 )
+
+# What a command may find missing, by the extra that brings it (pyproject.toml).
+EXTRAS = {
+    "train": ("torch", "onnx", "onnxscript", "monai", "lightning_fabric", "safetensors", "skimage"),
+    "ort": ("onnxruntime",),
+    "fid": ("torch_fidelity", "torchvision"),
+}
 
 DESCRIPTION = """A virtual contrast agent for live fluoroscopy: X-ray frames in, synthesized angiograms out.
 Research tool, not a medical device."""
@@ -42,6 +51,10 @@ def dispatch(config: object) -> int:
             from stream.synthesize import synthesize
 
             return synthesize(config)
+        case ExportConfig():
+            from engines.export import export
+
+            return export(config)
         case BenchConfig():
             from bench.live import bench_live
 
@@ -51,6 +64,15 @@ def dispatch(config: object) -> int:
 
             return doctor(config)
     raise TypeError(f"no handler for {type(config).__name__}")
+
+
+def missing_extra(error: ModuleNotFoundError) -> str | None:
+    """The sentence for a package that an extra would have brought; None where none of them holds it."""
+    package = (error.name or "").partition(".")[0]
+    for extra, packages in EXTRAS.items():
+        if package in packages:
+            return f"this command needs the package {package}, which is not installed; run: pip install -e '.[{extra}]'"
+    return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     from bench.errors import BenchError
     from calib.errors import CalibrationError
-    from casgan.errors import CheckpointError
+    from casgan.errors import CheckpointError, DataError
     from engines.errors import EngineError
     from stream.errors import PipelineError, StreamError
 
@@ -80,10 +102,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Who read our output has gone (`| head`); what Python still holds for it must go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except ModuleNotFoundError as error:
+        if (said := missing_extra(error)) is None:
+            raise
+        print(f"contrastream: {said}", file=sys.stderr)
+        return 2
     except PipelineError as error:
         print(f"contrastream: {error}", file=sys.stderr)
         return 1
-    except (StreamError, EngineError, CalibrationError, CheckpointError, BenchError, ValueError) as error:
+    except (
+        StreamError,
+        EngineError,
+        CalibrationError,
+        CheckpointError,
+        DataError,
+        BenchError,
+        ValueError,
+    ) as error:
         print(f"contrastream: {error}", file=sys.stderr)
         return 2
 

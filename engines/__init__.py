@@ -9,7 +9,8 @@ Map of the room:
     openvino_engine.py     the CPU engine
     onnxruntime_engine.py  the second CPU engine
     graph.py               network -> ONNX with everything per pixel inside
-    export.py              a training run -> a model file
+    export.py              `contrastream export`: a training run -> a model file that draws what torch draws
+    config.py              the settings of that command
     reference.py           the graph once more in torch
     parity.py              any engine against that reference
     errors.py              what can be wrong with a model or a runtime

@@ -1,68 +1,201 @@
-"""From a training run to a model file.
-
-python -m engines.export --run out/train --out engines/models/compact.onnx
-"""
+"""The command `export`: from a training run to a model file that is known to draw what torch draws."""
 
 import dataclasses
-import sys
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from calib.config import PhantomConfig
+from calib.phantom import Phantom
 from casgan import checkpoint
+from casgan.config import TrainConfig
 from casgan.errors import CheckpointError
 from casgan.presets import PRESETS
+from engines.config import ExportConfig
+from engines.engine import BackendName, EngineSpec
+from engines.errors import EngineError, ModelError
 from engines.graph import export_model
-from engines.model import ModelCard
+from engines.model import ModelCard, ModelFile
+from engines.open import open_engine, probe
+from engines.parity import Parity, measure_parity
+from engines.reference import Reference
+
+CPU_ENGINES: tuple[BackendName, ...] = ("openvino", "onnxruntime")
+LARGEST = 1.0
+"""Grey levels of 255 that an engine may differ from torch in fp32: both round, so one is a tie broken otherwise."""
+PARITY_FRAMES = ((512, 512, 8), (384, 320, 12))
+"""Rows, columns and bits stored of the phantom's frames; one has another shape, and two bytes a sample."""
 
 
-@dataclass(frozen=True)
-class ExportConfig:
-    """Which run becomes which file."""
+def run_folder(path: Path) -> Path:
+    """The folder of a training run.
 
-    run: str
-    """Folder of the training run."""
-    out: str
-    """The model file, ending in .onnx; its sidecar is written beside it."""
-    data_licence: str = "taught on the digital phantom of this project alone"
-    """What the training data allows."""
-
-
-def export_run(config: ExportConfig) -> ModelCard:
-    """Write the model of a training run.
+    Args:
+        path: The folder, or the checkpoint file in it.
 
     Raises:
-        CheckpointError: The folder holds no usable run.
-        ValueError: The file's name does not end in .onnx.
+        CheckpointError: Neither.
     """
-    path = Path(config.out)
-    if path.suffix != ".onnx":
-        raise ValueError(f"out must end in .onnx, got {path.name}")
-    network, run, facts = checkpoint.taught_network(Path(config.run))
-    settings = {name: value for name, value in dataclasses.asdict(run).items() if name != "out"}
-    card = ModelCard(
+    if path.is_dir():
+        return path
+    if path.is_file() and path.name == checkpoint.NAME:
+        return path.parent
+    got = "a file of another name" if path.is_file() else "nothing there"
+    raise CheckpointError(
+        f"needed the folder of a training run or its {checkpoint.NAME}, got {got}: {path}; "
+        "it is --out of contrastream train"
+    )
+
+
+def licence_of(run: TrainConfig) -> str:
+    """What may be done with a run's weights: that follows from what they were taught on.
+
+    Folders and files are named without their path, which may say more than it should.
+    """
+    if run.data == "phantom":
+        taught_on = "Apache-2.0; taught on the digital phantom of this project alone"
+    else:
+        taught_on = f"taught on data of {Path(run.data).resolve().name}; its terms apply"
+    if run.segmenter:
+        taught_on += (
+            f"; semantic loss by the vessel segmenter {Path(run.segmenter).name}, whose terms apply too"
+        )
+    return taught_on
+
+
+def card_of(run: TrainConfig, facts: dict[str, Any]) -> ModelCard:
+    """What the model file will say of itself; no path, and no name of a patient's folder.
+
+    Args:
+        run: The run's settings.
+        facts: What its checkpoint says of it: stage, step, seconds, data_sha256.
+    """
+    settings = dataclasses.asdict(run)
+    for private in ("out", "test_patients"):
+        del settings[private]
+    for name in ("data", "segmenter", "overrides"):
+        if settings[name]:
+            settings[name] = Path(settings[name]).resolve().name
+    reached = {"stage": facts["stage"], "step": facts["step"], "seconds": round(facts["seconds"])}
+    return ModelCard(
         preset=run.preset,
         network_size=PRESETS[run.preset].network_size,
         threshold=run.threshold,
         taught=True,
-        training_run={**settings, "step": facts["step"], "seconds": round(facts["seconds"])},
+        training_run={**settings, "without": list(run.without), **reached},
         data_sha256=facts["data_sha256"],
-        licence=f"Apache-2.0; {config.data_licence}",
+        licence=licence_of(run),
     )
-    return export_model(network, card, path)
 
 
-def main() -> int:
-    """The command."""
-    import tyro
+@dataclass(frozen=True)
+class Checked:
+    """How far an engine is from torch on frames of one format."""
 
-    try:
-        card = export_run(tyro.cli(ExportConfig))
-    except (CheckpointError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"model {card.sha256[:16]}: {card.preset}, {card.training_run['step']} steps")
+    backend: BackendName
+    spec: EngineSpec
+    parity: Parity
+
+
+def check_parity(file: ModelFile, reference: Reference) -> list[Checked]:
+    """Run phantom frames through every CPU engine that is here, and through torch.
+
+    Args:
+        file: The exported model.
+        reference: The network it was exported from.
+
+    Returns:
+        One for every frame format and engine.
+
+    Raises:
+        ModelError: An engine differs by more than `LARGEST`, or changes pixels outside the attention.
+        EngineError: There is no CPU engine here.
+    """
+    backends = [backend for backend in CPU_ENGINES if probe(backend)[0]]
+    if not backends:
+        raise EngineError(f"needed {' or '.join(CPU_ENGINES)} to check the model, found neither; install one")
+    checked: list[Checked] = []
+    for rows, columns, bits in PARITY_FRAMES:
+        spec = EngineSpec(rows, columns, bits, slots=1)
+        phantom = Phantom(PhantomConfig(seed=0, rows=rows, columns=columns, bits_stored=bits))
+        frames: list[np.ndarray] = [phantom.frame(0).plain]
+        for backend in backends:
+            engine = open_engine(file.path, spec, backend, precision="f32").engine
+            try:
+                parity = measure_parity(engine, reference, frames)
+            finally:
+                engine.close()
+            if max(parity.synthetic_max, parity.attention_max) > LARGEST or not parity.background_exact:
+                raise ModelError(
+                    f"the exported graph must draw what torch draws within {LARGEST:g} grey level of 255, got "
+                    f"{parity.synthetic_max:.2f} in the picture and {parity.attention_max:.2f} in the attention on "
+                    f"{backend} at {rows}x{columns} of {bits} bits; nothing was written. This is a fault of ours: "
+                    "please report it with the checkpoint's preset"
+                )
+            checked.append(Checked(backend, spec, parity))
+    return checked
+
+
+def check_out(config: ExportConfig) -> None:
+    """Refuse a place for the model before anything is computed.
+
+    Raises:
+        ValueError: It cannot be used.
+    """
+    out = config.out
+    if out.suffix != ".onnx":
+        raise ValueError(f"--out must end in .onnx, got {out.name}; for example model.onnx")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out needs an existing folder, got {out.parent}; make it first")
+    if out.is_dir():
+        raise ValueError(f"--out needs a file name, got the folder {out}; add a name")
+    taken = [path for path in (out, out.with_suffix(".json")) if path.exists()]
+    if taken and not config.overwrite:
+        raise ValueError(f"{taken[0]} exists; choose another --out, or replace it with --overwrite")
+
+
+def export_run(config: ExportConfig) -> tuple[ModelCard, list[Checked]]:
+    """Write the model of a training run; it appears only once it is known to be right.
+
+    Returns:
+        The card as written, and how far each engine was from torch, per frame format.
+
+    Raises:
+        CheckpointError: There is no usable run.
+        ModelError: The graph does not draw what torch draws.
+        ValueError: The place cannot be used, or a weight is not finite.
+    """
+    check_out(config)
+    network, run, facts = checkpoint.taught_network(run_folder(config.checkpoint))
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=config.out.parent) as unchecked:
+        fresh = Path(unchecked) / config.out.name
+        card = export_model(network, card_of(run, facts), fresh)
+        # Against the network as it was taught, so that the folding of its norms is checked too.
+        reference = Reference(network.eval(), card.threshold)
+        checked = check_parity(ModelFile(fresh, card), reference)
+        for suffix in (".json", ".onnx"):
+            os.replace(fresh.with_suffix(suffix), config.out.with_suffix(suffix))
+    return card, checked
+
+
+def export(config: ExportConfig) -> int:
+    """`contrastream export`."""
+    card, checked = export_run(config)
+    print(
+        f"model    {card.sha256[:16]}: {card.preset}, stage {card.training_run['stage']}, step {card.training_run['step']}"
+    )
+    print(f"licence  {card.licence}")
+    for each in checked:
+        spec, parity = each.spec, each.parity
+        print(
+            f"parity   {each.backend} against torch, phantom {spec.rows}x{spec.columns} of {spec.bits_stored} bits: "
+            f"largest difference {parity.synthetic_max:.2f} grey levels of 255, mean {parity.synthetic_mean:.4f}; "
+            f"attention {parity.attention_max:.0f} of 255"
+        )
+    print(f"written  {config.out}, {config.out.with_suffix('.json').name}")
+    print(f"next     contrastream run phantom --model {config.out}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,9 +1,12 @@
 """The command as a user meets it: exit status, and one line on stderr that says what to do."""
 
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+import sysconfig
+import tomllib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -55,6 +58,12 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
         pytest.param("run v4l2:0 --crop nonsense", "got 'nonsense'; for example", id="crop in words"),
         pytest.param("run phantom --out /nowhere/a.json", "--out needs an existing folder, got /nowhere; make it", id="out"),
         pytest.param("run phantom --endpoint tcp://0.0.0.0:5555", "needs CURVE keys", id="beyond this host"),
+        pytest.param("synthesize phantom --out /tmp/x --frames 0", "--frames must be 1 or more, got 0", id="no frames"),
+        pytest.param("synthesize phantom --out /tmp/x --threads 0", "--threads must be 1 or more", id="no threads"),
+        pytest.param("synthesize phantom --out /nowhere/x", "phantom: it has no end of its own; give --frames", id="endless"),
+        pytest.param("synthesize v4l2:0 --out /nowhere/x", "got a live device; use: contrastream run v4l2:0", id="live"),
+        pytest.param("export /nowhere --out a.pt", "--out must end in .onnx, got a.pt; for example model.onnx", id="no ONNX"),
+        pytest.param("export /nowhere --out /tmp/a.onnx", "needed the folder of a training run or its checkpoint", id="no run"),
         pytest.param("replay a.dcm --endpoint a/b", "an endpoint is a name, ipc:///path or tcp://", id="endpoint"),
     ],
 )  # fmt: skip
@@ -63,7 +72,16 @@ def test_bad_usage_is_one_line_and_status_2(contrastream: Command, arguments: st
 
 
 @pytest.mark.parametrize(
-    "arguments", ["", "runn", "run", "run phantom --rate fast", "run phantom --no-such-flag"]
+    "arguments",
+    [
+        "",
+        "runn",
+        "run",
+        "run phantom --rate fast",
+        "run phantom --no-such-flag",
+        "synthesize phantom",
+        "export a",
+    ],
 )
 def test_what_is_no_command_is_explained_with_status_2(contrastream: Command, arguments: str) -> None:
     done = contrastream(*arguments.split())
@@ -127,3 +145,67 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("machine")
     assert done.stderr == ""
+
+
+@pytest.fixture
+def without(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command where some packages are not installed: beside a folder of links to all the others."""
+
+    def run(*arguments: str, packages: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        installed = Path(sysconfig.get_path("purelib"))
+        links = tmp_path / "site-packages"
+        links.mkdir()
+        for entry in installed.iterdir():
+            if entry.name not in packages:
+                (links / entry.name).symlink_to(entry)
+        code = (
+            f"import sys; sys.path.append({str(links)!r}); import contrastream; sys.exit(contrastream.main())"
+        )
+        return subprocess.run(
+            [sys.executable, "-S", "-c", code, *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("package", ["torch", "onnx"])
+def test_a_command_without_its_extra_says_which_to_install(
+    without: Command, tmp_path: Path, package: str
+) -> None:
+    done = without("export", str(tmp_path), "--out", str(tmp_path / "a.onnx"), packages=[package])
+    assert f"needs the package {package}, which is not installed; run: pip install -e '.[train]'" in one_line(
+        done
+    )
+
+
+def test_synthesize_needs_no_extra(without: Command, tmp_path: Path) -> None:
+    arguments = ("synthesize", "phantom", "--frames", "2", "--size", "64", "--out", str(tmp_path / "out"))
+    extras = (
+        "torch",
+        "onnx",
+        "onnxscript",
+        "onnxruntime",
+        "monai",
+        "lightning_fabric",
+        "skimage",
+        "safetensors",
+    )
+    done = without(*arguments, packages=extras)
+    assert done.returncode == 0, done
+    assert "2 of 2: 2 SYNTHETIC" in done.stdout
+    assert "not a medical device" in done.stdout
+
+
+def test_every_package_that_may_be_missing_is_in_the_extra_that_is_named() -> None:
+    import contrastream as door
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    listed = {extra: {re.split("[<>=~!;]", each)[0] for each in extras[extra]} for extra in door.EXTRAS}
+    distributions = {"skimage": "scikit-image"}
+    for extra, packages in door.EXTRAS.items():
+        for package in packages:
+            assert distributions.get(package, package.replace("_", "-")) in listed[extra], (extra, package)
