@@ -178,7 +178,7 @@ class Phantom:
         )
 
     def seen(self, index: int, contrast: bool = True) -> Clean:
-        """A frame's picture before noise as the detector shows it: with lag, at the end of a loop's last frames.
+        """A frame's picture before noise as the detector shows it: with lag. The first frames follow on the last of the loop.
 
         It follows from the clean pictures of this frame and the two before it, never from what was asked for
         before; the newest are kept, so that frames in their order are rendered once each.
@@ -247,8 +247,9 @@ class Phantom:
         if self.coarse.shape != shape:
             primary = cv2.resize(primary, shape[::-1], interpolation=cv2.INTER_LINEAR)
             veil = cv2.resize(veil, shape[::-1], interpolation=cv2.INTER_LINEAR)
-        self._insert_catheter(primary, pose)
-        self._insert_devices(primary, pose)
+        course_mm = catheter_course(self.patient, pose, self.view)
+        self._insert_catheter(primary, course_mm)
+        self._insert_devices(primary, pose, course_mm)
         plain = blur(primary, self._blur_px)
         plain += veil
         plain -= np.float32(BLADE_GREY)
@@ -291,9 +292,11 @@ class Phantom:
         radius = float(self._radii_px.min())
         return 0.5 * math.pi * radius**2 / max(1.0, 2.0 * radius)
 
-    def _insert_catheter(self, primary: Float32[np.ndarray, "h w"], pose: Pose) -> None:
+    def _insert_catheter(
+        self, primary: Float32[np.ndarray, "h w"], course_mm: Float64[np.ndarray, "n 2"]
+    ) -> None:
         """Weaken the beam by the catheter, in place: a tube with a bore, so it shows two dark edges."""
-        places = self.grid.pixels(catheter_course(self.patient, pose, self.view))
+        places = self.grid.pixels(course_mm)
         for radius_mm, sign in ((CATHETER_RADIUS_MM, -1.0), (CATHETER_BORE_MM, 1.0)):
             radii = np.full((len(places) - 1, 2), radius_mm / self.config.spacing_mm, np.float32)
             tube = draw_tubes(primary.shape, places[:-1], places[1:], radii)
@@ -301,13 +304,14 @@ class Phantom:
                 scale = np.float32(sign * CATHETER_PER_MM * self.config.spacing_mm)
                 primary[tube.place] *= cv2.exp(tube.thickness * scale)
 
-    def _insert_devices(self, primary: Float32[np.ndarray, "h w"], pose: Pose) -> None:
+    def _insert_devices(
+        self, primary: Float32[np.ndarray, "h w"], pose: Pose, course_mm: Float64[np.ndarray, "n 2"]
+    ) -> None:
         """Weaken the beam by the patient's devices, in place."""
         shadows = [self._still_devices]
         if self.devices.pacemaker:
             shadows.append(lead_shadow(self.patient, pose, self.view, self.grid))
         if self.devices.guidewire:
-            course_mm = catheter_course(self.patient, pose, self.view)
             shadows.append(guidewire_shadow(course_mm, self.grid))
         for shadow in shadows:
             if shadow is not None:

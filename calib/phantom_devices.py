@@ -55,6 +55,7 @@ _APEX = (0.72, 0.42, 0.45)
 _ASIDE = np.array([2.6, 0.8, 1.0])
 """Of the second lead from the first where they run together, mm."""
 _STEP_MM = 2.5
+_LEAD_STEP_MM = 4.5
 
 
 @dataclass(frozen=True)
@@ -120,20 +121,15 @@ def still_shadow(devices: Devices, patient: Patient, view: View, grid: Grid) -> 
     Returns:
         The shadow, or None where nothing falls into the picture.
     """
-    wires: list[Wire] = []
-    slabs: list[Slab] = []
-    if devices.sternal_wires:
-        wires += sternal_wires(patient)
-    if devices.ecg:
-        wires += ecg_cables(patient)
-    if devices.pacemaker:
-        slabs += pacemaker_can(patient)
-        wires += _upper_leads(patient)
     attenuation = np.zeros(grid.shape, np.float32)
-    for wire in wires:
-        _add_wires(attenuation, [wire], view, grid)
-    for slab in slabs:
-        _add_slab(attenuation, slab, view, grid)
+    if devices.sternal_wires:
+        _add_wires(attenuation, sternal_wires(patient), view, grid)
+    if devices.ecg:
+        _add_wires(attenuation, ecg_cables(patient), view, grid)
+    if devices.pacemaker:
+        _add_wires(attenuation, _upper_leads(patient), view, grid)
+        for slab in pacemaker_can(patient):
+            _add_slab(attenuation, slab, view, grid)
     return _cropped(attenuation)
 
 
@@ -224,7 +220,7 @@ def ecg_cables(patient: Patient) -> list[Wire]:
         if ends_here:
             snap = np.stack([course[-1], course[-1] + np.array([0.05, 0.0, 0.0])])
             wires.append(Wire(snap, SNAP_RADIUS_MM, SNAP_PER_MM))
-            wires.append(Wire(snap, 0.45 * SNAP_RADIUS_MM, 2.0 * SNAP_PER_MM))
+            wires.append(Wire(snap, 0.45 * SNAP_RADIUS_MM, 4.0 * SNAP_PER_MM))
     return wires
 
 
@@ -284,7 +280,7 @@ def _upper_leads(patient: Patient) -> list[Wire]:
     below = _heart_knots(patient, pose_at(patient, 0.0, 0.0))
     for number, knots in enumerate(below):
         vein = _vein_knots(patient) + number * _ASIDE
-        course = spline(np.vstack([vein, knots[:1]]), _STEP_MM)
+        course = spline(np.vstack([vein, knots[:1]]), _LEAD_STEP_MM)
         wires.append(Wire(course[: _nearest(course, vein[-1]) + 1], LEAD_RADIUS_MM, LEAD_PER_MM))
     return wires
 
@@ -293,10 +289,10 @@ def _lower_leads(patient: Patient, pose: Pose) -> list[Wire]:
     wires: list[Wire] = []
     for number, knots in enumerate(_heart_knots(patient, pose)):
         vein = _vein_knots(patient)[-2:] + number * _ASIDE
-        course = spline(np.vstack([vein, knots]), _STEP_MM)
+        course = spline(np.vstack([vein, knots]), _LEAD_STEP_MM)
         wires.append(Wire(course[_nearest(course, vein[-1]) :], LEAD_RADIUS_MM, LEAD_PER_MM))
         wires.append(Wire(course[-2:], ELECTRODE_RADIUS_MM, ELECTRODE_PER_MM))
-        wires.append(Wire(course[-7:-5], ELECTRODE_RADIUS_MM, ELECTRODE_PER_MM))
+        wires.append(Wire(course[-4:-2], ELECTRODE_RADIUS_MM, ELECTRODE_PER_MM))
     return wires
 
 
