@@ -123,7 +123,8 @@ def still_shadow(devices: Devices, patient: Patient, view: View, grid: Grid) -> 
     """
     attenuation = np.zeros(grid.shape, np.float32)
     if devices.sternal_wires:
-        _add_wires(attenuation, sternal_wires(patient), view, grid)
+        for wire in sternal_wires(patient):  # one by one: they lie behind each other and add
+            _add_wires(attenuation, [wire], view, grid)
     if devices.ecg:
         _add_wires(attenuation, ecg_cables(patient), view, grid)
     if devices.pacemaker:
