@@ -28,6 +28,8 @@ PLAIN_RISE = 0.15
 """And while it has not risen by more than this share of the run's whole rise, where that is less."""
 PLAIN_AHEAD = 4
 """Contrast-free frames end this many frames before the first filled one: contrast comes before it is segmented."""
+PLAIN_FRAMES = 4
+"""And are at most the first 4 of a run: frames after them were seen to show contrast that no area told."""
 PLAIN_MOST = 0.02
 PLAIN_SHARE = 0.25
 """A first frame with more vessel area than 2 % of the picture and a quarter of the run's largest shows vessels; a
@@ -75,7 +77,7 @@ def decide(patient: str, run: str, areas: Float[np.ndarray, " n"]) -> list[Decis
     plain_limit = min(PLAIN_GROWTH * first + PLAIN_SLACK, first + PLAIN_RISE * (largest - first))
     filled_limit = max(FILLED_SHARE * largest, first + FILLED_RISE, 1.5 * first)
     is_filled = (areas >= filled_limit) & fills
-    end = max(1, int(is_filled.argmax()) - PLAIN_AHEAD + 1)
+    end = min(PLAIN_FRAMES, max(1, int(is_filled.argmax()) - PLAIN_AHEAD + 1))
     decisions = []
     bare = first <= max(PLAIN_MOST, PLAIN_SHARE * largest)
     still_plain = fills and bare
