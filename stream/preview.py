@@ -70,6 +70,8 @@ class Preview:
             area: Share of its pixels that are synthetic.
             reason: Why nothing synthetic of it may be shown; NONE where it may.
         """
+        if not self._wanted and area <= self._largest:
+            return
         state = State.SYNTHETIC if reason is Reason.NONE else State.PASSTHROUGH
         planes = Plane.LIVE | Plane.SYNTHETIC | Plane.ATTENTION
         header = Header(
