@@ -1,6 +1,8 @@
-"""A training run on disk: weights, optimizer and step, with the configuration that made them."""
+"""A training run on disk: weights, optimizers and step, with the configuration that made them."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import pickle
@@ -9,7 +11,7 @@ from typing import Any
 
 import torch
 
-from casgan.config import TrainConfig
+from casgan.config import TrainConfig, differences
 from casgan.errors import CheckpointError
 from casgan.networks import Generator
 from casgan.presets import PRESETS
@@ -18,21 +20,47 @@ NAME = "checkpoint.pt"
 
 
 def save(folder: Path, config: TrainConfig, state: dict[str, Any]) -> Path:
-    """Write a checkpoint; an interrupted write leaves the former one whole.
+    """Write a checkpoint; whatever interrupts it, the former one stays whole.
 
     Args:
         folder: Where to; made if needed.
         config: The run's settings, saved beside it as JSON too.
         state: Tensors, numbers and strings in dicts and lists.
+
+    Raises:
+        CheckpointError: The disk does not take it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     settings = json.dumps(dataclasses.asdict(config), indent=2)
-    (folder / "config.json").write_text(settings + "\n", encoding="utf-8")
+    # In memory first: torch reports a full disk as an error of its own, without saying so.
+    content = io.BytesIO()
+    torch.save({**state, "config": settings}, content)
     path = folder / NAME
-    fresh = path.with_suffix(".new")
-    torch.save({**state, "config": settings}, fresh)
-    os.replace(fresh, path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder / "config.json", (settings + "\n").encode())
+        _replace(path, content.getbuffer())
+    except OSError as error:
+        kept = "the one before it is whole" if path.is_file() else "there is none before it"
+        raise CheckpointError(
+            f"{path} needed {len(content.getbuffer()) / 1e6:.1f} MB, could not be written: {error.strerror}; {kept}; "
+            f"make room in {folder} and give the same command again"
+        ) from error
     return path
+
+
+def _replace(path: Path, content: bytes | memoryview) -> None:
+    """All of the new file or all of the old one, even if the power fails."""
+    fresh = path.with_name(path.name + ".new")
+    try:
+        with fresh.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(fresh, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise
 
 
 def load(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
@@ -46,7 +74,7 @@ def load(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
         raise CheckpointError(f"needed a checkpoint, found none at {path}; train first")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        config = TrainConfig(**json.loads(state["config"]))
+        config = TrainConfig.from_dict(json.loads(state["config"]))
     except (
         OSError,
         RuntimeError,
@@ -63,10 +91,38 @@ def load(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
     return config, state
 
 
+def load_to_resume(config: TrainConfig) -> dict[str, Any] | None:
+    """What the run in `config.out` has come to, or None where there is none yet.
+
+    Raises:
+        CheckpointError: There is a run, but not of these settings, or none is wanted.
+    """
+    folder = Path(config.out)
+    if not (folder / NAME).is_file():
+        return None
+    if config.resume == "never":
+        raise CheckpointError(f"{folder} already holds a run; choose another --out, or --resume auto")
+    saved, state = load(folder)
+    if found := differences(saved, config):
+        raise CheckpointError(
+            f"{folder} holds a run of other settings: {'; '.join(found)}; give the same ones, or another --out"
+        )
+    return state
+
+
 def taught_network(folder: Path) -> tuple[Generator, TrainConfig, dict[str, Any]]:
-    """The averaged weights of a run, ready to export; with its settings and what it says of itself."""
+    """The averaged weights of a run, ready to export; with its settings and what it says of itself.
+
+    Raises:
+        CheckpointError: As `load`, or the weights are not of the preset that the settings name.
+    """
     config, state = load(folder)
     network = Generator(PRESETS[config.preset])
-    network.load_state_dict(state["average"])
-    facts = {name: state[name] for name in ("step", "data_sha256", "seconds")}
+    try:
+        network.load_state_dict(state["average"])
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{folder / NAME} must hold the weights of preset {config.preset} as this version builds it; train anew"
+        ) from error
+    facts = {name: state[name] for name in ("stage", "step", "data_sha256", "seconds")}
     return network.eval(), config, facts

@@ -7,3 +7,7 @@ class CheckpointError(Exception):
 
 class DataError(Exception):
     """Pictures that cannot be learned from. Says what was needed, what came and what to do."""
+
+
+class TrainingError(Exception):
+    """A run that cannot go on. Says what happened, what is kept and what to do."""

@@ -168,7 +168,7 @@ def shift_consistency(layer: Picture, layer_moved: Picture, down: int, right: in
     """
     rows, columns = layer.shape[-2:]
     edge = max(abs(down), abs(right))
-    here = layer[: len(layer_moved), :, edge : rows - edge, edge : columns - edge]
+    here = layer[:, :, edge : rows - edge, edge : columns - edge]
     there = layer_moved[:, :, edge + down : rows - edge + down, edge + right : columns - edge + right]
     axes = (1, 2, 3)
     strength = 0.5 * (here.abs() + there.abs()).mean(dim=axes)

@@ -1,175 +1,338 @@
-"""The first teacher: paired phantom pictures. One loop, read top to bottom.
+"""Teaching, one loop read top to bottom: stages of steps, each step logged, kept now and then.
 
-    python -m casgan.train --out out/train
+    contrastream train --data phantom --preset compact --out out/train
+    torchrun --nproc-per-node 2 -m contrastream train ...
 
 Ctrl-C leaves a checkpoint; the same command goes on from it.
 """
 
-import math
-import sys
+import dataclasses
+import hashlib
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from lightning_fabric import Fabric
+from torch import Tensor
 
 from casgan import checkpoint
+from casgan.cas_gan_stage import CasGanStage
 from casgan.config import TrainConfig
-from casgan.data import Batch, Pairs, augmented_batch, batch_of, phantom_pairs
-from casgan.errors import CheckpointError
-from casgan.losses import picture_error, placement_error, sparsity
-from casgan.metrics import evaluate
-from casgan.networks import Generator, blend, clamp_attention
-from casgan.presets import PRESETS
+from casgan.data import Pairs, batch_of
+from casgan.errors import CheckpointError, TrainingError
+from casgan.lessons import Report, frames_of, pairs_of, segmenter_of
+from casgan.paired_stages import Companions, Warm
+from casgan.processes import start
+from casgan.sample_grid import sample_grid, write_png
+from casgan.schedule import step_seed
+from casgan.segmenter import VesselSegmenter
+from casgan.stage import Stage
+from casgan.training_log import JudgeWatch, Progress, Table
+from casgan.unpaired import Unpaired, plain_batch
 
-WARM_UP = 30
-"""Steps over which the learning rate rises."""
-
-
-def total_error(network: torch.nn.Module, batch: Batch, threshold: float) -> torch.Tensor:
-    """10 picture + placement + 0.1 sparsity; our choice, so that the first two weigh about the same."""
-    plain, angiogram, mask = batch
-    # bf16 inside the network alone; losses in fp32, where a mean over a picture needs it.
-    with torch.autocast("cpu", torch.bfloat16):
-        attention_logit, context_logit = network(plain)
-    logit = attention_logit.float()
-    attention = clamp_attention(torch.sigmoid(logit), threshold)
-    generated = blend(plain, attention, torch.tanh(context_logit.float()))
-    return (
-        10.0 * picture_error(generated, angiogram, mask)
-        + placement_error(logit, mask)
-        + 0.1 * sparsity(attention)
-    )
+SAMPLES = 4
+"""Frames in a picture of how far the run is."""
 
 
-class Logits(torch.nn.Module):  # type: ignore[misc]  # torch is untyped to mypy here
-    """The generator as training calls it: logits out, since the losses are taken from them."""
+@dataclasses.dataclass(frozen=True)
+class Lessons:
+    """What to learn from; what is None is made from the settings when a stage needs it."""
 
-    def __init__(self, generator: Generator) -> None:
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, plain: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.generator.logits(plain)
+    pairs: Pairs | None = None
+    unpaired: Unpaired | None = None
+    segmenter: VesselSegmenter | None = None
 
 
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """A linear rise, then half a cosine to zero."""
-    rise = min(1.0, (step + 1) / WARM_UP)
-    return config.learning_rate * rise * 0.5 * (1.0 + math.cos(math.pi * step / config.steps))
+class StopWish:
+    """Whether somebody wants the run to end."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.patient = False
+        """While steps are made: the wish can wait for the end of a step. Elsewhere nothing is lost by ending."""
+
+    def wanted(self) -> bool:
+        """Asked once after every step."""
+        return self.count > 0
+
+
+def stage_names(config: TrainConfig) -> list[str]:
+    """The stages of a run, in order."""
+    steps = {
+        "warm": config.warm_steps,
+        "companions": config.companion_steps if config.steps else 0,
+        "cas-gan": config.steps,
+    }
+    return [name for name, count in steps.items() if count]
 
 
 def train(
-    config: TrainConfig, pairs: Pairs | None = None, report: Callable[[str], None] = print
+    config: TrainConfig,
+    lessons: Lessons | None = None,
+    report: Report = print,
+    stop: StopWish | None = None,
 ) -> dict[str, Any]:
     """Teach a network, or go on teaching it.
 
     Args:
         config: The run.
-        pairs: What to learn from; None renders the configured patients.
-        report: Gets a progress line now and then.
+        lessons: What to learn from, where it is not to be made from the settings.
+        report: Takes lines of text.
+        stop: Asked after each step whether to keep what there is and end.
 
     Returns:
-        The final state, as in the checkpoint.
+        The final state, as in the checkpoint; `finished` says whether all steps were done.
 
     Raises:
-        CheckpointError: The folder holds a run with other settings.
+        CheckpointError: The folder holds another run, or the disk does not take a checkpoint.
+        DataError: The folder of frames cannot be learned from.
+        TrainingError: A loss is not finite, or memory does not suffice.
     """
     torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    folder = Path(config.out)
-    if pairs is None:
-        seeds = range(config.first_seed, config.first_seed + config.patients)
-        report(f"rendering {config.patients} phantom patients at {config.picture_size} px")
-        pairs = phantom_pairs(config.picture_size, seeds, config.frames_per_patient)
+    fabric, precision = start(config)
+    say: Report = report if fabric.is_global_zero else (lambda _line: None)
+    lessons = lessons or Lessons()
+    saved = checkpoint.load_to_resume(config)
+    names = stage_names(config)
+    run = Run(config, fabric, say, stop or StopWish())
+    if saved is not None:
+        say(f"going on from step {saved['step']} of {saved['stage']}")
+        run.continued(saved)
+        precision.load_state_dict(saved["precision"])
+    run.precision = precision
 
-    network = Logits(Generator(PRESETS[config.preset])).to(memory_format=torch.channels_last)
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=1e-4)
-    start, seconds, data_sha256 = 0, 0.0, pairs.sha256()
-    if (folder / checkpoint.NAME).is_file():
-        saved, state = checkpoint.load(folder)
-        if saved != config or state["data_sha256"] != data_sha256:
+    handed: dict[str, dict[str, Tensor]] = {}
+    stage: Stage
+    state: dict[str, Any] = saved or {}
+    for number, name in enumerate(names):
+        if saved is not None and number < names.index(saved["stage"]):
+            continue
+        # The weights' start follows from the seed and the stage alone.
+        torch.manual_seed(step_seed(config.seed, number, 0, 0))
+        if name == "cas-gan":
+            frames = lessons.unpaired or frames_of(config, say)
+            run.knows("unpaired", frames.sha256())
+            segmenter = lessons.segmenter or segmenter_of(config, fabric, say)
+            stage = CasGanStage(fabric, config, frames, handed, segmenter)
+            samples = _samples_of_frames(frames)
+        else:
+            if lessons.pairs is None:
+                lessons = dataclasses.replace(lessons, pairs=pairs_of(config, say))
+            assert lessons.pairs is not None
+            run.knows("pairs", lessons.pairs.sha256())
+            if name == "warm":
+                stage = Warm(fabric, config, lessons.pairs)
+            else:
+                stage = Companions(fabric, config, lessons.pairs, handed)
+            samples = _samples_of_pairs(lessons.pairs)
+        first = 0
+        if saved is not None and name == saved["stage"]:
+            stage.load_state(saved["state"])
+            first = int(saved["step"])
+        state = run.through(stage, number, first, samples)
+        if not state["finished"]:
+            return state
+        handed = stage.handed_on()
+    return state
+
+
+class Run:
+    """One run's course through its stages: the loop, the log, the checkpoints."""
+
+    def __init__(self, config: TrainConfig, fabric: Fabric, report: Report, stop: StopWish) -> None:
+        self.config, self.fabric, self.report, self.stop = config, fabric, report, stop
+        self.folder = Path(config.out)
+        self.hashes: dict[str, str] = {}
+        self.watch = JudgeWatch()
+        self.began = time.monotonic()
+        self.precision: Any = None
+
+    def continued(self, saved: dict[str, Any]) -> None:
+        """Take up what an earlier part of the run knew."""
+        self.began -= float(saved["seconds"])
+        self.hashes = dict(saved["hashes"])
+        self.watch.load_state(saved["watch"])
+
+    def knows(self, what: str, sha256: str) -> None:
+        """Note what is learned from.
+
+        Raises:
+            CheckpointError: The run learned from something else before.
+        """
+        if self.hashes.setdefault(what, sha256) != sha256:
             raise CheckpointError(
-                f"{folder} holds a run with other settings or data; choose another --out, or remove it"
+                f"{self.folder} holds a run that learned from other data: {what} {self.hashes[what][:12]} there, "
+                f"{sha256[:12]} here; choose another --out, or bring the data back"
             )
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average_state"])
-        optimizer.load_state_dict(state["optimizer"])
-        start, seconds = state["step"], state["seconds"]
-        report(f"going on from step {start}")
 
-    def save(step: int) -> dict[str, Any]:
+    def through(
+        self, stage: Stage, number: int, first: int, samples: tuple[Tensor, Tensor, Tensor]
+    ) -> dict[str, Any]:
+        """All steps of a stage from `first` on, or as many as are wanted."""
+        main = self.fabric.is_global_zero
+        progress = Progress(stage.name, stage.steps, first, self.report, main)
+        table = Table(self.folder / f"losses-{stage.name}.csv", first) if main else None
+        done, kept, pictured = first, first, time.monotonic()
+        state: dict[str, Any] | None = None
+        self.stop.patient = True
+        try:
+            while done < stage.steps:
+                draw = torch.Generator().manual_seed(
+                    step_seed(self.config.seed, number, done, self.fabric.global_rank)
+                )
+                losses = stage.step(done, draw)
+                done += 1
+                progress.advance(losses)
+                if table is not None:
+                    table.add(done, losses)
+                for line in self.watch.warnings(losses):
+                    progress.say(line)
+                stopped = self._anyone_stops()
+                if stopped or done % self.config.save_every == 0 or done == stage.steps:
+                    state = self._kept(stage, done)
+                    kept = done
+                    if table is not None:
+                        table.flush()
+                due = 0 < self.config.sample_minutes * 60.0 <= time.monotonic() - pictured
+                if main and (due or stopped or done == stage.steps):
+                    self._picture(stage, done, samples)
+                    pictured = time.monotonic()
+                over = done == stage.steps and stage.name == stage_names(self.config)[-1]
+                if stopped and not over and state is not None:
+                    progress.say(
+                        f"stopped; step {done} of {stage.steps} of {stage.name} is kept in {self.folder}; the same "
+                        "command goes on from it"
+                    )
+                    return {**state, "finished": False}
+        except TrainingError as error:
+            raise TrainingError(
+                f"{error} in step {done + 1} of {stage.name}; {self._kept_words(stage, kept)}; lower the learning rate or "
+                "look at the data, and teach anew from an --out of its own"
+            ) from error
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"out of memory in step {done + 1} of {stage.name}: {_what_to_lower(self.config, stage.name)}; "
+                f"{self._kept_words(stage, kept)}"
+            ) from error
+        except OSError as error:
+            raise TrainingError(
+                f"{self.folder} cannot be written: {error.strerror}; {self._kept_words(stage, kept)}; make room and give "
+                "the same command again"
+            ) from error
+        finally:
+            self.stop.patient = False
+            progress.close()
+            if table is not None:
+                table.close()
+        return {**(state or self._state(stage, done)), "finished": True}
+
+    def _anyone_stops(self) -> bool:
+        """Whether this process or another was asked to stop: all of them end after the same step."""
+        asked = self.stop.wanted()
+        if self.fabric.world_size == 1:
+            return asked
+        wishes = torch.tensor(float(asked), device=self.fabric.device)
+        self.fabric.all_reduce(wishes, reduce_op="sum")
+        return bool(wishes > 0)
+
+    def _state(self, stage: Stage, done: int) -> dict[str, Any]:
         state = {
-            "step": step,
-            "seconds": seconds + time.monotonic() - began,
-            "data_sha256": data_sha256,
-            "network": network.state_dict(),
-            "average_state": average.state_dict(),
-            "average": average.module.generator.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            "stage": stage.name,
+            "step": done,
+            "seconds": time.monotonic() - self.began,
+            "hashes": self.hashes,
+            "data_sha256": hashlib.sha256("".join(self.hashes.values()).encode()).hexdigest(),
+            "watch": self.watch.state(),
+            "precision": self.precision.state_dict(),
+            "state": stage.state(),
         }
-        checkpoint.save(folder, config, state)
+        if self.fabric.is_global_zero:
+            state["average"] = stage.average().state_dict()
         return state
 
-    began = time.monotonic()
-    running = float("nan")
-    network.train()
-    step = start
+    def _kept(self, stage: Stage, done: int) -> dict[str, Any]:
+        state = self._state(stage, done)
+        if self.fabric.is_global_zero:
+            checkpoint.save(self.folder, self.config, state)
+        return state
+
+    def _kept_words(self, stage: Stage, kept: int) -> str:
+        if (self.folder / checkpoint.NAME).is_file():
+            return f"the checkpoint in {self.folder} is whole ({stage.name}, step {kept})"
+        return "there is no checkpoint yet"
+
+    def _picture(self, stage: Stage, done: int, samples: tuple[Tensor, Tensor, Tensor]) -> None:
+        generator = stage.average()
+        x, field, y = (part.to(self.fabric.device) for part in samples)
+        sheet = sample_grid(generator, x, field, y, self.config.threshold)
+        write_png(self.folder / "samples" / f"{stage.name}-{done:06d}.png", sheet)
+
+
+def _samples_of_pairs(pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
+    plain, angiogram, _ = batch_of(pairs, _evenly(len(pairs)))
+    return plain, torch.ones_like(plain), angiogram
+
+
+def _samples_of_frames(frames: Unpaired) -> tuple[Tensor, Tensor, Tensor]:
+    x, field = plain_batch(frames.plain, _evenly(len(frames.plain)))
+    y, _ = plain_batch(frames.filled, _evenly(len(frames.filled)))
+    count = min(len(x), len(y))
+    return x[:count], field[:count], y[:count]
+
+
+def _evenly(count: int) -> Tensor:
+    return torch.linspace(0, count - 1, min(count, SAMPLES)).round().long()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # A GPU has its own error for it; the CPU's allocator has only its words.
+    words = ("can't allocate memory", "not enough memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(w in str(error) for w in words)
+
+
+def _what_to_lower(config: TrainConfig, stage: str) -> str:
+    name = "batch" if stage == "cas-gan" else "warm_batch"
+    count = getattr(config, name)
+    if count > 1:
+        flag = name.replace("_", "-")
+        return f"lower --{flag} (now {count}), or else --size (now {config.picture_size})"
+    return f"lower --size (now {config.picture_size}), or take a smaller --preset (now {config.preset})"
+
+
+@contextmanager
+def signals_as_wish() -> Iterator[StopWish]:
+    """Ctrl-C and SIGTERM as a wish that the loop asks for between steps; a second one ends at once."""
+    stop = StopWish()
+
+    def note(_signal: int, _frame: FrameType | None) -> None:
+        stop.count += 1
+        if stop.count > 1 or not stop.patient:
+            raise KeyboardInterrupt
+
+    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        for step in range(start, config.steps):
-            # Each step has its own stream of chance, so a run that was interrupted goes on as if it had not been.
-            rng = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-            batch = augmented_batch(pairs, config.batch, rng)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, config)
-            error = total_error(network, batch, config.threshold)
-            optimizer.zero_grad(set_to_none=True)
-            error.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimizer.step()
-            average.update_parameters(network)
-            value = float(error.detach())
-            running = value if math.isnan(running) else 0.95 * running + 0.05 * value
-            if (step + 1) % 20 == 0:
-                rate = (step + 1 - start) / (time.monotonic() - began)
-                left_s = (config.steps - step - 1) / rate
-                report(
-                    f"step {step + 1}/{config.steps}  error {running:.4f}  {rate:.2f} steps/s  {left_s:.0f} s left"
-                )
-            if (step + 1) % config.save_every == 0:
-                save(step + 1)
-    except KeyboardInterrupt:
-        save(step)
-        report(
-            f"stopped; step {step} of {config.steps} is kept in {folder}; the same command goes on from it"
-        )
-        raise
-    return save(config.steps)
+        yield stop
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
-def main() -> int:
-    """The command: settings from the line, a report on unseen patients at the end."""
-    import tyro
+def train_command(config: TrainConfig) -> int:
+    """The command `contrastream train`.
 
-    config = tyro.cli(TrainConfig)
+    Returns:
+        0 when all steps are done, 130 when it was stopped before.
+    """
     try:
-        train(config, report=lambda line: print(line, flush=True))
+        with signals_as_wish() as stop:
+            state = train(config, report=lambda line: print(line, flush=True), stop=stop)
     except KeyboardInterrupt:
         return 130
-    except CheckpointError as error:
-        print(error, file=sys.stderr)
-        return 2
-    network, _, _ = checkpoint.taught_network(Path(config.out))
-    unseen = phantom_pairs(config.picture_size, range(24), 2)
-    for name, value in evaluate(
-        network, batch_of(unseen, torch.arange(len(unseen))), config.threshold
-    ).items():
-        print(f"{name}: {value:.4f}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return 0 if state["finished"] else 130

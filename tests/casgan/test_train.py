@@ -1,143 +1,215 @@
-"""Training: it learns, it goes on where it stopped, and it keeps what it promises on Ctrl-C."""
+"""The loop: it goes on where it stopped, keeps what it promises, and says what went wrong."""
 
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from casgan import checkpoint
 from casgan.config import TrainConfig
-from casgan.data import Pairs, augmented_batch, batch_of, phantom_pairs
-from casgan.errors import CheckpointError
-from casgan.metrics import evaluate
-from casgan.networks import Generator, blend, clamp_attention
-from casgan.presets import PresetConfig
-from casgan.train import Logits, total_error, train
+from casgan.data import Pairs, phantom_pairs
+from casgan.errors import CheckpointError, TrainingError
+from casgan.schedule import step_seed
+from casgan.train import Lessons, StopWish, stage_names, train
 
 
-@pytest.fixture(scope="module")
-def pairs() -> Pairs:
-    return phantom_pairs(64, range(2), 1)
+class AfterSteps(StopWish):
+    """Somebody who wants the run to end after some steps."""
 
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.left = steps
 
-@pytest.fixture
-def config(tmp_path: Path) -> TrainConfig:
-    return TrainConfig(
-        out=str(tmp_path / "run"), preset="compact-s", steps=4, batch=2, size=64, threads=1, save_every=2
-    )
+    def wanted(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
 
 
 def silent(_line: str) -> None:
     pass
 
 
-def test_a_network_learns_two_phantoms_by_heart(pairs: Pairs) -> None:
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    network = Logits(Generator(PresetConfig("small", 64, 4, (16, 32), 1, 1, 1)))
-    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    batch = batch_of(pairs, torch.arange(2))
-    errors = []
-    for _ in range(80):
-        error = total_error(network, batch, 0.1)
-        optimizer.zero_grad()
-        error.backward()
-        optimizer.step()
-        errors.append(float(error.detach()))
-    assert errors[-1] < 0.5 * errors[0]
-    attention, context = network.generator(batch[0])
-    attention = clamp_attention(attention, 0.1)
-    generated = blend(batch[0], attention, context)
-    untouched = attention == 0
-    assert 0.3 < untouched.float().mean() < 1.0
-    assert torch.equal(generated[untouched], batch[0][untouched])
-    # The vessels are darker than before, and nearer to the truth than the picture without them.
-    measured = evaluate(network.generator, batch, 0.1)
-    assert measured["darkening"] > 0
-    assert measured["vessel_error"] < measured["identity_error"]
+def tensors(state: object, name: str = "") -> dict[str, torch.Tensor]:
+    """All tensors of a nested state, by where they stand."""
+    if isinstance(state, torch.Tensor):
+        return {name: state}
+    items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list) else ()
+    return {key: value for at, part in items for key, value in tensors(part, f"{name}/{at}").items()}
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_the_run_goes_on_as_if_uninterrupted(
-    pairs: Pairs, config: TrainConfig, tmp_path: Path
+def test_a_run_that_is_stopped_and_resumed_comes_to_the_same_bits(
+    brief: TrainConfig, lessons: Lessons, tmp_path: Path
 ) -> None:
-    whole = train(config, pairs, silent)
-    other = replace(config, out=str(tmp_path / "other"))
-    taken = 0
+    whole = train(brief, lessons, silent)
+    other = replace(brief, out=str(tmp_path / "other"))
+    # Once in each stage: after a step of the paired one, of the companions', of CAS-GAN's.
+    for steps, expected in ((1, ("warm", 1)), (2, ("companions", 1)), (3, ("cas-gan", 2))):
+        state = train(other, lessons, silent, AfterSteps(steps))
+        assert (state["stage"], state["step"]) == expected
+        assert not state["finished"]
+    resumed = train(other, lessons, silent)
+    assert resumed["finished"]
+    expected_tensors, found = tensors(whole), tensors(resumed)
+    assert found.keys() == expected_tensors.keys()
+    assert [name for name, value in expected_tensors.items() if not torch.equal(found[name], value)] == []
+    for stage in stage_names(brief):
+        tables = [Path(run.out) / f"losses-{stage}.csv" for run in (brief, other)]
+        assert tables[0].read_text() == tables[1].read_text()
 
-    def press_ctrl_c_in_the_fourth_step(pool: Pairs, count: int, rng: torch.Generator) -> object:
-        nonlocal taken
-        taken += 1
-        if taken == 4:
-            raise KeyboardInterrupt
-        return augmented_batch(pool, count, rng)
 
+def test_a_run_leaves_its_settings_its_losses_pictures_and_a_network(
+    brief: TrainConfig, lessons: Lessons
+) -> None:
     lines: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("casgan.train.augmented_batch", press_ctrl_c_in_the_fourth_step)
-        with pytest.raises(KeyboardInterrupt):
-            train(other, pairs, lines.append)
-    assert "stopped; step 3 of 4 is kept" in lines[-1]
-    resumed = train(other, pairs, lines.append)
-    assert "going on from step 3" in lines
-    for name, weight in whole["average"].items():
-        torch.testing.assert_close(resumed["average"][name], weight, msg=name)
-
-
-def test_a_run_with_other_settings_is_not_overwritten(pairs: Pairs, config: TrainConfig) -> None:
-    train(config, pairs, silent)
-    with pytest.raises(
-        CheckpointError, match="holds a run with other settings or data; choose another --out"
-    ):
-        train(replace(config, seed=1), pairs, silent)
-
-
-def test_the_taught_network_is_the_average_with_its_settings(pairs: Pairs, config: TrainConfig) -> None:
-    state = train(config, pairs, silent)
-    network, read, facts = checkpoint.taught_network(Path(config.out))
-    assert read == config
-    assert (facts["step"], facts["data_sha256"]) == (4, pairs.sha256())
+    state = train(brief, lessons, lines.append)
+    folder = Path(brief.out)
+    assert TrainConfig.from_dict(json.loads((folder / "config.json").read_text())) == brief
+    with (folder / "losses-cas-gan.csv").open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    assert [row["step"] for row in rows] == ["1", "2", "3"]
+    assert {"d_x", "d_y", "d_sem", "prediction", "cycle_x", "shift"} < rows[0].keys()
+    assert all(float(value) == float(value) for row in rows for value in row.values())
+    assert sorted(path.stem for path in (folder / "samples").iterdir()) == [
+        "cas-gan-000003",
+        "companions-000002",
+        "warm-000002",
+    ]
+    network, _, facts = checkpoint.taught_network(folder)
+    assert (facts["stage"], facts["step"]) == ("cas-gan", 3)
     assert torch.equal(network.attention.conv.weight, state["average"]["attention.conv.weight"])
+    assert any(line.startswith("cas-gan 3/3") and "steps/s" in line for line in lines)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        pytest.param(None, "found none at", id="missing"),
-        pytest.param(b"not a checkpoint", "must be a checkpoint of this version", id="text"),
-    ],
-)
-def test_a_folder_without_a_usable_checkpoint_is_refused(
-    tmp_path: Path, content: bytes | None, message: str
+def test_a_stage_of_no_steps_is_left_out(brief: TrainConfig, lessons: Lessons) -> None:
+    assert stage_names(replace(brief, steps=0)) == ["warm"]
+    assert stage_names(replace(brief, warm_steps=0, companion_steps=0)) == ["cas-gan"]
+    state = train(replace(brief, warm_steps=0, companion_steps=0, steps=1), lessons, silent)
+    assert state["stage"] == "cas-gan"
+
+
+@pytest.mark.parametrize("part", ["drl", "vsgg", "vsgl"])
+def test_a_run_without_a_part_of_the_method_goes_through(
+    brief: TrainConfig, lessons: Lessons, part: str
 ) -> None:
-    if content is not None:
-        (tmp_path / checkpoint.NAME).write_bytes(content)
-    with pytest.raises(CheckpointError, match=message):
-        checkpoint.load(tmp_path)
-
-
-def test_augmentation_keeps_pairs_equal_beyond_the_vessels_and_repeats_from_its_seed(pairs: Pairs) -> None:
-    plain, angiogram, mask = augmented_batch(pairs, 8, torch.Generator().manual_seed(5))
-    again = augmented_batch(pairs, 8, torch.Generator().manual_seed(5))
-    assert torch.equal(plain, again[0])
-    assert plain.min() >= -1
-    assert plain.max() <= 1
-    # The mask grown by four pixels covers focal blur and the augmentation's own.
-    near = torch.nn.functional.max_pool2d(mask, 9, stride=1, padding=4) > 0
-    assert torch.equal(plain[~near], angiogram[~near])
-    assert (plain - angiogram)[mask > 0.5].mean() > 0.005
+    state = train(replace(brief, without=(part,), warm_steps=1, companion_steps=1, steps=1), lessons, silent)
+    assert state["finished"]
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        pytest.param({"preset": "huge"}, "preset must be one of compact, .* got 'huge'", id="preset"),
-        pytest.param({"steps": 0}, "steps must be 1 or above, got 0", id="steps"),
-        pytest.param({"size": 100}, "multiple of 8, 64 or above, got 100", id="size"),
-        pytest.param({"threshold": 1.0}, "threshold and ema must be 0 to below 1", id="threshold"),
-        pytest.param({"learning_rate": float("nan")}, "learning_rate must be above 0", id="rate"),
+        pytest.param({"seed": 1}, "other settings: seed is 0 there, 1 here; give the same", id="seed"),
+        pytest.param({"preset": "compact-s"}, "preset is 'tiny' there, 'compact-s' here", id="preset"),
+        pytest.param({"resume": "never"}, "already holds a run; choose another --out", id="never"),
     ],
 )
-def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        TrainConfig(**settings)
+def test_a_run_of_other_settings_is_refused_with_what_differs(
+    brief: TrainConfig, lessons: Lessons, settings: dict[str, Any], message: str
+) -> None:
+    train(brief, lessons, silent, AfterSteps(1))
+    with pytest.raises(CheckpointError, match=message):
+        train(
+            replace(brief, size=64, **settings) if "preset" in settings else replace(brief, **settings),
+            lessons,
+        )
+
+
+def test_a_run_of_other_data_is_refused(brief: TrainConfig, lessons: Lessons) -> None:
+    train(brief, lessons, silent, AfterSteps(1))
+    with pytest.raises(CheckpointError, match=r"other data: pairs [0-9a-f]{12} there"):
+        train(brief, replace(lessons, pairs=phantom_pairs(64, range(5, 7), 1)), silent)
+
+
+def test_threads_and_where_it_is_kept_may_change(brief: TrainConfig, lessons: Lessons) -> None:
+    train(brief, lessons, silent, AfterSteps(1))
+    state = train(replace(brief, save_every=1, sample_minutes=0.0), lessons, silent, AfterSteps(1))
+    assert (state["step"], state["finished"]) == (2, False)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_by_its_name_and_keeps_the_last_good_checkpoint(
+    brief: TrainConfig, pairs: Pairs
+) -> None:
+    many = Pairs(*(part.repeat(8, 1, 1, 1) for part in (pairs.plain, pairs.angiogram, pairs.mask)))
+    config = replace(brief, warm_steps=8, warm_batch=1, save_every=1, steps=0)
+    drawn = [
+        int(torch.randint(len(many), (1,), generator=torch.Generator().manual_seed(step_seed(0, 0, step, 0))))
+        for step in range(8)
+    ]
+    first = next(step for step in range(1, 8) if drawn[step] not in drawn[:step])
+    many.plain[drawn[first]] = float("nan")
+    with pytest.raises(
+        TrainingError,
+        match=rf"the loss error became nan in step {first + 1} of warm; .* is whole \(warm, step {first}\)",
+    ):
+        train(config, Lessons(many), silent)
+    _, state = checkpoint.load(Path(config.out))
+    assert state["step"] == first
+    assert all(torch.isfinite(weight).all() for weight in state["average"].values())
+
+
+def test_out_of_memory_says_what_to_lower(brief: TrainConfig, pairs: Pairs) -> None:
+    config = replace(brief, warm_batch=10**7, steps=0)
+    with pytest.raises(
+        TrainingError, match=r"out of memory in step 1 of warm: lower --warm-batch \(now 10000000\)"
+    ):
+        train(
+            config,
+            Lessons(
+                Pairs(
+                    *(
+                        part.expand(2, 1, 64, 64).repeat(1, 1, 16, 16)
+                        for part in (pairs.plain, pairs.angiogram, pairs.mask)
+                    )
+                )
+            ),
+            silent,
+        )
+
+
+SCRIPT = """
+import sys
+from casgan.config import TrainConfig
+from casgan.train import train_command
+sys.exit(train_command(TrainConfig(
+    out=sys.argv[1], preset="compact-s", size=64, patients=2, warm_steps=100_000, steps=0, warm_batch=1,
+    threads=1, save_every=1000, sample_minutes=0.0)))
+"""
+
+
+def test_ctrl_c_and_a_polite_kill_leave_a_checkpoint(tmp_path: Path) -> None:
+    signals = {"int": signal.SIGINT, "term": signal.SIGTERM}
+    runs = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(tmp_path / name)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            cwd=Path(__file__).resolve().parents[2],
+        )
+        for name in signals
+    }
+    try:
+        for name, run in runs.items():
+            assert run.stdout is not None
+            lines = iter(run.stdout.readline, "")
+            assert any(line.startswith("warm 10/") for line in lines)
+            run.send_signal(signals[name])
+        for name, run in runs.items():
+            out, err = run.communicate(timeout=60)
+            assert run.returncode == 130, err
+            assert "of warm is kept in" in out
+            _, state = checkpoint.load(tmp_path / name)
+            assert state["step"] > 0
+    finally:
+        for run in runs.values():
+            run.kill()
+            run.wait()

@@ -1,0 +1,97 @@
+"""What a run learns from, by its settings: phantom pairs, unpaired frames, the segmenter of the semantic loss.
+
+Phantom patients never serve two ends: pairs, frames of X, frames of Y, the segmenter's and the judge's
+(`casgan.segmenter.JUDGE_SEEDS`) are others; those below 1000 are for evaluation.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from lightning_fabric import Fabric
+
+from casgan.config import TrainConfig
+from casgan.data import Pairs, phantom_pairs
+from casgan.domains import dark_line_area
+from casgan.masked_pictures import phantom_pictures
+from casgan.segmenter import (
+    VesselSegmenter,
+    load_segmenter,
+    mean_dice,
+    save_segmenter,
+    teach_segmenter,
+    vessel_area,
+)
+from casgan.unpaired import Unpaired, unpaired_archive, unpaired_phantom
+
+SEGMENTER_SEEDS = range(3000, 3200)
+HELD_SEEDS = range(3200, 3220)
+SEGMENTER_NAME = "segmenter.safetensors"
+
+Report = Callable[[str], None]
+
+
+def pairs_of(config: TrainConfig, report: Report) -> Pairs:
+    """Phantom pictures with and without contrast."""
+    report(f"rendering {config.patients} phantom patients at {config.picture_size} px")
+    seeds = range(config.first_seed, config.first_seed + config.patients)
+    return phantom_pairs(config.picture_size, seeds, config.frames_per_patient)
+
+
+def frames_of(config: TrainConfig, report: Report) -> Unpaired:
+    """Frames of both domains; of a folder, those of the training patients.
+
+    Raises:
+        DataError: The folder cannot be learned from.
+    """
+    if config.data == "phantom":
+        first, count = config.first_seed + config.patients, config.patients
+        plain, filled = range(first, first + count), range(first + count, first + 2 * count)
+        return unpaired_phantom(config.picture_size, plain, filled, config.frames_per_patient)
+    # A segmenter that was taught on the phantom alone does not know real frames well enough to sort them.
+    area = dark_line_area
+    if config.segmenter:
+        area = functools.partial(vessel_area, load_segmenter(Path(config.segmenter)))
+    train, _ = unpaired_archive(
+        Path(config.data),
+        config.picture_size,
+        area,
+        test_patients=config.test_patients or None,
+        overrides=Path(config.overrides) if config.overrides else None,
+        report=report,
+        decisions=Path(config.out) / "decisions.csv",
+    )
+    return train
+
+
+def segmenter_of(config: TrainConfig, fabric: Fabric, report: Report) -> VesselSegmenter | None:
+    """The frozen U-Net of the semantic loss: the one that is named, or one taught now and kept with the run.
+
+    Returns:
+        None without VSGL.
+    """
+    if "vsgl" in config.without:
+        return None
+    if config.segmenter:
+        return load_segmenter(Path(config.segmenter))
+    path = Path(config.out) / SEGMENTER_NAME
+    if fabric.is_global_zero and not path.with_suffix(".json").is_file():
+        report(f"teaching a vessel segmenter on {len(SEGMENTER_SEEDS)} phantom patients")
+        learnt = phantom_pictures(SEGMENTER_SEEDS, config.picture_size)
+        size = min(160, config.picture_size)
+        segmenter = teach_segmenter(
+            learnt.pictures, learnt.masks, steps=config.segmenter_steps, seed=config.seed, size=size
+        )
+        held = phantom_pictures(HELD_SEEDS, config.picture_size)
+        dice = round(mean_dice(segmenter, held.pictures, held.masks), 4)
+        report(f"the segmenter reaches Dice {dice:.3f} on {len(held)} phantom pictures it has not seen")
+        facts = {
+            "data": "phantom",
+            "seeds": [SEGMENTER_SEEDS.start, SEGMENTER_SEEDS.stop],
+            "steps": config.segmenter_steps,
+            "seed": config.seed,
+            "dice_held_out": dice,
+        }
+        save_segmenter(segmenter, path, facts)
+    fabric.barrier()
+    return load_segmenter(path)
