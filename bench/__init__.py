@@ -1,1 +1,20 @@
-"""Frames per second and p99 latency, always with the machine they came from."""
+"""Frames per second and p99 latency, always with the machine they came from; and what a model draws.
+
+Map of the room:
+
+    config.py              settings of the commands, standard library only
+    errors.py              what cannot be measured
+    live.py                `bench`: the whole path, paced; report.py writes it
+    engine.py              the engine and the source alone, in a process of their own; worker.py runs such a process
+    floor.py               the same hops without the product, in the same run; witness.py sees the machine stall
+    stats.py               intervals, slopes
+    machine.py             what this machine is
+    doctor.py              `doctor`: what works here; checks.py and checks_host.py hold the checks
+    evaluate.py            `evaluate`: a model's figures as JSON, a table and a page of pictures
+    phantom_evaluation.py  on phantom patients, whose truth is known
+    archive_evaluation.py  on real frames, as an independent segmenter sees them
+    judging.py             figures of many frames at once, with intervals by patient
+    drawer.py              one way to draw for ONNX files and checkpoints
+    evaluation_table.py    the figures for a terminal; gallery.py the page of pictures
+    progress.py            stages and bars on stderr
+"""

@@ -1,5 +1,6 @@
 """Intervals and slopes. Percentiles of latencies live in stream/latency.py, once."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -64,3 +65,30 @@ def slope(x: np.ndarray, y: np.ndarray) -> float | None:
         return None
     centred = x - x.mean()
     return float((centred @ (y - y.mean())) / (centred @ centred))
+
+
+def mean_interval(
+    values: np.ndarray, groups: Sequence[str], *, seed: int = 0
+) -> tuple[float | None, float | None, float | None]:
+    """A mean with its 95 % interval, resampled by patient, since the frames of one patient are alike.
+
+    Args:
+        values: (n,) one per frame; NaN where the figure does not exist, and left out.
+        groups: Whose frame each one is.
+        seed: Of the resampling, so that a report can be made again.
+
+    Returns:
+        (mean, low, high); no interval for fewer than 4 patients, nothing at all without a value.
+    """
+    known = ~np.isnan(values)
+    names, whose = np.unique(np.asarray(groups)[known], return_inverse=True)
+    if not names.size:
+        return None, None, None
+    sums = np.bincount(whose, values[known])
+    counts = np.bincount(whose).astype(np.float64)
+    mean = float(sums.sum() / counts.sum())
+    if names.size < MIN_CHUNKS:
+        return mean, None, None
+    drawn = np.random.default_rng(seed).integers(names.size, size=(RESAMPLES, names.size))
+    low, high = np.percentile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), (2.5, 97.5))
+    return mean, float(low), float(high)

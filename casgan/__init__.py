@@ -15,6 +15,13 @@ Map of the room:
     unpaired.py    frames of both domains, their batches
     train.py       one loop: python -m casgan.train --out out/train
     metrics.py     placement and background on patients with known truth
+    segmenter.py   the vessel U-Net: the semantic loss looks through one, another judges; segmenters/ holds the judge
+    masked_pictures.py    what a segmenter learns from
+    vessel_metrics.py     Dice, clDice, centrelines, connectivity, border
+    picture_metrics.py    background left alone, darkness, the lattice in the spectrum
+    frechet.py     distances between sets of pictures on the judge's features
+    steadiness.py  the shift test, and from frame to frame
+    baseline.py    the mean tree in the heart's outline
     checkpoint.py  a run on disk
     errors.py      what can be wrong with it
 """

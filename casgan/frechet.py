@@ -24,11 +24,13 @@ Features = Float[np.ndarray, "_ d"]
 
 @dataclass(frozen=True)
 class Projection:
-    """Features seen along the reference's main directions, in units of its total standard deviation."""
+    """Features seen along the reference's main directions, scaled so that the reference's variance adds up to 1.
+
+    Each feature counts as much as another: it is divided by its own standard deviation over the reference first.
+    """
 
     centre: Float[np.ndarray, " d"]
     axes: Float[np.ndarray, "d k"]
-    scale: float
 
     @classmethod
     def of(cls, reference: Features, components: int = COMPONENTS) -> "Projection":
@@ -40,16 +42,19 @@ class Projection:
         if len(reference) < 2:
             raise ValueError(f"a reference needs at least 2 pictures, got {len(reference)}")
         centre = reference.mean(axis=0)
-        _, spreads, directions = np.linalg.svd(reference - centre, full_matrices=False)
-        kept = min(components, len(reference) - 1)
-        scale = float(np.sqrt((spreads**2).sum() / (len(reference) - 1)))
-        if scale == 0.0:
+        deviation = reference.std(axis=0, ddof=1)
+        varies = deviation > 1e-6 * max(float(deviation.max()), 1e-12)
+        if not deviation.max() > 0.0:
             raise ValueError("a reference needs pictures that differ, got equal ones")
-        return cls(centre, directions[:kept].T.copy(), scale)
+        # A channel that is the same in every picture says nothing, and must not be blown up.
+        weight = np.where(varies, 1.0 / np.where(varies, deviation, 1.0), 0.0) / np.sqrt(varies.sum())
+        _, _, directions = np.linalg.svd((reference - centre) * weight, full_matrices=False)
+        kept = min(components, len(reference) - 1)
+        return cls(centre, weight[:, None] * directions[:kept].T)
 
     def __call__(self, features: Features) -> Float[np.ndarray, "_ k"]:
         """Features of any set, projected."""
-        projected: np.ndarray = (features - self.centre) @ self.axes / self.scale
+        projected: np.ndarray = (features - self.centre) @ self.axes
         return projected
 
 

@@ -25,16 +25,28 @@ def vessels(seed: int, size: int = 128) -> np.ndarray:
 def test_a_lattice_stands_out_at_its_own_frequency(period: int, depth: float) -> None:
     clean = [vessels(seed) for seed in range(8)]
     before = lattice(clean)
-    assert max(before.values()) < 2.0
+    assert max(before["ratio"].values()) < 2.0
+    assert max(before["amplitude"].values()) < 0.05
     row = np.arange(128)
     grid = 1.0 + depth * np.cos(2 * np.pi * row / period)[:, None] * np.ones(128)
     found = lattice([plane * grid for plane in clean])
-    assert found[f"1/{period}"] > 5.0
-    assert found[f"1/{period}"] > 3.0 * before[f"1/{period}"]
+    assert found["ratio"][f"1/{period}"] > 5.0
+    assert found["ratio"][f"1/{period}"] > 3.0 * before["ratio"][f"1/{period}"]
+    assert found["amplitude"][f"1/{period}"] > 0.3 * depth
 
 
 def test_an_empty_drawing_has_no_lattice_figure() -> None:
-    assert math.isnan(lattice([np.zeros((64, 64), np.float32)])["1/8"])
+    found = lattice([np.zeros((64, 64), np.float32)])
+    assert math.isnan(found["ratio"]["1/8"])
+    assert math.isnan(found["amplitude"]["1/8"])
+
+
+def test_a_grid_that_stands_out_of_a_soft_drawing_may_still_be_too_weak_to_matter() -> None:
+    soft = [cv2.GaussianBlur(vessels(seed), (0, 0), 6.0) for seed in range(8)]
+    grid = 1.0 + 0.004 * np.cos(2 * np.pi * np.arange(128) / 4)[:, None] * np.ones(128)
+    found = lattice([plane * grid for plane in soft])
+    assert found["ratio"]["1/4"] > 5.0
+    assert found["amplitude"]["1/4"] < 0.01
 
 
 def test_exact_fraction_counts_untouched_pixels_where_asked() -> None:
