@@ -14,7 +14,6 @@ import torch
 from casgan.config import TrainConfig, differences
 from casgan.errors import CheckpointError
 from casgan.networks import Generator
-from casgan.presets import PRESETS
 
 NAME = "checkpoint.pt"
 
@@ -117,7 +116,7 @@ def taught_network(folder: Path) -> tuple[Generator, TrainConfig, dict[str, Any]
         CheckpointError: As `load`, or the weights are not of the preset that the settings name.
     """
     config, state = load(folder)
-    network = Generator(PRESETS[config.preset])
+    network = Generator(config.network)
     try:
         network.load_state_dict(state["average"])
     except (KeyError, RuntimeError) as error:

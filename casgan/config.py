@@ -5,7 +5,12 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from casgan.presets import PRESETS
+from casgan.presets import PRESETS, PresetConfig
+
+EVALUATION_SEEDS = range(1000)
+"""Phantom patients that nothing is taught on."""
+SEGMENTER_SEEDS = range(3000, 5000)
+"""Phantom patients of the vessel segmenters: the semantic loss's, and the judge's from 4000 on."""
 
 Precision = Literal["auto", "32", "bf16", "16"]
 Part = Literal["drl", "vsgg", "vsgl"]
@@ -82,7 +87,7 @@ class TrainConfig:
     frames_per_patient: int = 2
     """Pictures of each phantom patient, at random phases of heartbeat and breath."""
     first_seed: int = 1000
-    """The first phantom patient's seed; those below are kept for evaluation and demonstration."""
+    """The first phantom patient's seed, 1000 or above."""
     overrides: str = ""
     """A table in which a person has changed which frames are contrast-free or filled."""
     test_patients: tuple[str, ...] = ()
@@ -149,6 +154,24 @@ class TrainConfig:
         if side < 64 or side % stride:
             raise ValueError(f"size must be a multiple of {stride}, 64 or above, got {side}")
 
+        self._check_seeds()
+
+    def _check_seeds(self) -> None:
+        """Phantom patients never serve two ends."""
+        if self.first_seed < EVALUATION_SEEDS.stop:
+            raise ValueError(
+                f"first_seed must be {EVALUATION_SEEDS.stop} or above, got {self.first_seed}: seeds below "
+                f"{EVALUATION_SEEDS.stop} are for evaluation"
+            )
+        uses = 3 if self.steps and self.data == "phantom" else 1
+        last = self.first_seed + uses * self.patients - 1
+        if self.first_seed < SEGMENTER_SEEDS.stop and last >= SEGMENTER_SEEDS.start:
+            raise ValueError(
+                f"phantom seeds {self.first_seed} to {last} must not meet those of the segmenters, "
+                f"{SEGMENTER_SEEDS.start} to {SEGMENTER_SEEDS.stop - 1}; lower patients, or start at "
+                f"{SEGMENTER_SEEDS.stop}"
+            )
+
     def _at_least(self, name: str, least: int) -> None:
         if not getattr(self, name) >= least:
             raise ValueError(f"{name} must be {least} or above, got {getattr(self, name)}")
@@ -157,6 +180,11 @@ class TrainConfig:
     def picture_size(self) -> int:
         """Rows and columns of a training picture."""
         return self.size or PRESETS[self.preset].network_size
+
+    @property
+    def network(self) -> PresetConfig:
+        """The preset at the size it is taught at, which is the size at which it runs."""
+        return dataclasses.replace(PRESETS[self.preset], network_size=self.picture_size)
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> "TrainConfig":

@@ -4,17 +4,21 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
+from skimage.morphology import skeletonize
 from torch import Tensor
 from torch.nn import functional
 
 from calib.config import PhantomConfig
 from calib.phantom import training_pairs
 
-Batch = tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]]
-"""Plain, angiogram (both -1 to 1) and vessel mask (0 or 1)."""
+Batch = tuple[
+    Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]
+]
+"""Plain, angiogram (both -1 to 1), vessel mask (0 or 1), and the vessels' middle lines, 3 pixels wide (0 or 1)."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Pairs:
     plain: Float[Tensor, "n 1 h w"]
     angiogram: Float[Tensor, "n 1 h w"]
     mask: Float[Tensor, "n 1 h w"]
+    line: Float[Tensor, "n 1 h w"]
 
     def __len__(self) -> int:
         return len(self.plain)
@@ -31,7 +36,7 @@ class Pairs:
     def sha256(self) -> str:
         """Hash of the data, for the model's card."""
         digest = hashlib.sha256()
-        for part in (self.plain, self.angiogram, self.mask):
+        for part in (self.plain, self.angiogram, self.mask, self.line):
             digest.update(part.numpy().tobytes())
         return digest.hexdigest()
 
@@ -53,20 +58,32 @@ def phantom_pairs(size: int, seeds: range, frames_per_patient: int) -> Pairs:
 
     def render() -> Iterator[tuple[np.ndarray, ...]]:
         for seed in seeds:
-            yield from training_pairs(size, [seed], frames_per_patient, patient_config(seed))
+            for pair in training_pairs(size, [seed], frames_per_patient, patient_config(seed)):
+                yield *pair, middle_line(pair[2])
 
     count = len(seeds) * frames_per_patient
-    parts = [torch.empty(count, 1, size, size, dtype=torch.float16) for _ in range(3)]
+    parts = [torch.empty(count, 1, size, size, dtype=torch.float16) for _ in range(4)]
     for index, pair in enumerate(render()):
         for part, picture in zip(parts, pair, strict=True):
             part[index, 0] = torch.from_numpy(picture)
     return Pairs(*parts)
 
 
+def middle_line(mask: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+    """The skeleton of a vessel mask, widened by a pixel to each side but never beyond the mask."""
+    skeleton = skeletonize(mask > 0.5).astype(np.uint8)  # type: ignore[no-untyped-call]
+    line: np.ndarray = cv2.dilate(skeleton, np.ones((3, 3), np.uint8)) * mask
+    return line.astype(np.float32)
+
+
 def batch_of(pairs: Pairs, indices: Tensor) -> Batch:
     """Some pairs as the network takes them, without augmentation."""
-    plain, angiogram, mask = (part[indices].float() for part in (pairs.plain, pairs.angiogram, pairs.mask))
-    return 2.0 * plain - 1.0, 2.0 * angiogram - 1.0, mask
+    plain, angiogram, mask, line = _picked(pairs, indices)
+    return 2.0 * plain - 1.0, 2.0 * angiogram - 1.0, mask, line
+
+
+def _picked(pairs: Pairs, indices: Tensor) -> tuple[Tensor, ...]:
+    return tuple(part[indices].float() for part in (pairs.plain, pairs.angiogram, pairs.mask, pairs.line))
 
 
 def augmented_batch(pairs: Pairs, count: int, rng: torch.Generator) -> Batch:
@@ -76,10 +93,9 @@ def augmented_batch(pairs: Pairs, count: int, rng: torch.Generator) -> Batch:
     image and no rotation: where the vessels lie follows from the heart's pose.
     """
     indices = torch.randint(len(pairs), (count,), generator=rng)
-    plain, angiogram, mask = (part[indices].float() for part in (pairs.plain, pairs.angiogram, pairs.mask))
-    pictures = torch.cat([plain, angiogram, mask], dim=1)
+    pictures = torch.cat(_picked(pairs, indices), dim=1)
     pictures = torch.stack([_shifted(picture, rng) for picture in pictures])
-    grey, mask = pictures[:, :2], pictures[:, 2:]
+    grey, truth = pictures[:, :2], pictures[:, 2:]
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(count, 1, 1, 1, generator=rng)
@@ -92,8 +108,8 @@ def augmented_batch(pairs: Pairs, count: int, rng: torch.Generator) -> Batch:
     grey = uniform(0.75, 1.25) * grey.clamp(0.0, 1.0) ** uniform(0.7, 1.5) + uniform(-0.15, 0.15)
     grey = grey.clamp(0.0, 1.0)
     open_field = _uncovered(grey.shape[-2:], count, rng)
-    grey, mask = grey * open_field, mask * open_field
-    return 2.0 * grey[:, :1] - 1.0, 2.0 * grey[:, 1:] - 1.0, mask
+    grey, truth = grey * open_field, truth * open_field
+    return 2.0 * grey[:, :1] - 1.0, 2.0 * grey[:, 1:] - 1.0, truth[:, :1], truth[:, 1:]
 
 
 def _shifted(picture: Tensor, rng: torch.Generator) -> Tensor:

@@ -46,6 +46,16 @@ def placement_error(logit: Picture, mask: Picture) -> Loss:
     return entropy + 1.0 - dice.mean()
 
 
+def continuity_error(logit: Picture, line: Picture) -> Loss:
+    """1 - share of the vessels' middle lines that A / 0.6 covers.
+
+    A thin branch holds few of the mask's pixels but as much of its length as a thick one; without this term
+    the Dice alone leaves thin branches half drawn. After skeleton recall (Kirchhoff et al., ECCV 2024).
+    """
+    covered = (torch.sigmoid(logit) / DENSITY * line).sum(dim=(1, 2, 3))
+    return 1.0 - ((covered + 1.0) / (line.sum(dim=(1, 2, 3)) + 1.0)).mean()
+
+
 def sparsity(attention: Picture) -> Loss:
     """mean A after the clamp: the picture stays as it is where nothing is to be drawn."""
     return attention.mean()
@@ -57,14 +67,16 @@ def total_error(
     plain: Picture,
     angiogram: Picture,
     mask: Picture,
+    line: Picture,
     threshold: float,
 ) -> Loss:
-    """10 picture + placement + 0.1 sparsity; our choice, so that the first two weigh about the same."""
+    """10 picture + placement + 0.25 continuity + 0.1 sparsity; our choice, so that the first two weigh about the same."""
     attention = clamp_attention(torch.sigmoid(attention_logit), threshold)
     generated = blend(plain, attention, torch.tanh(context_logit))
     return (
         10.0 * picture_error(generated, angiogram, mask)
         + placement_error(attention_logit, mask)
+        + 0.25 * continuity_error(attention_logit, line)
         + 0.1 * sparsity(attention)
     )
 

@@ -17,7 +17,6 @@ from casgan.losses import (
     total_error,
 )
 from casgan.networks import Generator
-from casgan.presets import PRESETS
 from casgan.schedule import paired_rate
 from casgan.stage import Average, Learner, Losses, checked, with_statistics_of
 from casgan.training_networks import CasGan
@@ -54,16 +53,16 @@ class Warm:
     def __init__(self, fabric: Fabric, config: TrainConfig, pairs: Pairs) -> None:
         self.steps = config.warm_steps
         self.fabric, self.config, self.pairs = fabric, config, pairs
-        network = Logits(Generator(PRESETS[config.preset])).to(memory_format=torch.channels_last)
+        network = Logits(Generator(config.network)).to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=1e-4)
         self.learner = Learner(fabric, network, optimizer, CLIP)
         self.running = Average(network.generator, config.ema)
 
     def step(self, index: int, draw: torch.Generator) -> Losses:
         batch = augmented_batch(self.pairs, self.config.warm_batch, draw)
-        plain, angiogram, mask = (part.to(self.fabric.device) for part in batch)
+        plain, angiogram, mask, line = (part.to(self.fabric.device) for part in batch)
         attention, context = self.learner.wrapped(plain)
-        error = total_error(attention, context, plain, angiogram, mask, self.config.threshold)
+        error = total_error(attention, context, plain, angiogram, mask, line, self.config.threshold)
         losses = checked(self.fabric, {"error": error})
         rate = paired_rate(index, self.steps, self.config.learning_rate)
         losses["gradient"] = self.learner.learn(error, rate, "the live path")
@@ -136,12 +135,14 @@ class Companions:
 
     def step(self, index: int, draw: torch.Generator) -> Losses:
         batch = augmented_batch(self.pairs, self.config.warm_batch, draw)
-        plain, angiogram, mask = (part.to(self.fabric.device) for part in batch)
+        plain, angiogram, mask, line = (part.to(self.fabric.device) for part in batch)
         made = self.learner.wrapped(plain, angiogram)
         count = len(plain)
         everything = torch.ones_like(mask)
         planes = list(zip(made["attention"].split(count), made["context"].split(count), strict=True))
-        drawn = [total_error(*logits, plain, angiogram, mask, self.config.threshold) for logits in planes]
+        drawn = [
+            total_error(*logits, plain, angiogram, mask, line, self.config.threshold) for logits in planes
+        ]
         of_x, of_y = made["emptied"].split(count)
         terms = {
             "error": drawn[0],
@@ -185,7 +186,7 @@ class Companions:
 def networks_of(config: TrainConfig, start: dict[str, dict[str, Tensor]]) -> CasGan:
     """All networks of the generator's side, those that were taught before with what they learnt."""
     networks = CasGan(
-        PRESETS[config.preset],
+        config.network,
         config.threshold,
         drl="drl" not in config.without,
         vsgg="vsgg" not in config.without,

@@ -276,7 +276,7 @@ class Run:
 
 
 def _samples_of_pairs(pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
-    plain, angiogram, _ = batch_of(pairs, _evenly(len(pairs)))
+    plain, angiogram, _, _ = batch_of(pairs, _evenly(len(pairs)))
     return plain, torch.ones_like(plain), angiogram
 
 

@@ -14,7 +14,6 @@ from calib.phantom import Phantom
 from casgan import checkpoint
 from casgan.config import TrainConfig
 from casgan.errors import CheckpointError
-from casgan.presets import PRESETS
 from engines.config import ExportConfig
 from engines.engine import BackendName, EngineSpec
 from engines.errors import EngineError, ModelError
@@ -83,13 +82,25 @@ def card_of(run: TrainConfig, facts: dict[str, Any]) -> ModelCard:
     reached = {"stage": facts["stage"], "step": facts["step"], "seconds": round(facts["seconds"])}
     return ModelCard(
         preset=run.preset,
-        network_size=PRESETS[run.preset].network_size,
+        network_size=run.network.network_size,
         threshold=run.threshold,
         taught=True,
         training_run={**settings, "without": list(run.without), **reached},
         data_sha256=facts["data_sha256"],
         licence=licence_of(run),
     )
+
+
+def left_to_teach(run: dict[str, Any]) -> str:
+    """What of its teaching a run has not had; empty where it is done.
+
+    Args:
+        run: A card's `training_run`.
+    """
+    last = ("cas-gan", run["steps"]) if run["steps"] else ("warm", run["warm_steps"])
+    if (run["stage"], run["step"]) == last:
+        return ""
+    return f"the run is at step {run['step']} of its stage {run['stage']}, and ends at step {last[1]} of {last[0]}"
 
 
 @dataclass(frozen=True)
@@ -188,6 +199,8 @@ def export(config: ExportConfig) -> int:
     print(
         f"model    {card.sha256[:16]}: {card.preset}, stage {card.training_run['stage']}, step {card.training_run['step']}"
     )
+    if left := left_to_teach(card.training_run):
+        print(f"note     {left}")
     print(f"licence  {card.licence}")
     for each in checked:
         spec, parity = each.spec, each.parity

@@ -4,6 +4,7 @@ Only resampling differs in form: here it is torch's own, there it is written out
 half-pixel centres.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +56,9 @@ def load_reference(model: ModelFile, preset: PresetConfig | None = None) -> Refe
     """
     if preset is None and model.card.preset not in PRESETS:
         raise ModelError(f"needed one of the presets {', '.join(PRESETS)}, got {model.card.preset!r}")
-    network = Generator(preset or PRESETS[model.card.preset]).folded()
+    if preset is None:
+        preset = dataclasses.replace(PRESETS[model.card.preset], network_size=model.card.network_size)
+    network = Generator(preset).folded()
     prefix = "network/network."
     weights: dict[str, Tensor] = {
         tensor.name.removeprefix(prefix): torch.from_numpy(numpy_helper.to_array(tensor).copy())

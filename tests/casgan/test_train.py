@@ -137,7 +137,9 @@ def test_threads_and_where_it_is_kept_may_change(brief: TrainConfig, lessons: Le
 def test_a_loss_that_is_not_finite_ends_the_run_by_its_name_and_keeps_the_last_good_checkpoint(
     brief: TrainConfig, pairs: Pairs
 ) -> None:
-    many = Pairs(*(part.repeat(8, 1, 1, 1) for part in (pairs.plain, pairs.angiogram, pairs.mask)))
+    many = Pairs(
+        *(part.repeat(8, 1, 1, 1) for part in (pairs.plain, pairs.angiogram, pairs.mask, pairs.line))
+    )
     config = replace(brief, warm_steps=8, warm_batch=1, save_every=1, steps=0)
     drawn = [
         int(torch.randint(len(many), (1,), generator=torch.Generator().manual_seed(step_seed(0, 0, step, 0))))
@@ -166,7 +168,7 @@ def test_out_of_memory_says_what_to_lower(brief: TrainConfig, pairs: Pairs) -> N
                 Pairs(
                     *(
                         part.expand(2, 1, 64, 64).repeat(1, 1, 16, 16)
-                        for part in (pairs.plain, pairs.angiogram, pairs.mask)
+                        for part in (pairs.plain, pairs.angiogram, pairs.mask, pairs.line)
                     )
                 )
             ),
