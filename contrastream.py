@@ -7,7 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from bench.config import BenchConfig, DoctorConfig
+from bench.config import BenchConfig, DoctorConfig, EvaluateConfig
+from casgan.config import TrainConfig
 from engines.config import ExportConfig
 from stream.config import ReplayConfig, RunConfig, SynthesizeConfig, ViewConfig
 
@@ -15,6 +16,8 @@ Command = (
     Annotated[RunConfig, tyro.conf.subcommand("run")]
     | Annotated[ReplayConfig, tyro.conf.subcommand("replay")]
     | Annotated[ViewConfig, tyro.conf.subcommand("view")]
+    | Annotated[TrainConfig, tyro.conf.subcommand("train")]
+    | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
     | Annotated[SynthesizeConfig, tyro.conf.subcommand("synthesize")]
     | Annotated[ExportConfig, tyro.conf.subcommand("export")]
     | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
@@ -47,6 +50,14 @@ def dispatch(config: object) -> int:
             from stream.display.view import view
 
             return view(config)
+        case TrainConfig():
+            from casgan.train import train_command
+
+            return train_command(config)
+        case EvaluateConfig():
+            from bench.evaluate import evaluate
+
+            return evaluate(config)
         case SynthesizeConfig():
             from stream.synthesize import synthesize
 
@@ -90,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     from bench.errors import BenchError
     from calib.errors import CalibrationError
-    from casgan.errors import CheckpointError, DataError
+    from casgan.errors import CheckpointError, DataError, TrainingError
     from engines.errors import EngineError
     from stream.errors import PipelineError, StreamError
 
@@ -116,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         CalibrationError,
         CheckpointError,
         DataError,
+        TrainingError,
         BenchError,
         ValueError,
     ) as error:

@@ -64,6 +64,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
         pytest.param("synthesize v4l2:0 --out /nowhere/x", "got a live device; use: contrastream run v4l2:0", id="live"),
         pytest.param("export /nowhere --out a.pt", "--out must end in .onnx, got a.pt; for example model.onnx", id="no ONNX"),
         pytest.param("export /nowhere --out /tmp/a.onnx", "needed the folder of a training run or its checkpoint", id="no run"),
+        pytest.param("evaluate /nowhere.onnx --out /tmp/e.json", "needed a model file, found none at /nowhere.onnx", id="no model"),
         pytest.param("replay a.dcm --endpoint a/b", "an endpoint is a name, ipc:///path or tcp://", id="endpoint"),
     ],
 )  # fmt: skip
@@ -172,14 +173,32 @@ def without(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-@pytest.mark.parametrize("package", ["torch", "onnx"])
+@pytest.mark.parametrize(
+    ("command", "package"),
+    [
+        pytest.param("export {0} --out {0}/a.onnx", "torch", id="export, torch"),
+        pytest.param("export {0} --out {0}/a.onnx", "onnx", id="export, onnx"),
+        pytest.param("train --out {0}/run", "torch", id="train, torch"),
+        pytest.param("train --out {0}/run", "lightning_fabric", id="train, Fabric"),
+    ],
+)
 def test_a_command_without_its_extra_says_which_to_install(
-    without: Command, tmp_path: Path, package: str
+    without: Command, tmp_path: Path, command: str, package: str
 ) -> None:
-    done = without("export", str(tmp_path), "--out", str(tmp_path / "a.onnx"), packages=[package])
+    done = without(*command.format(tmp_path).split(), packages=[package])
     assert f"needs the package {package}, which is not installed; run: pip install -e '.[train]'" in one_line(
         done
     )
+
+
+@pytest.mark.parametrize("package", ["torch", "monai"])
+def test_evaluate_without_its_extra_says_which_to_install(
+    without: Command, tmp_path: Path, package: str
+) -> None:
+    done = without("evaluate", "compact", "--out", str(tmp_path / "eval.json"), packages=[package])
+    line = one_line(done)
+    assert package in line
+    assert "[train]" in line
 
 
 def test_synthesize_needs_no_extra(without: Command, tmp_path: Path) -> None:

@@ -77,7 +77,9 @@ def test_a_client_holds_no_ai_library_and_no_codec() -> None:
     assert not loaded_by("import stream.subscribe, stream.measure") & set(AI_AND_CODECS)
 
 
-@pytest.mark.parametrize("command", ["", "run", "replay", "view", "synthesize", "export", "bench", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["", "run", "replay", "view", "train", "evaluate", "synthesize", "export", "bench", "doctor"]
+)
 def test_help_imports_neither_torch_nor_numpy(command: str) -> None:
     code = (
         "import contextlib, io, contrastream\n"

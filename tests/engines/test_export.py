@@ -18,7 +18,7 @@ from casgan.presets import PRESETS
 from engines.config import ExportConfig
 from engines.engine import EngineSpec
 from engines.errors import ModelError
-from engines.export import Checked, card_of, check_parity, export, export_run, run_folder
+from engines.export import Checked, card_of, check_parity, export, export_run, left_to_teach, run_folder
 from engines.model import ModelCard, load_model
 from engines.open import open_engine
 from engines.reference import Reference, load_reference, run_reference
@@ -108,6 +108,7 @@ def test_what_exists_is_replaced_only_when_asked_and_the_command_says_what_to_do
     assert load_model(out).card.preset == "compact-s"
     printed = capsys.readouterr().out
     assert "parity   openvino against torch, phantom 512x512 of 8 bits: largest difference" in printed
+    assert "note     the run is at step 3 of its stage warm, and ends at step 6000 of cas-gan" in printed
     assert f"next     contrastream run phantom --model {out}" in printed
 
 
@@ -150,6 +151,23 @@ def test_the_licence_says_what_the_weights_were_taught_on_without_a_path(
         3,
         run.batch,
     )
+
+
+@pytest.mark.parametrize(
+    ("steps", "stage", "step", "said"),
+    [
+        pytest.param(0, "warm", 1500, "", id="paired to its end"),
+        pytest.param(6000, "cas-gan", 6000, "", id="unpaired to its end"),
+        pytest.param(
+            6000, "warm", 1500, "the run is at step 1500 of its stage warm, and ends at", id="paired only"
+        ),
+    ],
+)
+def test_a_run_that_was_stopped_is_called_so(steps: int, stage: str, step: int, said: str) -> None:
+    card = card_of(TrainConfig(steps=steps), {**FACTS, "stage": stage, "step": step})
+    left = left_to_teach(card.training_run)
+    assert left.startswith(said)
+    assert bool(left) == bool(said)
 
 
 @pytest.mark.parametrize(
