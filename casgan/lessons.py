@@ -24,7 +24,8 @@ from casgan.segmenter import (
 )
 from casgan.unpaired import Unpaired, unpaired_archive, unpaired_phantom
 
-SEGMENTER_SEEDS = range(3000, 3200)
+LEARNT_SEEDS = range(3000, 3200)
+"""Of the segmenter, inside `casgan.config.SEGMENTER_SEEDS`."""
 HELD_SEEDS = range(3200, 3220)
 SEGMENTER_NAME = "segmenter.safetensors"
 
@@ -76,8 +77,8 @@ def segmenter_of(config: TrainConfig, fabric: Fabric, report: Report) -> VesselS
         return load_segmenter(Path(config.segmenter))
     path = Path(config.out) / SEGMENTER_NAME
     if fabric.is_global_zero and not path.with_suffix(".json").is_file():
-        report(f"teaching a vessel segmenter on {len(SEGMENTER_SEEDS)} phantom patients")
-        learnt = phantom_pictures(SEGMENTER_SEEDS, config.picture_size)
+        report(f"teaching a vessel segmenter on {len(LEARNT_SEEDS)} phantom patients")
+        learnt = phantom_pictures(LEARNT_SEEDS, config.picture_size)
         size = min(160, config.picture_size)
         segmenter = teach_segmenter(
             learnt.pictures, learnt.masks, steps=config.segmenter_steps, seed=config.seed, size=size
@@ -87,7 +88,7 @@ def segmenter_of(config: TrainConfig, fabric: Fabric, report: Report) -> VesselS
         report(f"the segmenter reaches Dice {dice:.3f} on {len(held)} phantom pictures it has not seen")
         facts = {
             "data": "phantom",
-            "seeds": [SEGMENTER_SEEDS.start, SEGMENTER_SEEDS.stop],
+            "seeds": [LEARNT_SEEDS.start, LEARNT_SEEDS.stop],
             "steps": config.segmenter_steps,
             "seed": config.seed,
             "dice_held_out": dice,

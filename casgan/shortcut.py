@@ -9,7 +9,7 @@ so both can be asked.
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,7 +21,7 @@ DRAWN = 0.5 * DENSITY
 STEPS = 60
 """Steps of the small head; the encoder is not taught."""
 
-Latents = Float[Tensor, "n c h w"]
+Latents = Float[Tensor, "n c h2 w2"]
 
 
 class Shortcut(NamedTuple):
@@ -54,17 +54,10 @@ def vessel_shortcut(generator: Generator, pairs: Pairs, seed: int = 0) -> Shortc
         raise ValueError(f"the probe needs 4 pairs or more, got {len(pairs)}")
     training = generator.training
     generator.eval()
-    z_x, z_y, drawn_x, drawn_y, masks = [], [], [], [], []
+    plain, angiogram, truth, _ = batch_of(pairs, torch.arange(len(pairs)))
     with torch.no_grad():
-        for indices in torch.arange(len(pairs)).split(8):
-            plain, angiogram, mask, _ = batch_of(pairs, indices)
-            masks.append(mask)
-            for picture, latents, drawn in ((plain, z_x, drawn_x), (angiogram, z_y, drawn_y)):
-                z = generator.encode(picture)
-                latents.append(z)
-                drawn.append(torch.sigmoid(generator.decode(generator.predict(z))[0]) > DRAWN)
-        truth = torch.cat(masks)
-        of_x, of_y = torch.cat(z_x), torch.cat(z_y)
+        of_x, drawn_from_x = _latents_and_drawn(generator, plain)
+        of_y, drawn_from_y = _latents_and_drawn(generator, angiogram)
         distance = float(latent_distance(of_y, of_x))
     generator.train(training)
     # At the latent's resolution: the share of vessel in each of its cells.
@@ -72,13 +65,25 @@ def vessel_shortcut(generator: Generator, pairs: Pairs, seed: int = 0) -> Shortc
     return Shortcut(
         head_from_y=_head_dice(of_y, cells, seed),
         head_from_x=_head_dice(of_x, cells, seed),
-        drawn_from_y=_dice(torch.cat(drawn_y), truth),
-        drawn_from_x=_dice(torch.cat(drawn_x), truth),
+        drawn_from_y=_dice(drawn_from_y, truth),
+        drawn_from_x=_dice(drawn_from_x, truth),
         distance=distance,
     )
 
 
-def _head_dice(z: Latents, cells: Float[Tensor, "n 1 h w"], seed: int) -> float:
+def _latents_and_drawn(
+    generator: Generator, pictures: Float[Tensor, "n 1 h w"]
+) -> tuple[Latents, Bool[Tensor, "n 1 h w"]]:
+    """E_BG of the pictures, and where vessels are drawn from M of it."""
+    latents, drawn = [], []
+    for some in pictures.split(8):
+        z = generator.encode(some)
+        latents.append(z)
+        drawn.append(torch.sigmoid(generator.decode(generator.predict(z))[0]) > DRAWN)
+    return torch.cat(latents), torch.cat(drawn)
+
+
+def _head_dice(z: Latents, cells: Float[Tensor, "n 1 h2 w2"], seed: int) -> float:
     """Teach a head on the first half, measure its soft Dice on the second."""
     half = len(z) // 2
     mean, spread = z[:half].mean(dim=(0, 2, 3), keepdim=True), z[:half].std(dim=(0, 2, 3), keepdim=True)
