@@ -26,7 +26,7 @@ from casgan.unpaired import Frames, unpaired_archive
 MOST_FRAMES = 48
 """Of either domain, evenly over the runs: neighbouring frames say little more."""
 SHIFT_FRAMES = 6
-LEAST_FRAMES = 4
+LEAST_FRAMES = 2
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _real(frames: Frames) -> RealAngiograms:
         [frames.grey[index, 0].numpy() for index in chosen],
         [frames.field[index, 0].numpy() > 0 for index in chosen],
         [frames.patients[index] for index in chosen],
-        [f"{frames.patients[index]}/{frames.runs[index]}" for index in chosen],
+        [frames.runs[index] for index in chosen],
     )
 
 
@@ -148,11 +148,11 @@ def _darkening(cases: Sequence[Case], judged: Sequence[Mask], seed: int) -> dict
 def _flicker(frames: Frames, drawer: Drawer, progress: Progress, seed: int) -> dict[str, Any]:
     """The contrast-free frames that follow one another in each run."""
     runs: dict[str, list[int]] = {}
-    for index, (patient, run) in enumerate(zip(frames.patients, frames.runs, strict=True)):
-        runs.setdefault(f"{patient}/{run}", []).append(index)
+    for index, run in enumerate(frames.runs):
+        runs.setdefault(run, []).append(index)
     figures: dict[str, list[float]] = {name: [] for name in ("ratio", "excess", "strength", "drawn")}
     names = []
-    for name, indices in progress.over(list(runs.items()), "runs"):
+    for indices in progress.over(list(runs.values()), "runs"):
         if len(indices) < 2:
             continue
         cases = [_case(frames, index, drawer) for index in indices[:8]]
@@ -160,7 +160,7 @@ def _flicker(frames: Frames, drawer: Drawer, progress: Progress, seed: int) -> d
         found = flicker(live, [case.synthetic.astype(np.float32) for case in cases])
         for figure, values in figures.items():
             values.append(getattr(found, figure))
-        names.append(name.partition("/")[0])
+        names.append(frames.patients[indices[0]])
     if not names:
         nothing = dict.fromkeys(figures, None)
         return {**nothing, "runs": 0, "interval": {figure: [None, None] for figure in figures}}

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +17,7 @@ WARM_RUNS = 10
 NS_PER_MS = 1e6
 
 
+@runtime_checkable
 class Drawer(Protocol):
     """A model opened for one frame size."""
 
@@ -164,10 +165,10 @@ class CheckpointDrawer:
         """Nothing is held."""
 
 
-def serial_ms(drawer: Drawer, live: np.ndarray, runs: int = SERIAL_RUNS) -> np.ndarray:
-    """(runs,) ms of one frame after the other, each waited for, after some to warm up."""
+def serial_ms(drawer: Drawer, live: np.ndarray) -> np.ndarray:
+    """(`SERIAL_RUNS`,) ms of one frame after the other, each waited for, after some to warm up."""
     times_ms = []
-    for run in range(WARM_RUNS + runs):
+    for run in range(WARM_RUNS + SERIAL_RUNS):
         start_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         drawer.draw(live)
         if run >= WARM_RUNS:

@@ -98,6 +98,7 @@ def measured(config: EvaluateConfig) -> tuple[dict[str, Any], list[Any]]:
     if config.inception is not None:
         report["inception"] = _inception(config.inception, cases, real)
     report["targets"] = targets(report)
+    progress.close()
     return report, panels_of(cases, judge, real)
 
 
@@ -187,7 +188,7 @@ def targets(report: dict[str, Any]) -> list[dict[str, Any]]:
     for period in ("1/8", "1/4"):
         ratio, amplitude = (_known(report["lattice"][part][period]) for part in ("ratio", "amplitude"))
         seen = None if ratio is None or amplitude is None else ratio > 2.0 and amplitude > LATTICE_SEEN
-        needed = f"<= 2.00, or below {100 * LATTICE_SEEN:.0f} % of what is drawn"
+        needed = f"<= 2.00, or under {100 * LATTICE_SEEN:.0f} % of the layer"
         add(f"lattice at {period} cycles per pixel", ratio, needed, None if seen is None else not seen)
     return rows
 

@@ -56,7 +56,9 @@ def _nearest(cases: list[Case], chosen: list[int], judge: Judge, real: Any) -> l
     here = judge.features([cases[index].synthetic for index in chosen])
     spread = there.std(axis=0) + 1e-9
     away = (((here[:, None] - there[None]) / spread) ** 2).sum(axis=2)
-    return [real.pictures[index] for index in away.argmin(axis=1)]
+    return [
+        (f"nearest real angiogram: {real.runs[index]}", real.pictures[index]) for index in away.argmin(axis=1)
+    ]
 
 
 def _panel(case: Case, score: float, nearest: Any) -> Panel:
@@ -85,7 +87,7 @@ def _panel(case: Case, score: float, nearest: Any) -> Panel:
         title = f"{case.patient}: Dice {score:.2f}"
     else:
         if nearest is not None:
-            pictures.append(("nearest real angiogram (not this patient's)", nearest))
+            pictures.append(nearest)
         title = case.patient
     return Panel(title, tuple(pictures))
 
@@ -174,6 +176,7 @@ th { font-weight: 500; color: #8f9aa5; } td.n, th.n { text-align: right; }
 tr.own td { color: #fff; font-weight: 600; }
 .met { color: #6fce93; } .missed { color: #ff9a7a; }
 .case { margin: 0 0 22px; } .case h3 { font-size: 14px; font-weight: 500; margin: 0 0 6px; }
+.key { margin-bottom: 14px; }
 .row { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(0, 288px); gap: 8px; }
 figure { margin: 0; } img { width: 100%; display: block; border-radius: 3px; background: #000; }
 figcaption { font-size: 12.5px; color: #8f9aa5; margin-top: 3px; }
@@ -280,8 +283,8 @@ def _distances(report: dict[str, Any]) -> str:
 def _key(report: dict[str, Any]) -> str:
     if report["vessel"] is None:
         return (
-            '<p class="quiet">x and y_g share one grey scale. The nearest real angiogram is near by the judge\'s features '
-            "only; it is not this patient, and no truth.</p>"
+            '<p class="quiet key">x and y_g share one grey scale. The nearest real angiogram, of the test patients, is '
+            "near by the judge's features only: it is no truth.</p>"
         )
 
     def swatch(colour: tuple[int, int, int], text: str) -> str:

@@ -203,8 +203,8 @@ def _picture_figures(cases: list[Case], seed: int) -> dict[str, Any]:
         figures["darkening"].append(darkening(live, drawn, mask))
         figures["darkening_true"].append(darkening(live, true, mask))
         figures["darkening_drawn"].append(darkening(live, drawn, case.drawn))
-        figures["vessel_error"].append(float(np.abs(drawn - true)[mask].mean()))
-        figures["identity_error"].append(float(np.abs(live - true)[mask].mean()))
+        figures["vessel_error"].append(float(np.abs(drawn - true)[mask].mean(dtype=np.float64)))
+        figures["identity_error"].append(float(np.abs(live - true)[mask].mean(dtype=np.float64)))
     return flat(figures, [case.patient for case in cases], seed)
 
 

@@ -24,9 +24,18 @@ class Progress:
 
     def stage(self, name: str) -> None:
         """A stage of one step."""
-        if self._disable is None and sys.stderr.isatty():
-            print(f"{name} ...", end="\r", file=sys.stderr, flush=True)
+        self._line(f"{name} ...")
 
     def note(self, line: str) -> None:
         """A line that stays."""
+        self._line("")
         print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self._line("")
+
+    def _line(self, text: str) -> None:
+        if not self._disable and sys.stderr.isatty():
+            # Back to the line's start, and clear it: ECMA-48, EL.
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

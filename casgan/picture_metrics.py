@@ -19,7 +19,9 @@ def squared_error(
     first: Float[np.ndarray, "h w"], second: Float[np.ndarray, "h w"], where: Bool[np.ndarray, "h w"]
 ) -> float:
     """Mean squared difference over the pixels `where`, in squared grey levels."""
-    return float(np.mean((first[where] - second[where]) ** 2)) if where.any() else float("nan")
+    return (
+        float(np.mean((first[where] - second[where]) ** 2, dtype=np.float64)) if where.any() else float("nan")
+    )
 
 
 def psnr(mean_squared_error: float, largest: float) -> float:
@@ -33,7 +35,7 @@ def darkening(
     live: Float[np.ndarray, "h w"], synthetic: Float[np.ndarray, "h w"], where: Bool[np.ndarray, "h w"]
 ) -> float:
     """Mean of x - y_g over the pixels `where`, in grey levels: what an eye can see of the vessels."""
-    return float((live[where] - synthetic[where]).mean()) if where.any() else float("nan")
+    return float((live[where] - synthetic[where]).mean(dtype=np.float64)) if where.any() else float("nan")
 
 
 def lattice(

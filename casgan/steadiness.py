@@ -70,7 +70,7 @@ def shift_test(
             relative.append(relative_change(_inner(here), _inner(there)))
         change[shift] = float(np.mean(relative))
     drawn = strong(_inner(still))
-    strength = float(np.abs(_inner(still))[drawn].mean()) if drawn.any() else 0.0
+    strength = _mean(np.abs(_inner(still)), drawn) if drawn.any() else 0.0
     return ShiftTest(change, strength, float(drawn.mean()))
 
 
@@ -94,8 +94,13 @@ def relative_change(first: Layer, second: Layer) -> float:
     drawn = strong(first) | strong(second)
     if not drawn.any():
         return float("nan")
-    size = 0.5 * (np.abs(first) + np.abs(second))[drawn].mean()
-    return float(np.abs(second - first)[drawn].mean() / size)
+    size = 0.5 * _mean(np.abs(first) + np.abs(second), drawn)
+    return _mean(np.abs(second - first), drawn) / size
+
+
+def _mean(values: Layer, where: Bool[np.ndarray, "h w"]) -> float:
+    """In fp64: the order in which fp32 is added up depends on where an array lies in memory."""
+    return float(values[where].mean(dtype=np.float64))
 
 
 @dataclass(frozen=True)
@@ -135,15 +140,15 @@ def flicker(
         ratios.append(relative_change(layers[at], layers[at + 1]))
         drawn = strong(layers[at]) | strong(layers[at + 1])
         if drawn.any():
-            output = np.abs(synthetic[at + 1] - synthetic[at])[drawn].mean()
-            excesses.append(float(output - np.abs(live[at + 1] - live[at])[drawn].mean()))
+            output = _mean(np.abs(synthetic[at + 1] - synthetic[at]), drawn)
+            excesses.append(output - _mean(np.abs(live[at + 1] - live[at]), drawn))
     truth = []
     if angiogram is not None:
         true_layers = [y - x for x, y in zip(live, angiogram, strict=True)]
         truth = [relative_change(*true_layers[at : at + 2]) for at in range(len(live) - 1)]
     places = [strong(layer) for layer in layers]
     strengths = [
-        float(np.abs(layer)[place].mean()) for layer, place in zip(layers, places, strict=True) if place.any()
+        _mean(np.abs(layer), place) for layer, place in zip(layers, places, strict=True) if place.any()
     ]
     return Flicker(
         mean_known(ratios),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.stats import ratio_of_medians, slope
+from bench.stats import mean_interval, ratio_of_medians, slope
 
 
 def test_a_series_twice_as_long_has_the_ratio_two_inside_a_tight_interval() -> None:
@@ -59,3 +59,28 @@ def test_the_slope_of_a_line_is_found() -> None:
 
 def test_two_samples_have_no_slope() -> None:
     assert slope(np.array([0.0, 1.0]), np.array([0.0, 1.0])) is None
+
+
+def test_a_mean_over_frames_has_an_interval_over_patients() -> None:
+    rng = np.random.default_rng(0)
+    of_patient = rng.normal(0.5, 0.1, 30)
+    values = np.repeat(of_patient, 4) + rng.normal(0.0, 0.001, 120)
+    patients = [f"p{index // 4}" for index in range(120)]
+    mean, low, high = mean_interval(values, patients)
+    assert mean == pytest.approx(values.mean())
+    assert low is not None
+    assert high is not None
+    # As wide as 30 patients tell, not 120 frames.
+    assert high - low == pytest.approx(2 * 1.96 * of_patient.std() / np.sqrt(30), rel=0.15)
+    assert mean_interval(values, patients) == (mean, low, high)
+
+
+def test_a_figure_that_does_not_exist_for_a_frame_is_left_out_of_the_mean() -> None:
+    patients = ["a", "b", "c", "d", "e"]
+    mean, low, high = mean_interval(np.array([1.0, np.nan, 3.0, 2.0, 2.0]), patients)
+    assert mean == 2.0
+    assert low is not None
+    assert high is not None
+    assert 1.0 <= low <= 2.0 <= high <= 3.0
+    assert mean_interval(np.array([1.0, 3.0, np.nan]), patients[:3]) == (2.0, None, None)
+    assert mean_interval(np.array([np.nan] * 3), patients[:3]) == (None, None, None)

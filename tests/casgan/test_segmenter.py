@@ -11,6 +11,8 @@ import torch
 from casgan.errors import CheckpointError
 from casgan.masked_pictures import MaskedPictures, phantom_pictures, read_pictures
 from casgan.segmenter import (
+    JUDGE,
+    JUDGE_SEEDS,
     VesselSegmenter,
     augmented,
     load_segmenter,
@@ -51,11 +53,11 @@ def test_a_segmenter_learns_dark_lines_it_has_not_seen() -> None:
     pictures, masks = dark_lines(24)
     lines: list[str] = []
     segmenter = teach_segmenter(
-        pictures[:16], masks[:16], steps=90, size=64, batch=4, base=8, report=lines.append
+        pictures[:16], masks[:16], steps=60, size=64, batch=4, base=8, report=lines.append
     )
     assert not segmenter.training
     assert mean_dice(segmenter, pictures[16:], masks[16:]) > 0.6
-    assert "step 80/90" in lines[-1]
+    assert "step 60/60" in lines[-1]
     blank = torch.full((1, 64, 64), 150, dtype=torch.uint8)
     areas = vessel_area(segmenter, torch.cat([blank, pictures[16:, 0]]))
     assert areas[0] < 0.5 * areas[1:].mean()
@@ -263,3 +265,14 @@ def test_the_annotated_angiograms_are_read_with_their_masks() -> None:
     learn, held = read.parted()
     assert (len(learn), len(held)) == (40, 30)
     assert 0.03 < float(read.masks.float().mean()) < 0.2
+
+
+def test_the_shipped_judge_is_small_was_taught_on_its_own_patients_and_sees_vessels() -> None:
+    card = read_card(JUDGE)
+    assert JUDGE.stat().st_size < 2.5e6
+    assert card["data"] == "phantom"
+    assert card["first_seed"] in JUDGE_SEEDS
+    # Its own and those held out beside them, a tenth more.
+    assert card["first_seed"] + 1.1 * card["patients"] <= JUDGE_SEEDS.stop
+    unseen = phantom_pictures(range(JUDGE_SEEDS.stop - 4, JUDGE_SEEDS.stop), 256)
+    assert mean_dice(load_segmenter(), unseen.pictures, unseen.masks) > 0.5
