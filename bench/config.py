@@ -3,9 +3,12 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional  # the one mark a dataclass cannot express: an argument without a flag
+from tyro.conf import (
+    Positional,
+    arg,
+)  # what a dataclass cannot express: an argument without a flag, and its name
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class EvaluateConfig:
     and nothing there says whether a vessel is where the patient's is.
     """
 
-    model: Positional[str]
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
     """A shipped model's name, an .onnx file, or the folder of a training run."""
     data: str = "phantom"
     """`phantom`, or a folder of real frames as `train` takes it; of those only the test patients are used."""

@@ -79,9 +79,7 @@ def measured(config: EvaluateConfig) -> tuple[dict[str, Any], list[Any]]:
         "schema": SCHEMA,
         "model": facts,
         "judge": _without(judge.card, "format"),
-        "settings": {
-            name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()
-        },
+        "settings": _named(config),
         "engine": engine
         | {
             "ms": float(np.median(times_ms)),
@@ -100,6 +98,12 @@ def measured(config: EvaluateConfig) -> tuple[dict[str, Any], list[Any]]:
     report["targets"] = targets(report)
     progress.close()
     return report, panels_of(cases, judge, real)
+
+
+def _named(config: EvaluateConfig) -> dict[str, Any]:
+    """The settings, files and folders by name alone: a site may name the folders above after patients."""
+    settings = asdict(config) | {"model": Path(config.model).name, "data": Path(config.data).name}
+    return {name: value.name if isinstance(value, Path) else value for name, value in settings.items()}
 
 
 def _without(facts: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -106,6 +106,10 @@ def train(
         precision.load_state_dict(saved["precision"])
     run.precision = precision
 
+    if config.data != "phantom" and config.steps and lessons.unpaired is None:
+        # A folder that cannot be learned from is refused now, not after the hour that the phantom takes.
+        lessons = dataclasses.replace(lessons, unpaired=frames_of(config, say))
+
     handed: dict[str, dict[str, Tensor]] = {}
     stage: Stage
     state: dict[str, Any] = saved or {}
@@ -335,4 +339,9 @@ def train_command(config: TrainConfig) -> int:
             state = train(config, report=lambda line: print(line, flush=True), stop=stop)
     except KeyboardInterrupt:
         return 130
-    return 0 if state["finished"] else 130
+    if not state["finished"]:
+        return 130
+    print(
+        f"all steps are done; the averaged network is in {config.out}: contrastream export {config.out} --out model.onnx"
+    )
+    return 0

@@ -16,7 +16,7 @@ import torch
 from casgan import checkpoint
 from casgan.config import TrainConfig
 from casgan.data import Pairs, phantom_pairs
-from casgan.errors import CheckpointError, TrainingError
+from casgan.errors import CheckpointError, DataError, TrainingError
 from casgan.schedule import step_seed
 from casgan.train import Lessons, StopWish, stage_names, train
 
@@ -215,3 +215,11 @@ def test_ctrl_c_and_a_polite_kill_leave_a_checkpoint(tmp_path: Path) -> None:
         for run in runs.values():
             run.kill()
             run.wait()
+
+
+def test_a_folder_that_cannot_be_learned_from_is_refused_before_anything_is_taught(
+    brief: TrainConfig, pairs: Pairs, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="nowhere"):
+        train(replace(brief, data=str(tmp_path / "nowhere")), Lessons(pairs), lambda _line: None)
+    assert not (Path(brief.out) / checkpoint.NAME).exists()
