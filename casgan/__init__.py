@@ -6,14 +6,22 @@ Map of the room:
     config.py      training settings, standard library only
     layers.py      what the networks are built of
     networks.py    E_BG, M, decoder, heads; blend and clamp
-    losses.py      the terms of the first teacher
+    losses.py      every term of teaching, with its formula
+    training_networks.py  E_Vess, G_BG, and one pass through everything
+    discriminators.py     D_X, D_Y, D_Sem
     data.py        paired phantom pictures, augmentation
     archive.py     what lies in a site's folder: runs, patients; archive_files.py reads one file at a time
     runs.py        a run at training size, in its field (field.py) and its own grey levels
     domains.py     contrast-free or filled, by vessel area and by a person's table
     split.py       train and test by patient
     unpaired.py    frames of both domains, their batches
-    train.py       one loop: python -m casgan.train --out out/train
+    lessons.py     what a run learns from, by its settings
+    train.py       one loop: contrastream train
+    stage.py       what the stages share; paired_stages.py: warm start, companions; cas_gan_stage.py: unpaired
+    schedule.py    learning rates, ramps, the chance of each step
+    processes.py   devices, processes, precision
+    training_log.py       losses on disk and on the terminal; sample_grid.py: how far it is, as a picture
+    shortcut.py    does M predict vessels, or read them?
     metrics.py     placement and background on patients with known truth
     segmenter.py   the vessel U-Net: the semantic loss looks through one, another judges; segmenters/ holds the judge
     masked_pictures.py    what a segmenter learns from
