@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float32, Float64, UInt8
 
 from bench.stats import mean_interval
 from casgan.frechet import Distances, Projection, distances, halves, median_bandwidth
-from casgan.metrics import DRAWN
 from casgan.segmenter import load_segmenter, read_card, softened, to_levels, vessel_probability
 from casgan.vessel_metrics import (
+    DRAWN,
     LEAST_PX,
     border_share,
     centreline_dice,

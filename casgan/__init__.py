@@ -22,7 +22,6 @@ Map of the room:
     processes.py   devices, processes, precision
     training_log.py       losses on disk and on the terminal; sample_grid.py: how far it is, as a picture
     shortcut.py    does M predict vessels, or read them?
-    metrics.py     placement and background on patients with known truth
     segmenter.py   the vessel U-Net: the semantic loss looks through one, another judges; segmenters/ holds the judge
     masked_pictures.py    what a segmenter learns from
     vessel_metrics.py     Dice, clDice, centrelines, connectivity, border

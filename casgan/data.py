@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
-from skimage.morphology import skeletonize
 from torch import Tensor
 from torch.nn import functional
 
 from calib.config import PhantomConfig
 from calib.phantom import training_pairs
+from casgan.vessel_metrics import skeleton
 
 Batch = tuple[
     Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]
@@ -71,8 +71,7 @@ def phantom_pairs(size: int, seeds: range, frames_per_patient: int) -> Pairs:
 
 def middle_line(mask: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
     """The skeleton of a vessel mask, widened by a pixel to each side but never beyond the mask."""
-    skeleton = skeletonize(mask > 0.5).astype(np.uint8)  # type: ignore[no-untyped-call]
-    line: np.ndarray = cv2.dilate(skeleton, np.ones((3, 3), np.uint8)) * mask
+    line: np.ndarray = cv2.dilate(skeleton(mask > 0.5).astype(np.uint8), np.ones((3, 3), np.uint8)) * mask
     return line.astype(np.float32)
 
 

@@ -39,8 +39,14 @@ class PresetConfig:
     """Go up by a 1x1 convolution and pixel shuffle; else by linear resize and a 3x3 convolution."""
 
     def __post_init__(self) -> None:
-        counts = (self.unshuffle, self.background_blocks, self.predictor_blocks, self.deep_blocks)
-        counts += self.widths + self.deep_widths
+        counts = (
+            self.unshuffle,
+            self.background_blocks,
+            self.predictor_blocks,
+            self.deep_blocks,
+            *self.widths,
+            *self.deep_widths,
+        )
         if min(counts) < 1 or self.decoders not in (1, 2) or len(self.widths) < 2:
             raise ValueError(
                 f"a preset needs positive counts, two widths or more and 1 or 2 decoders: {self}"
@@ -64,9 +70,11 @@ class PresetConfig:
 PRESETS: dict[str, PresetConfig] = {
     preset.name: preset
     for preset in (
-        PresetConfig("compact", 256, 4, (48, 96), 2, 2, 1),
-        PresetConfig("compact-s", 256, 4, (32, 64), 2, 2, 1),
-        PresetConfig("full", 512, 2, (128, 256), 4, 4, 2, shuffle_up=False),
-        PresetConfig("paper", 256, 1, (64, 128, 256), 4, 4, 2, decoders=2, shuffle_up=False),
+        PresetConfig("compact", 256, 4, (48, 96), 1, 2, 1, deep_widths=(128, 192)),
+        PresetConfig("compact-s", 256, 4, (32, 64), 1, 2, 1, deep_widths=(96, 128)),
+        PresetConfig("full", 512, 2, (128, 256), 3, 4, 2, shuffle_up=False, deep_widths=(256, 256, 256)),
+        PresetConfig(
+            "paper", 256, 1, (64, 128, 256), 4, 4, 2, decoders=2, shuffle_up=False, deep_widths=(256, 256)
+        ),
     )
 }

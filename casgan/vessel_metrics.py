@@ -12,6 +12,9 @@ from skimage.morphology import skeletonize
 LEAST_PX = 4
 """Components smaller than this are specks and count neither as vessels nor as breaks."""
 
+DRAWN = 0.3
+"""Attention above which a pixel counts as drawn: half of what teaching aims at inside a vessel."""
+
 Mask = Bool[np.ndarray, "h w"]
 
 

@@ -13,10 +13,10 @@ TINY = PresetConfig("tiny", 64, 4, (8, 16), 1, 1, 1)
 @pytest.mark.parametrize(
     ("preset", "parameters_million", "gigamacs_256", "gigamacs_512"),
     [
-        pytest.param("compact", 0.91, 1.00, 4.00, id="compact"),
-        pytest.param("compact-s", 0.41, 0.46, 1.84, id="compact-s"),
-        pytest.param("full", 12.41, 54.58, 218.32, id="full"),
-        pytest.param("paper", 15.29, 80.34, 321.36, id="paper"),
+        pytest.param("compact", 2.85, 1.05, 4.19, id="compact"),
+        pytest.param("compact-s", 1.34, 0.50, 1.99, id="compact-s"),
+        pytest.param("full", 18.52, 52.56, 210.24, id="full"),
+        pytest.param("paper", 20.54, 83.24, 332.98, id="paper"),
     ],
 )
 def test_presets_cost_what_was_planned(
@@ -35,7 +35,9 @@ def test_presets_cost_what_was_planned(
 @pytest.mark.parametrize("unshuffle", [1, 2, 4])
 def test_folding_the_norms_changes_nothing(unshuffle: int, shuffle_up: bool) -> None:
     torch.manual_seed(0)
-    preset = PresetConfig("t", 64, unshuffle, (8, 16), 1, 1, 1, decoders=2, shuffle_up=shuffle_up)
+    preset = PresetConfig(
+        "t", 64, unshuffle, (8, 16), 1, 1, 1, decoders=2, shuffle_up=shuffle_up, deep_widths=(8, 8)
+    )
     network = Generator(preset)
     for _ in range(3):
         network(torch.randn(2, 1, 64, 64))
@@ -45,6 +47,27 @@ def test_folding_the_norms_changes_nothing(unshuffle: int, shuffle_up: bool) -> 
     assert not [module for module in folded.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for plane, expected in zip(folded(x), network(x), strict=True):
         torch.testing.assert_close(plane, expected, atol=2e-5, rtol=2e-5)
+
+
+def test_the_deeper_stages_let_the_whole_picture_matter_everywhere() -> None:
+    """Without them a change in one corner of `compact`'s picture does not reach the opposite one."""
+
+    def reaches(deep_widths: tuple[int, ...]) -> bool:
+        torch.manual_seed(0)
+        preset = PresetConfig("t", 256, 4, (8, 16), 1, 2, 1, deep_widths=deep_widths)
+        network = Generator(preset).eval()
+        x = torch.zeros(2, 1, 256, 256)
+        x[1, :, :16, :16] = 1.0
+        still, changed = network.logits(x)[0]
+        return bool((still != changed)[:, -16:, -16:].any())
+
+    assert not reaches(())
+    assert reaches((16, 16, 16))
+
+
+def test_a_size_that_the_deepest_stage_cannot_halve_is_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of its stride 32, got 80"):
+        PresetConfig("t", 80, 4, (8, 16), 1, 1, 1, deep_widths=(8, 8))
 
 
 def test_zero_attention_gives_the_picture_bit_for_bit() -> None:
