@@ -94,7 +94,7 @@ class TrainConfig:
     """Patients of the folder kept for the test; none named: the last fifth."""
     segmenter: str = ""
     """The vessel U-Net of the semantic loss; none named: one is taught on phantom angiograms first."""
-    segmenter_steps: int = 400
+    segmenter_steps: int = 600
     """Steps of that teaching."""
     without: tuple[Part, ...] = ()
     """Leave out drl (latents), vsgg (blend) or vsgl (semantic loss): the poster's Table II."""

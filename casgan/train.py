@@ -153,12 +153,14 @@ class Run:
         self.folder = Path(config.out)
         self.hashes: dict[str, str] = {}
         self.watch = JudgeWatch()
+        self.kept: str | None = None
         self.began = time.monotonic()
         self.precision: Any = None
 
     def continued(self, saved: dict[str, Any]) -> None:
         """Take up what an earlier part of the run knew."""
         self.began -= float(saved["seconds"])
+        self.kept = f"{saved['stage']}, step {saved['step']}"
         self.hashes = dict(saved["hashes"])
         self.watch.load_state(saved["watch"])
 
@@ -181,7 +183,7 @@ class Run:
         main = self.fabric.is_global_zero
         progress = Progress(stage.name, stage.steps, first, self.report, main)
         table = Table(self.folder / f"losses-{stage.name}.csv", first) if main else None
-        done, kept, pictured = first, first, time.monotonic()
+        done, pictured = first, time.monotonic()
         state: dict[str, Any] | None = None
         self.stop.patient = True
         try:
@@ -199,7 +201,6 @@ class Run:
                 stopped = self._anyone_stops()
                 if stopped or done % self.config.save_every == 0 or done == stage.steps:
                     state = self._kept(stage, done)
-                    kept = done
                     if table is not None:
                         table.flush()
                 due = 0 < self.config.sample_minutes * 60.0 <= time.monotonic() - pictured
@@ -215,7 +216,7 @@ class Run:
                     return {**state, "finished": False}
         except TrainingError as error:
             raise TrainingError(
-                f"{error} in step {done + 1} of {stage.name}; {self._kept_words(stage, kept)}; lower the learning rate or "
+                f"{error} in step {done + 1} of {stage.name}; {self._kept_words()}; lower the learning rate or "
                 "look at the data, and teach anew from an --out of its own"
             ) from error
         except (RuntimeError, MemoryError) as error:
@@ -223,11 +224,11 @@ class Run:
                 raise
             raise TrainingError(
                 f"out of memory in step {done + 1} of {stage.name}: {_what_to_lower(self.config, stage.name)}; "
-                f"{self._kept_words(stage, kept)}"
+                f"{self._kept_words()}"
             ) from error
         except OSError as error:
             raise TrainingError(
-                f"{self.folder} cannot be written: {error.strerror}; {self._kept_words(stage, kept)}; make room and give "
+                f"{self.folder} cannot be written: {error.strerror}; {self._kept_words()}; make room and give "
                 "the same command again"
             ) from error
         finally:
@@ -265,12 +266,13 @@ class Run:
         state = self._state(stage, done)
         if self.fabric.is_global_zero:
             checkpoint.save(self.folder, self.config, state)
+        self.kept = f"{stage.name}, step {done}"
         return state
 
-    def _kept_words(self, stage: Stage, kept: int) -> str:
-        if (self.folder / checkpoint.NAME).is_file():
-            return f"the checkpoint in {self.folder} is whole ({stage.name}, step {kept})"
-        return "there is no checkpoint yet"
+    def _kept_words(self) -> str:
+        if self.kept is None:
+            return "there is no checkpoint yet"
+        return f"the checkpoint in {self.folder} is whole ({self.kept})"
 
     def _picture(self, stage: Stage, done: int, samples: tuple[Tensor, Tensor, Tensor]) -> None:
         generator = stage.average()
