@@ -60,7 +60,6 @@ def test_the_report_on_the_phantom_holds_every_figure_and_its_page_needs_nothing
     base = report["baseline"]
     assert base["identity"]["dice"] < base["mean_tree"]["dice"] < base["same_pose"]["dice"] < 1.0
     assert base["identity"]["dice"] < base["ceiling"]["dice"]
-    assert report["frechet"]["real"] < report["frechet"]["identity"]
     assert report["vessel"]["dice"] <= report["variations"]["0"]["dice"] + 0.2
     assert len(report["model"]["sha256"]) == 64
 
