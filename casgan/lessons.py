@@ -53,6 +53,8 @@ def frames_of(config: TrainConfig, report: Report) -> Unpaired:
     area = dark_line_area
     if config.segmenter:
         area = functools.partial(vessel_area, load_segmenter(Path(config.segmenter)))
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
     train, _ = unpaired_archive(
         Path(config.data),
         config.picture_size,
@@ -60,7 +62,7 @@ def frames_of(config: TrainConfig, report: Report) -> Unpaired:
         test_patients=config.test_patients or None,
         overrides=Path(config.overrides) if config.overrides else None,
         report=report,
-        decisions=Path(config.out) / "decisions.csv",
+        decisions=out / "decisions.csv",
     )
     return train
 

@@ -11,6 +11,8 @@ from casgan.lessons import HELD_SEEDS, LEARNT_SEEDS, SEGMENTER_NAME, frames_of, 
 from casgan.processes import start
 from casgan.segmenter import JUDGE_SEEDS, VesselSegmenter, save_segmenter
 
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "angiodata_cine"
+
 
 def silent(_line: str) -> None:
     pass
@@ -68,3 +70,13 @@ def test_the_run_s_own_segmenter_is_taught_once_and_kept(
 def test_a_folder_that_is_not_there_is_refused(brief: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere"):
         frames_of(replace(brief, data=str(tmp_path / "nowhere")), silent)
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real frames at {REAL}")
+def test_the_decisions_on_a_site_s_frames_lie_in_the_run_s_folder(brief: TrainConfig) -> None:
+    config = replace(brief, data=str(REAL), test_patients=("Patient_6", "Patient_7"))
+    frames = frames_of(config, silent)
+    assert len(frames.plain) > 0
+    assert len(frames.filled) > 0
+    assert (Path(config.out) / "decisions.csv").read_text().startswith("patient,run,frame")
