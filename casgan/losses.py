@@ -154,8 +154,12 @@ def reconstruction(again: Picture, picture: Picture, field: Picture) -> Loss:
 
 
 def attention_area(attention: Picture, field: Picture) -> Loss:
-    """mean A inside the field: sparsity. Our choice."""
-    return inside(attention, field)
+    """mean A inside the field, taught only where A is above 0: sparsity. Our choice.
+
+    The drawn attention's gradient also passes where nothing is drawn. Sparsity would push there for ever, and
+    took the vessels along with the background: from Dice 0.46 to 0 in 100 steps of a trial on the phantom.
+    """
+    return inside(attention * (attention > 0), field)
 
 
 def darkening(y_g: Picture, x: Picture, field: Picture) -> Loss:
