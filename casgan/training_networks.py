@@ -187,7 +187,7 @@ class CasGan(nn.Module):
         drawn, attention = self.draw(torch.cat(pictures), torch.cat(fields), torch.cat(latents))
         y_g = drawn[:count]
 
-        again = [y_g + hush[:count], shown + hush[count:]]
+        again = [y_g.detach() + hush[:count], shown + hush[count:]]
         if self.other_encoder is None:
             z_y_g, z_x_g = encode(torch.cat(again)).split(count)
         else:
