@@ -75,7 +75,7 @@ class Pass(NamedTuple):
     x_rec: Picture
     """G_BG(E_BG(x))."""
     x_cycle: Picture
-    """G_BG(E_BG(y_g))."""
+    """G_BG(E_BG(y_g)), with no gradient into y_g."""
     y_cycle: Picture
     """VSGG(x_g, M(E_BG(x_g))), with no gradient into x_g."""
     moved: Picture
@@ -85,7 +85,7 @@ class Pass(NamedTuple):
     z_y: Latent
     """E_BG(y)."""
     z_y_g: Latent
-    """E_BG(y_g)."""
+    """E_BG(y_g), with no gradient into y_g."""
     z_x_g: Latent
     """E_BG(x_g), with no gradient into x_g."""
     v_x: Latent
@@ -110,9 +110,10 @@ class CasGan(nn.Module):
     without VSGG: A = 1 everywhere, so y_g = C, a plain generated picture. The attention head is frozen
     there, and the exported graph draws so too.
 
-    No gradient enters x_g from the second round. In the paper's y -> x -> y cycle M must find y's vessels
-    in x_g, which rewards G_BG for hiding them there; here (x_g, y) is only a pair that the live path learns
-    from.
+    No gradient enters x_g and y_g from the second round of E_BG. In the paper's y -> x -> y cycle M must find
+    y's vessels in x_g, which rewards G_BG for hiding them there; here (x_g, y) is only a pair that the live
+    path learns from. In x -> y -> x faint vessels are the easiest to take away again, which rewards drawing
+    none; here (y_g, x) is only a pair that G_BG and E_BG learn from.
 
     Args:
         preset: Widths and scales.

@@ -124,3 +124,10 @@ def test_consistency_of_an_empty_layer_is_finite_and_so_is_its_gradient() -> Non
     layer = torch.zeros(1, 1, 32, 32, requires_grad=True)
     shift_consistency(layer, torch.zeros(1, 1, 32, 32), 1, 1).backward()
     assert torch.isfinite(layer.grad).all()
+
+
+def test_sparsity_does_not_push_where_nothing_is_drawn() -> None:
+    attention = torch.tensor([0.0, 0.4]).repeat(1, 1, 2, 1).requires_grad_()
+    attention_area(attention, torch.ones(1, 1, 2, 2)).backward()
+    assert (attention.grad[..., 0] == 0).all()
+    assert (attention.grad[..., 1] > 0).all()
