@@ -4,7 +4,7 @@
     python docs/results.py out/results
 
 The folder's `order.toml` names the sections: file (of an evaluation), title, taught (a command or a sentence),
-picture (a picture made here, optional) and seen (what a person saw in the pictures). Figures are the files', never typed.
+picture (a picture made here, optional) and seen (what a person saw in the pictures). The tables are the files', never typed.
 """
 
 import json
@@ -22,8 +22,8 @@ WIDTH_PX = 1400
 
 HEAD = """# What teaching gave
 
-Written by `docs/results.py` from the files of `contrastream evaluate`; no figure was typed. Distances (Frechet, MMD) are on
-features of our own vessel U-Net and cannot be compared with those of publications. Research only; not a medical device.
+Written by `docs/results.py` from the files of `contrastream evaluate`: no table was typed; what stands above and below each is a
+person's. Distances (Frechet, MMD) are on features of our own vessel U-Net and cannot be compared with those of publications. Research only; not a medical device.
 """
 
 
