@@ -75,7 +75,7 @@ class TrainConfig:
     companion_steps: int = 300
     """Steps on paired phantom pictures with all networks; left out where there is no CAS-GAN stage."""
     steps: int = 6000
-    """Steps of CAS-GAN on unpaired frames; 0 ends after the paired ones."""
+    """Steps of CAS-GAN on unpaired frames; 0 ends after the paired ones, which is what the shipped models did."""
     warm_batch: int = 6
     """Pictures per step and process in the paired stages."""
     batch: int = 4

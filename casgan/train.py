@@ -119,6 +119,11 @@ def train(
         # The weights' start follows from the seed and the stage alone.
         torch.manual_seed(step_seed(config.seed, number, 0, 0))
         if name == "cas-gan":
+            if config.data == "phantom":
+                say(
+                    "note: on the phantom this stage has been seen to take away what the warm start placed (casgan/README.md); "
+                    "--steps 0 ends a run before it"
+                )
             frames = lessons.unpaired or frames_of(config, say)
             run.knows("unpaired", frames.sha256())
             segmenter = lessons.segmenter or segmenter_of(config, fabric, say)
