@@ -112,6 +112,8 @@ def load_to_resume(config: TrainConfig) -> dict[str, Any] | None:
 def taught_network(folder: Path) -> tuple[Generator, TrainConfig, dict[str, Any]]:
     """The averaged weights of a run, ready to export; with its settings and what it says of itself.
 
+    `former` lists the runs that it started from, the first one first.
+
     Raises:
         CheckpointError: As `load`, or the weights are not of the preset that the settings name.
     """
@@ -124,4 +126,15 @@ def taught_network(folder: Path) -> tuple[Generator, TrainConfig, dict[str, Any]
             f"{folder / NAME} must hold the weights of preset {config.preset} as this version builds it; train anew"
         ) from error
     facts = {name: state[name] for name in ("stage", "step", "data_sha256", "seconds")}
-    return network.eval(), config, facts
+    return network.eval(), config, {**facts, "former": state.get("former", [])}
+
+
+def former_run(config: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a run that starts from another says of it: what it was taught on, and how long. No path.
+
+    Args:
+        config: The other run's settings.
+        facts: As `taught_network` gives them.
+    """
+    kept = {name: Path(getattr(config, name)).name for name in ("data", "segmenter")}
+    return {**kept, **{name: facts[name] for name in ("stage", "step", "data_sha256", "seconds")}}

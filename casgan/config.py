@@ -70,6 +70,8 @@ class TrainConfig:
     """Which network: compact, compact-s, full or paper."""
     out: str = "out/train"
     """Folder for checkpoints, logs and pictures."""
+    start_from: str = ""
+    """Folder of an earlier run of the same preset, whose averaged network the first stage begins with."""
     warm_steps: int = 1500
     """Steps on paired phantom pictures, the live path alone."""
     companion_steps: int = 300

@@ -50,10 +50,15 @@ class Warm:
 
     name = "warm"
 
-    def __init__(self, fabric: Fabric, config: TrainConfig, pairs: Pairs) -> None:
+    def __init__(
+        self, fabric: Fabric, config: TrainConfig, pairs: Pairs, start: dict[str, dict[str, Tensor]]
+    ) -> None:
         self.steps = config.warm_steps
         self.fabric, self.config, self.pairs = fabric, config, pairs
-        network = Logits(Generator(config.network)).to(memory_format=torch.channels_last)
+        generator = Generator(config.network)
+        if "generator" in start:
+            generator.load_state_dict(start["generator"])
+        network = Logits(generator).to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=1e-4)
         self.learner = Learner(fabric, network, optimizer, CLIP)
         self.running = Average(network.generator, config.ema)

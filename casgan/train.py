@@ -110,7 +110,7 @@ def train(
         # A folder that cannot be learned from is refused now, not after the hour that the phantom takes.
         lessons = dataclasses.replace(lessons, unpaired=frames_of(config, say))
 
-    handed: dict[str, dict[str, Tensor]] = {}
+    handed = {} if saved is not None else _start_of(config, run)
     stage: Stage
     state: dict[str, Any] = saved or {}
     for number, name in enumerate(names):
@@ -135,7 +135,7 @@ def train(
             assert lessons.pairs is not None
             run.knows("pairs", lessons.pairs.sha256())
             if name == "warm":
-                stage = Warm(fabric, config, lessons.pairs)
+                stage = Warm(fabric, config, lessons.pairs, handed)
             else:
                 stage = Companions(fabric, config, lessons.pairs, handed)
             samples = _samples_of_pairs(lessons.pairs)
@@ -157,6 +157,7 @@ class Run:
         self.config, self.fabric, self.report, self.stop = config, fabric, report, stop
         self.folder = Path(config.out)
         self.hashes: dict[str, str] = {}
+        self.former: list[dict[str, Any]] = []
         self.watch = JudgeWatch()
         self.kept: str | None = None
         self.began = time.monotonic()
@@ -167,6 +168,7 @@ class Run:
         self.began -= float(saved["seconds"])
         self.kept = f"{saved['stage']}, step {saved['step']}"
         self.hashes = dict(saved["hashes"])
+        self.former = saved.get("former", [])
         self.watch.load_state(saved["watch"])
 
     def knows(self, what: str, sha256: str) -> None:
@@ -258,6 +260,7 @@ class Run:
             "step": done,
             "seconds": time.monotonic() - self.began,
             "hashes": self.hashes,
+            "former": self.former,
             "data_sha256": hashlib.sha256("".join(self.hashes.values()).encode()).hexdigest(),
             "watch": self.watch.state(),
             "precision": self.precision.state_dict(),
@@ -284,6 +287,30 @@ class Run:
         x, field, y = (part.to(self.fabric.device) for part in samples)
         sheet = sample_grid(generator, x, field, y, self.config.threshold)
         write_png(self.folder / "samples" / f"{stage.name}-{done:06d}.png", sheet)
+
+
+def _start_of(config: TrainConfig, run: Run) -> dict[str, dict[str, Tensor]]:
+    """Weights of the run to start from, by network; none where the run starts from chance."""
+    if not config.start_from:
+        return {}
+    network, former, facts = checkpoint.taught_network(Path(config.start_from))
+    if former.preset != config.preset:
+        raise CheckpointError(
+            f"--start-from needs a run of preset {config.preset}, got {config.start_from} of preset {former.preset}; "
+            f"give --preset {former.preset}, or another run"
+        )
+    weights = network.state_dict()
+    run.former = [*facts["former"], checkpoint.former_run(former, facts)]
+    run.report(f"starting from step {facts['step']} of {facts['stage']} in {config.start_from}")
+    run.knows("start", _sha256(weights))
+    return {"generator": weights}
+
+
+def _sha256(weights: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in weights.values():
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _samples_of_pairs(pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:

@@ -50,19 +50,24 @@ def run_folder(path: Path) -> Path:
     )
 
 
-def licence_of(run: TrainConfig) -> str:
-    """What may be done with a run's weights: that follows from what they were taught on.
+def licence_of(run: TrainConfig, former: list[dict[str, Any]]) -> str:
+    """What may be done with a run's weights: that follows from what they, and those they started from, were taught on.
 
     Folders and files are named without their path, which may say more than it should.
+
+    Args:
+        run: The run's settings.
+        former: The runs that it started from, as `casgan.checkpoint.former_run` gives them.
     """
-    if run.data == "phantom":
-        taught_on = "Apache-2.0; taught on the digital phantom of this project alone"
+    folders = [run.data if run.data == "phantom" else Path(run.data).resolve().name]
+    folders = [name for name in (*(each["data"] for each in former), *folders) if name != "phantom"]
+    segmenters = [*(each["segmenter"] for each in former), Path(run.segmenter).name]
+    if folders:
+        taught_on = f"taught on data of {' and '.join(dict.fromkeys(folders))}; its terms apply"
     else:
-        taught_on = f"taught on data of {Path(run.data).resolve().name}; its terms apply"
-    if run.segmenter:
-        taught_on += (
-            f"; semantic loss by the vessel segmenter {Path(run.segmenter).name}, whose terms apply too"
-        )
+        taught_on = "Apache-2.0; taught on the digital phantom of this project alone"
+    for segmenter in dict.fromkeys(name for name in segmenters if name):
+        taught_on += f"; semantic loss by the vessel segmenter {segmenter}, whose terms apply too"
     return taught_on
 
 
@@ -71,10 +76,10 @@ def card_of(run: TrainConfig, facts: dict[str, Any]) -> ModelCard:
 
     Args:
         run: The run's settings.
-        facts: What its checkpoint says of it: stage, step, seconds, data_sha256.
+        facts: What its checkpoint says of it: stage, step, seconds, data_sha256, former.
     """
     settings = dataclasses.asdict(run)
-    for private in ("out", "test_patients"):
+    for private in ("out", "start_from", "test_patients"):
         del settings[private]
     for name in ("data", "segmenter", "overrides"):
         if settings[name]:
@@ -85,9 +90,9 @@ def card_of(run: TrainConfig, facts: dict[str, Any]) -> ModelCard:
         network_size=run.network.network_size,
         threshold=run.threshold,
         taught=True,
-        training_run={**settings, "without": list(run.without), **reached},
+        training_run={**settings, "without": list(run.without), "former": facts["former"], **reached},
         data_sha256=facts["data_sha256"],
-        licence=licence_of(run),
+        licence=licence_of(run, facts["former"]),
     )
 
 

@@ -17,6 +17,7 @@ from casgan import checkpoint
 from casgan.config import TrainConfig
 from casgan.data import Pairs, phantom_pairs
 from casgan.errors import CheckpointError, DataError, TrainingError
+from casgan.presets import PRESETS
 from casgan.schedule import step_seed
 from casgan.train import Lessons, StopWish, stage_names, train
 
@@ -86,6 +87,37 @@ def test_a_run_leaves_its_settings_its_losses_pictures_and_a_network(
     assert (facts["stage"], facts["step"]) == ("cas-gan", 3)
     assert torch.equal(network.attention.conv.weight, state["average"]["attention.conv.weight"])
     assert any(line.startswith("cas-gan 3/3") and "steps/s" in line for line in lines)
+
+
+def test_a_run_starts_from_what_another_has_learnt(
+    brief: TrainConfig, lessons: Lessons, tmp_path: Path
+) -> None:
+    short = replace(brief, steps=0)
+    train(short, lessons, silent)
+    taught, _, facts = checkpoint.taught_network(Path(short.out))
+    # So slow that the weights stay where they start.
+    slow = replace(short, start_from=short.out, out=str(tmp_path / "on"), learning_rate=1e-9, seed=1)
+    lines: list[str] = []
+    train(slow, lessons, lines.append)
+    went_on, _, its_facts = checkpoint.taught_network(Path(slow.out))
+    assert torch.allclose(went_on.attention.conv.weight, taught.attention.conv.weight, atol=1e-6)
+    assert lines[0] == f"starting from step 2 of warm in {short.out}"
+    assert its_facts["former"] == [checkpoint.former_run(short, facts)]
+    third = replace(slow, start_from=slow.out, out=str(tmp_path / "third"))
+    assert len(train(third, lessons, silent, AfterSteps(1))["former"]) == 2
+    assert len(train(third, lessons, silent)["former"]) == 2
+
+
+def test_a_start_of_another_preset_or_of_nothing_is_refused(
+    brief: TrainConfig, lessons: Lessons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(replace(brief, steps=0), lessons, silent)
+    monkeypatch.setitem(PRESETS, "other", replace(PRESETS["tiny"], predictor_blocks=2))
+    other = replace(brief, preset="other", start_from=brief.out, out=str(tmp_path / "on"))
+    with pytest.raises(CheckpointError, match=r"needs a run of preset other, got .* of preset tiny; give"):
+        train(other, lessons, silent)
+    with pytest.raises(CheckpointError, match="needed a checkpoint, found none"):
+        train(replace(other, start_from=str(tmp_path / "nowhere")), lessons, silent)
 
 
 def test_a_stage_of_no_steps_is_left_out(brief: TrainConfig, lessons: Lessons) -> None:

@@ -23,7 +23,7 @@ from engines.model import ModelCard, load_model
 from engines.open import open_engine
 from engines.reference import Reference, load_reference, run_reference
 
-FACTS = {"stage": "warm", "step": 3, "seconds": 1.2, "data_sha256": "d" * 64}
+FACTS: dict[str, Any] = {"stage": "warm", "step": 3, "seconds": 1.2, "data_sha256": "d" * 64, "former": []}
 
 
 def save_run(folder: Path, *, preset: str = "compact-s", bias: float = 0.0) -> Generator:
@@ -151,6 +151,19 @@ def test_the_licence_says_what_the_weights_were_taught_on_without_a_path(
         3,
         run.batch,
     )
+
+
+def test_the_licence_follows_from_what_a_run_started_from_too() -> None:
+    site = checkpoint.former_run(
+        TrainConfig(data="/site/JONES^TOM/angio", segmenter="/site/JONES^TOM/vessels.safetensors"), FACTS
+    )
+    card = card_of(TrainConfig(start_from="/site/JONES^TOM/run"), {**FACTS, "former": [site]})
+    assert card.licence == (
+        "taught on data of angio; its terms apply; semantic loss by the vessel segmenter vessels.safetensors, "
+        "whose terms apply too"
+    )
+    assert card.training_run["former"][0]["step"] == 3
+    assert "JONES" not in json.dumps(card.properties())
 
 
 @pytest.mark.parametrize(
