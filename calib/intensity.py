@@ -13,8 +13,9 @@ MARGIN = 0.05
 
 LANDMARKS_PERCENT = (1.0, 99.0)
 """The percentiles of a run's first frame, inside the field, that are its dark and its bright landmark."""
-LANDMARK_GREYS = (0.1, 0.9)
-"""Grey levels of the two landmarks."""
+LANDMARK_GREYS = (0.34, 0.72)
+"""Grey levels of the two landmarks: those of the digital phantom (mean of 40 training patients, 0.338 +- 0.043 and
+0.715 +- 0.029), on which the networks are taught first, so that other frames reach them at the same contrast."""
 TAIL = 0.02
 """Share of the grey levels on either side kept for values far outside the landmarks."""
 
@@ -77,7 +78,7 @@ def field_landmarks(frame: np.ndarray, field: Bool[np.ndarray, "h w"]) -> tuple[
 def landmark_table(
     low: float, high: float, bits_stored: int, inverted: bool = False
 ) -> tuple[Float32[np.ndarray, "256"], Float32[np.ndarray, "256"]]:
-    """Grey-level table that brings two landmarks of a run to grey levels 0.1 and 0.9, and its inverse.
+    """Grey-level table that brings two landmarks of a run to `LANDMARK_GREYS`, and its inverse.
 
     The straight line through both goes on beyond them, since contrast medium is darker than a contrast-free
     frame's dark landmark, as far as grey levels 0.02 and 0.98; the values beyond share the rest, so that the
@@ -100,12 +101,14 @@ def landmark_table(
     largest = float((1 << bits_stored) - 1)
     if not (np.isfinite(low) and np.isfinite(high) and 0.0 <= low < high <= largest):
         raise ValueError(f"landmarks must be apart and within 0 to {largest:g}, got {low} and {high}")
-    slope = (LANDMARK_GREYS[1] - LANDMARK_GREYS[0]) / (high - low)
+    # Of the stored values as they are: inverted ones become grey levels from white down.
+    of_low, of_high = [1.0 - grey for grey in LANDMARK_GREYS[::-1]] if inverted else LANDMARK_GREYS
+    slope = (of_high - of_low) / (high - low)
 
     def line(stored: float) -> float:
-        return LANDMARK_GREYS[0] + slope * (stored - low)
+        return of_low + slope * (stored - low)
 
-    toe, shoulder = low - (LANDMARK_GREYS[0] - TAIL) / slope, high + (1.0 - TAIL - LANDMARK_GREYS[1]) / slope
+    toe, shoulder = low - (of_low - TAIL) / slope, high + (1.0 - TAIL - of_high) / slope
     corners = [(0.0, 0.0), (toe, TAIL)] if toe > 0.0 else [(0.0, line(0.0))]
     corners += [(shoulder, 1.0 - TAIL), (largest, 1.0)] if shoulder < largest else [(largest, line(largest))]
     knots, levels = zip(*corners, strict=True)

@@ -9,6 +9,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from casgan.config import TrainConfig
+from casgan.data import Batch as Known
+from casgan.data import Pairs, augmented_batch
 from casgan.discriminators import Discriminators, Views, views
 from casgan.losses import (
     REAL_LABEL,
@@ -22,6 +24,7 @@ from casgan.losses import (
     prediction,
     reconstruction,
     shift_consistency,
+    total_error,
 )
 from casgan.networks import Generator
 from casgan.paired_stages import networks_of
@@ -53,6 +56,7 @@ class CasGanStage:
         data: Frames of both domains.
         start: Weights of the stage before.
         segmenter: The frozen vessel U-Net; None without VSGL.
+        pairs: Phantom pairs that hold the placement; None: nothing does.
     """
 
     name = "cas-gan"
@@ -64,9 +68,10 @@ class CasGanStage:
         data: Unpaired,
         start: dict[str, dict[str, Tensor]],
         segmenter: VesselSegmenter | None,
+        pairs: Pairs | None,
     ) -> None:
         self.steps = config.steps
-        self.fabric, self.config, self.data = fabric, config, data
+        self.fabric, self.config, self.data, self.pairs = fabric, config, data, pairs
         networks = networks_of(config, start).to(memory_format=torch.channels_last)
         judges = Discriminators(config.discriminator_width, semantic=segmenter is not None)
         self.networks = Learner(fabric, networks, adam(networks, config.gan_learning_rate, fabric), CLIP)
@@ -84,17 +89,31 @@ class CasGanStage:
         down, right = (int(v) for v in torch.randint(-SHIFTS, SHIFTS + 1, (2,), generator=draw))
         hush = HUSH * torch.randn(2 * count, *x.shape[1:], generator=draw)
         some = max(1, count // 2)
-        batch = Batch(x, x_field, y, y_field, moved(x[:some], down, right), hush)
+        known = None if self.pairs is None else augmented_batch(self.pairs, some, draw)
+        if known is not None:
+            known = tuple(part.to(self.fabric.device) for part in known)
+        anchor = x[:0] if known is None else known[0]
+        batch = Batch(x, x_field, y, y_field, moved(x[:some], down, right), hush, anchor)
         batch = Batch(*(part.to(self.fabric.device) for part in batch))
-        return self.learn(index, batch, (down, right), draw)
+        return self.learn(index, batch, (down, right), draw, known)
 
-    def learn(self, index: int, batch: Batch, shift: tuple[int, int], draw: torch.Generator) -> Losses:
-        """Both halves of a step on a batch that is given."""
+    def learn(
+        self,
+        index: int,
+        batch: Batch,
+        shift: tuple[int, int],
+        draw: torch.Generator,
+        known: Known | None = None,
+    ) -> Losses:
+        """Both halves of a step on a batch that is given, `known` being the pairs of its anchor."""
         made: Pass = self.networks.wrapped(batch)
         seen = self._seen(batch, made, draw)
         rate = adversarial_rate(index, self.steps, self.config.gan_learning_rate)
 
         terms = self._pictures_and_latents(batch, made, shift) | self._persuasion(seen)
+        if known is not None:
+            logits = made.anchor_attention, made.anchor_context
+            terms["anchor"] = total_error(*logits, *known, self.config.threshold)
         losses = checked(self.fabric, terms)
         weights = self._weights(index)
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
@@ -170,7 +189,7 @@ class CasGanStage:
             name: getattr(given, name)
             for name in ("cycle_x", "cycle_y", "reconstruct_x", "reconstruct_y", "prediction", "latent")
         }
-        weights |= {name: getattr(given, name) for name in ("sparsity", "darkening")}
+        weights |= {name: getattr(given, name) for name in ("sparsity", "darkening", "anchor")}
         weights["shift"] = given.shift * ramp(index, self.steps, RAMP)
         weights |= dict.fromkeys(("persuade_d_x", "persuade_d_y"), given.adversarial)
         return weights | {"persuade_d_sem": given.semantic}

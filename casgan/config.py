@@ -36,7 +36,9 @@ class LossWeights:
     """y from x_g and E_Vess(y)."""
     latent: float = 0.5
     """The anatomy's latent does not change with contrast."""
-    sparsity: float = 0.3
+    anchor: float = 1.0
+    """The paired stages' error on phantom pairs, so that what was placed stays in place; 0: nothing holds it."""
+    sparsity: float = 0.1
     """Mean attention."""
     darkening: float = 5.0
     """Contrast never makes a pixel brighter."""
@@ -88,6 +90,9 @@ class TrainConfig:
     """Phantom patients of the paired stages; the phantom's unpaired frames are of as many others."""
     frames_per_patient: int = 2
     """Pictures of each phantom patient, at random phases of heartbeat and breath."""
+    inlay: float = 0.0
+    """Share of the paired pictures whose background is a contrast-free training frame of the folder, 0 to 1; the vessels
+    laid into it are the phantom's, and their place means nothing."""
     first_seed: int = 1000
     """The first phantom patient's seed, 1000 or above."""
     overrides: str = ""
@@ -152,6 +157,12 @@ class TrainConfig:
         for name in ("learning_rate", "gan_learning_rate", "discriminator_rate"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if not 0.0 <= self.inlay <= 1.0:
+            raise ValueError(f"inlay must be 0 to 1, got {self.inlay}")
+        if self.inlay and self.data == "phantom":
+            raise ValueError(
+                "inlay needs a folder of frames, got --data phantom; the phantom's pairs are whole already"
+            )
         side, stride = self.picture_size, PRESETS[self.preset].stride
         if side < 64 or side % stride:
             raise ValueError(f"size must be a multiple of {stride}, 64 or above, got {side}")

@@ -1,5 +1,6 @@
 """Training pictures: paired phantom frames in memory, and the augmentation of a batch."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,12 +8,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 from torch.nn import functional
 
 from calib.config import PhantomConfig
 from calib.phantom import training_pairs
+from calib.phantom_inlay import inlaid_pairs
 from casgan.vessel_metrics import skeleton
 
 Batch = tuple[
@@ -61,9 +63,39 @@ def phantom_pairs(size: int, seeds: range, frames_per_patient: int) -> Pairs:
             for pair in training_pairs(size, [seed], frames_per_patient, patient_config(seed)):
                 yield *pair, middle_line(pair[2])
 
-    count = len(seeds) * frames_per_patient
+    return _pool(render(), len(seeds) * frames_per_patient, size)
+
+
+def real_background_pairs(
+    grey: UInt8[Tensor, "n 1 h w"], field: UInt8[Tensor, "n 1 h w"], seeds: range, frames_per_patient: int
+) -> Pairs:
+    """Pairs on real contrast-free frames, with vessels of phantom patients at places that mean nothing.
+
+    Args:
+        grey: Frames with their run's grey levels, 0 to 255.
+        field: 1 inside the collimated field.
+        seeds: Whose vessels are laid in; the same arguments give the same bytes.
+        frames_per_patient: Pairs of each.
+
+    Raises:
+        ValueError: A frame has hardly any field.
+    """
+    size = grey.shape[-1]
+    backgrounds, fields = list(grey[:, 0].numpy()), list(field[:, 0].numpy().astype(bool))
+    pairs = inlaid_pairs(backgrounds, fields, size, seeds, frames_per_patient)
+    lined = ((*pair, middle_line(pair[2])) for pair in pairs)
+    return _pool(lined, len(seeds) * frames_per_patient, size)
+
+
+def joined(first: Pairs, second: Pairs) -> Pairs:
+    """The pairs of both."""
+    names = [part.name for part in dataclasses.fields(Pairs)]
+    return Pairs(*(torch.cat([getattr(first, name), getattr(second, name)]) for name in names))
+
+
+def _pool(pairs: Iterator[tuple[np.ndarray, ...]], count: int, size: int) -> Pairs:
     parts = [torch.empty(count, 1, size, size, dtype=torch.float16) for _ in range(4)]
-    for index, pair in enumerate(render()):
+    for index, pair in enumerate(pairs):
         for part, picture in zip(parts, pair, strict=True):
             part[index, 0] = torch.from_numpy(picture)
     return Pairs(*parts)

@@ -42,7 +42,7 @@ FILLED_RISE = 0.01
 
 LINE_PX = 11 / 128
 """Width of the widest dark line that `dark_line_area` looks for, as a share of the picture's side."""
-LINE_DEPTH = 28
+LINE_DEPTH = 13
 """And how much darker than its surroundings it must be, in grey levels of 255."""
 
 
@@ -100,7 +100,7 @@ def decide(patient: str, run: str, areas: Float[np.ndarray, " n"]) -> list[Decis
 def dark_line_area(pictures: UInt8[Tensor, "n h w"]) -> Float[Tensor, " n"]:
     """Share of each picture that is a narrow dark line: a vessel area that needs no network.
 
-    Our choice, for archives on which no segmenter was taught: what a closing fills by more than 28 grey levels,
+    Our choice, for archives on which no segmenter was taught: what a closing fills by more than 13 grey levels,
     less a margin at the border. Catheters, clips and edges of the spine count too, so only changes over a run
     mean anything.
     """

@@ -11,8 +11,9 @@ from pathlib import Path
 from lightning_fabric import Fabric
 
 from casgan.config import TrainConfig
-from casgan.data import Pairs, phantom_pairs
+from casgan.data import Pairs, joined, phantom_pairs, real_background_pairs
 from casgan.domains import dark_line_area
+from casgan.errors import TrainingError
 from casgan.masked_pictures import phantom_pictures
 from casgan.segmenter import (
     VesselSegmenter,
@@ -27,16 +28,36 @@ from casgan.unpaired import Unpaired, unpaired_archive, unpaired_phantom
 LEARNT_SEEDS = range(3000, 3200)
 """Of the segmenter, inside `casgan.config.SEGMENTER_SEEDS`."""
 HELD_SEEDS = range(3200, 3220)
+LEAST_DICE = 0.3
+"""Of a segmenter of the run's own, on pictures it has not seen."""
 SEGMENTER_NAME = "segmenter.safetensors"
 
 Report = Callable[[str], None]
 
 
-def pairs_of(config: TrainConfig, report: Report) -> Pairs:
-    """Phantom pictures with and without contrast."""
-    report(f"rendering {config.patients} phantom patients at {config.picture_size} px")
-    seeds = range(config.first_seed, config.first_seed + config.patients)
-    return phantom_pairs(config.picture_size, seeds, config.frames_per_patient)
+def pairs_of(config: TrainConfig, frames: Unpaired | None, report: Report) -> Pairs:
+    """Pictures with and without contrast: the phantom's, and as many on real backgrounds as `inlay` says.
+
+    Args:
+        config: The run.
+        frames: The folder's, for their backgrounds; None without `inlay`.
+        report: Takes lines of text.
+    """
+    count, each = config.patients, config.frames_per_patient
+    seeds = range(config.first_seed, config.first_seed + count)
+    laid_in = round(config.inlay * count)
+    report(f"rendering {count} phantom patients at {config.picture_size} px")
+    parts = []
+    if laid_in < count:
+        parts.append(phantom_pairs(config.picture_size, seeds[laid_in:], each))
+    if laid_in:
+        assert frames is not None, "the caller reads the folder first"
+        plain = frames.plain
+        report(
+            f"{laid_in} of them are laid into {len(plain)} contrast-free frames, at places that mean nothing"
+        )
+        parts.append(real_background_pairs(plain.grey, plain.field, seeds[:laid_in], each))
+    return functools.reduce(joined, parts)
 
 
 def frames_of(config: TrainConfig, report: Report) -> Unpaired:
@@ -88,6 +109,12 @@ def segmenter_of(config: TrainConfig, fabric: Fabric, report: Report) -> VesselS
         held = phantom_pictures(HELD_SEEDS, config.picture_size)
         dice = round(mean_dice(segmenter, held.pictures, held.masks), 4)
         report(f"the segmenter reaches Dice {dice:.3f} on {len(held)} phantom pictures it has not seen")
+        if dice < LEAST_DICE:
+            raise TrainingError(
+                f"the semantic loss needs a segmenter of Dice {LEAST_DICE} or more, got {dice:.3f} after "
+                f"{config.segmenter_steps} steps: its masks would teach nothing; raise --segmenter-steps, name a "
+                "--segmenter, or leave the term out with --without vsgl"
+            )
         facts = {
             "data": "phantom",
             "seeds": [LEARNT_SEEDS.start, LEARNT_SEEDS.stop],

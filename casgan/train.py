@@ -7,6 +7,7 @@ Ctrl-C leaves a checkpoint; the same command goes on from it.
 """
 
 import dataclasses
+import functools
 import hashlib
 import signal
 import time
@@ -106,9 +107,18 @@ def train(
         precision.load_state_dict(saved["precision"])
     run.precision = precision
 
-    if config.data != "phantom" and config.steps and lessons.unpaired is None:
+    if config.data != "phantom" and (config.steps or config.inlay) and lessons.unpaired is None:
         # A folder that cannot be learned from is refused now, not after the hour that the phantom takes.
         lessons = dataclasses.replace(lessons, unpaired=frames_of(config, say))
+    if config.steps and lessons.segmenter is None:
+        # So is a segmenter that knows no vessel.
+        lessons = dataclasses.replace(lessons, segmenter=segmenter_of(config, fabric, say))
+
+    @functools.cache
+    def known_pairs() -> Pairs:
+        pairs = lessons.pairs or pairs_of(config, lessons.unpaired, say)
+        run.knows("pairs", pairs.sha256())
+        return pairs
 
     handed = {} if saved is not None else _start_of(config, run)
     stage: Stage
@@ -119,26 +129,18 @@ def train(
         # The weights' start follows from the seed and the stage alone.
         torch.manual_seed(step_seed(config.seed, number, 0, 0))
         if name == "cas-gan":
-            if config.data == "phantom":
-                say(
-                    "note: on the phantom this stage has been seen to take away what the warm start placed (casgan/README.md); "
-                    "--steps 0 ends a run before it"
-                )
             frames = lessons.unpaired or frames_of(config, say)
             run.knows("unpaired", frames.sha256())
-            segmenter = lessons.segmenter or segmenter_of(config, fabric, say)
-            stage = CasGanStage(fabric, config, frames, handed, segmenter)
+            pairs = known_pairs() if config.weights.anchor else None
+            stage = CasGanStage(fabric, config, frames, handed, lessons.segmenter, pairs)
             samples = _samples_of_frames(frames)
         else:
-            if lessons.pairs is None:
-                lessons = dataclasses.replace(lessons, pairs=pairs_of(config, say))
-            assert lessons.pairs is not None
-            run.knows("pairs", lessons.pairs.sha256())
+            pairs = known_pairs()
             if name == "warm":
-                stage = Warm(fabric, config, lessons.pairs, handed)
+                stage = Warm(fabric, config, pairs, handed)
             else:
-                stage = Companions(fabric, config, lessons.pairs, handed)
-            samples = _samples_of_pairs(lessons.pairs)
+                stage = Companions(fabric, config, pairs, handed)
+            samples = _samples_of_pairs(pairs)
         first = 0
         if saved is not None and name == saved["stage"]:
             stage.load_state(saved["state"])

@@ -61,6 +61,8 @@ class Batch(NamedTuple):
     """The first pictures of x, moved by some pixels: for shift consistency. May be fewer than x."""
     hush: Float[Tensor, "b2 1 h w"]
     """Noise for y_g, then x_g, before they are encoded again: a cycle must not hide a message in them."""
+    anchor: Picture
+    """Phantom pictures whose vessels are known, so that what was placed stays in place. May be none."""
 
 
 class Pass(NamedTuple):
@@ -92,6 +94,10 @@ class Pass(NamedTuple):
     """M(E_BG(x))."""
     v_y_predicted: Latent
     """M of what `predict_from` says."""
+    anchor_attention: Picture
+    """Logits of A for the anchor."""
+    anchor_context: Picture
+    """Logits of C for the anchor."""
     y_rec: Picture | None
     """VSGG(x_g, E_Vess(y))."""
     v_y: Latent | None
@@ -151,9 +157,10 @@ class CasGan(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.constant_(head.bias, ALWAYS)
 
-    def draw(self, x: Picture, field: Picture, v: Latent) -> tuple[Picture, Picture]:
-        """VSGG: x with the vessels of a latent, and the attention that drew them."""
-        attention_logit, context_logit = self.generator.decode(v)
+    def draw(
+        self, x: Picture, field: Picture, attention_logit: Picture, context_logit: Picture
+    ) -> tuple[Picture, Picture]:
+        """VSGG: x with what the heads say, and the attention that drew it."""
         attention = drawn_attention(torch.sigmoid(attention_logit.float()), self.threshold) * field
         return blend(x, attention, torch.tanh(context_logit.float())), attention
 
@@ -163,30 +170,31 @@ class CasGan(nn.Module):
 
     def forward(self, batch: Batch) -> Pass:
         """One pass. Passes through one network are joined where nothing stands between them."""
-        x, x_field, y, y_field, x_moved, hush = batch
-        count, moved = len(x), len(x_moved)
-        moved_field = x_field[:moved]
+        x, x_field, y, y_field, x_moved, hush, anchor = batch
+        count, moved, anchors = len(x), len(x_moved), len(anchor)
         encode, predict = self.generator.encode, self.generator.predict
 
         if self.other_encoder is None:
-            z_x, z_y, z_moved = encode(torch.cat([x, y, x_moved])).split([count, count, moved])
+            z = encode(torch.cat([x, x_moved, anchor, y]))
+            z_x, z_moved, z_anchor, z_y = z.split([count, moved, anchors, count])
             z_back = torch.cat([z_x, z_y])
         else:
-            z_x, z_moved = encode(torch.cat([x, x_moved])).split([count, moved])
+            z = encode(torch.cat([x, x_moved, anchor]))
+            z_x, z_moved, z_anchor = z.split([count, moved, anchors])
             z_back = self.other_encoder(torch.cat([x, y]))
             z_y = z_back[count:]
         x_rec, x_g = self.empty(z_back, torch.cat([x_field, y_field])).split(count)
         shown = x_g.detach()
 
         reads_y = self.vessel_encoder is not None and self.predict_from == "angiogram"
-        v = predict(torch.cat([z_x, z_moved, z_y] if reads_y else [z_x, z_moved]))
-        v_x, v_moved, v_y_predicted = v[:count], v[count : count + moved], v[count + moved :]
+        v = predict(torch.cat([z_x, z_moved, z_anchor, z_y] if reads_y else [z_x, z_moved, z_anchor]))
+        live = count + moved + anchors
+        v_x, v_y_predicted = v[:count], v[live:]
         v_y = None if self.vessel_encoder is None else self.vessel_encoder(y)
-        pictures, fields, latents = [x, x_moved], [x_field, moved_field], [v_x, v_moved]
-        if v_y is not None:
-            pictures, fields, latents = [*pictures, x_g], [*fields, y_field], [*latents, v_y]
-        drawn, attention = self.draw(torch.cat(pictures), torch.cat(fields), torch.cat(latents))
-        y_g = drawn[:count]
+        logits = self.generator.decode(v[:live] if v_y is None else torch.cat([v[:live], v_y]))
+        parts = [plane.float().split([count, moved, anchors, len(plane) - live]) for plane in logits]
+        (a_x, a_moved, a_anchor, a_y), (c_x, c_moved, c_anchor, c_y) = parts
+        y_g, attention = self.draw(x, x_field, a_x, c_x)
 
         again = [y_g.detach() + hush[:count], shown + hush[count:]]
         if self.other_encoder is None:
@@ -196,19 +204,21 @@ class CasGan(nn.Module):
         v_x_g = predict(z_x_g)
         return Pass(
             y_g=y_g,
-            attention=attention[:count],
+            attention=attention,
             x_g=x_g,
             x_rec=x_rec,
             x_cycle=self.empty(z_y_g, x_field),
-            y_cycle=self.draw(shown, y_field, v_x_g)[0],
-            moved=drawn[count : count + moved],
+            y_cycle=self.draw(shown, y_field, *self.generator.decode(v_x_g))[0],
+            moved=self.draw(x_moved, x_field[:moved], a_moved, c_moved)[0],
             z_x=z_x,
             z_y=z_y,
             z_y_g=z_y_g,
             z_x_g=z_x_g,
             v_x=v_x,
             v_y_predicted=v_y_predicted if reads_y else v_x_g,
-            y_rec=None if v_y is None else drawn[count + moved :],
+            anchor_attention=a_anchor,
+            anchor_context=c_anchor,
+            y_rec=None if v_y is None else self.draw(x_g, y_field, a_y, c_y)[0],
             v_y=v_y,
             v_y_g=None if self.vessel_encoder is None else self.vessel_encoder(y_g),
         )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from calib.intensity import default_tables, field_landmarks, landmark_table
+from calib.intensity import LANDMARK_GREYS, default_tables, field_landmarks, landmark_table
 
 
 def to_grey(table: np.ndarray, stored: np.ndarray, bits_stored: int) -> np.ndarray:
@@ -88,7 +88,7 @@ def test_landmarks_get_their_grey_levels_and_the_table_can_be_inverted(
     steps = np.diff(table.astype(np.float64)) * (-1.0 if inverted else 1.0)
     assert (steps > 0.0).all()
     greys = to_grey(table, np.array([low, high]), bits_stored)
-    np.testing.assert_allclose(greys, [0.9, 0.1] if inverted else [0.1, 0.9], atol=0.005)
+    np.testing.assert_allclose(greys, LANDMARK_GREYS[::-1] if inverted else LANDMARK_GREYS, atol=0.005)
     inside = np.linspace(low, high, 50)
     back = to_stored(inverse, to_grey(table, inside, bits_stored))
     np.testing.assert_allclose(back, inside, atol=(high - low) / 150)

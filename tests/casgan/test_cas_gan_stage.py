@@ -28,7 +28,7 @@ def stage(brief: TrainConfig, lessons: Lessons) -> CasGanStage:
     fabric, _ = start(brief)
     torch.manual_seed(0)
     assert lessons.unpaired is not None
-    return CasGanStage(fabric, brief, lessons.unpaired, {}, lessons.segmenter)
+    return CasGanStage(fabric, brief, lessons.unpaired, {}, lessons.segmenter, lessons.pairs)
 
 
 def weights(learner: Learner) -> dict[str, torch.Tensor]:
@@ -43,6 +43,13 @@ def test_a_step_teaches_every_network_of_both_sides(stage: CasGanStage) -> None:
         dead = [name for name, weight in learner.module.named_parameters() if not weight.grad.any()]
         assert dead == []
         assert [name for name, weight in weights(learner).items() if torch.equal(weight, before[name])] == []
+
+
+def test_known_pairs_are_learnt_from_too(stage: CasGanStage) -> None:
+    losses = stage.step(0, torch.Generator().manual_seed(0))
+    assert losses["anchor"] > 0
+    stage.pairs = None
+    assert "anchor" not in stage.step(1, torch.Generator().manual_seed(0))
 
 
 def test_the_frozen_segmenter_stays_as_it_was(stage: CasGanStage, lessons: Lessons) -> None:
@@ -83,7 +90,7 @@ def test_the_same_draw_gives_the_same_step(brief: TrainConfig, lessons: Lessons)
     for _ in range(2):
         torch.manual_seed(0)
         assert lessons.unpaired is not None
-        stage = CasGanStage(fabric, brief, lessons.unpaired, {}, lessons.segmenter)
+        stage = CasGanStage(fabric, brief, lessons.unpaired, {}, lessons.segmenter, lessons.pairs)
         found.append(stage.step(0, torch.Generator().manual_seed(5)))
     assert found[0] == found[1]
 
@@ -103,7 +110,9 @@ def test_exported_statistics_are_those_of_the_live_path(stage: CasGanStage) -> N
 def test_frozen_norms_keep_their_statistics(brief: TrainConfig, lessons: Lessons) -> None:
     fabric, _ = start(brief)
     assert lessons.unpaired is not None
-    stage = CasGanStage(fabric, replace(brief, frozen_norms=True), lessons.unpaired, {}, lessons.segmenter)
+    stage = CasGanStage(
+        fabric, replace(brief, frozen_norms=True), lessons.unpaired, {}, lessons.segmenter, lessons.pairs
+    )
     before = {name: value.clone() for name, value in stage.networks.module.named_buffers()}
     stage.step(0, torch.Generator().manual_seed(0))
     assert all(torch.equal(value, before[name]) for name, value in stage.networks.module.named_buffers())
@@ -112,11 +121,11 @@ def test_frozen_norms_keep_their_statistics(brief: TrainConfig, lessons: Lessons
 def test_pictures_are_not_rounded_to_sixteen_bits(brief: TrainConfig, lessons: Lessons) -> None:
     fabric, _ = start(replace(brief, precision="bf16"))
     assert lessons.unpaired is not None
-    stage = CasGanStage(fabric, brief, lessons.unpaired, {}, lessons.segmenter)
+    stage = CasGanStage(fabric, brief, lessons.unpaired, {}, lessons.segmenter, lessons.pairs)
     x = torch.rand(2, 1, 64, 64)
     nowhere = torch.zeros_like(x)
     with torch.no_grad():
-        made = stage.networks.wrapped(Batch(x, nowhere, x, nowhere, x[:1], torch.zeros(4, 1, 64, 64)))
+        made = stage.networks.wrapped(Batch(x, nowhere, x, nowhere, x[:1], torch.zeros(4, 1, 64, 64), x[:0]))
     assert torch.equal(made.y_g, x)
 
 
@@ -134,9 +143,8 @@ def shared_batch(part: slice) -> Batch:
     field = torch.ones(4, 1, 64, 64)
     field[1, :, :, :20] = 0.0
     hush = 0.02 * torch.randn(2, 4, 1, 64, 64, generator=rng)
-    return Batch(
-        x[part], field[part], y[part], field.flip(0)[part], moved(x, 1, 2)[part], hush[:, part].flatten(0, 1)
-    )
+    second = y[part], field.flip(0)[part], moved(x, 1, 2)[part], hush[:, part].flatten(0, 1)
+    return Batch(x[part], field[part], *second, x[:0])
 
 
 def two_steps(config: TrainConfig) -> tuple[list[dict[str, float]], float]:
@@ -145,7 +153,7 @@ def two_steps(config: TrainConfig) -> tuple[list[dict[str, float]], float]:
     torch.manual_seed(0)
     # Frames are not drawn here: the batch is given.
     none = Unpaired.__new__(Unpaired)
-    stage = CasGanStage(fabric, config, none, {}, VesselSegmenter(4))
+    stage = CasGanStage(fabric, config, none, {}, VesselSegmenter(4), None)
     segmenter = VesselSegmenter(4).eval()
     stage.segment = lambda picture, _draw: torch.sigmoid(segmenter(picture))
     share = 4 // fabric.world_size

@@ -16,6 +16,8 @@ from casgan.config import LossWeights, TrainConfig
         pytest.param({"threshold": 1.0}, "threshold must be 0 to below 1, got 1.0", id="threshold"),
         pytest.param({"learning_rate": float("nan")}, "learning_rate must be above 0, got nan", id="rate"),
         pytest.param({"first_seed": 10}, "below 1000 are for evaluation", id="evaluation's seeds"),
+        pytest.param({"inlay": 1.5, "data": "site"}, "inlay must be 0 to 1, got 1.5", id="share"),
+        pytest.param({"inlay": 0.5}, "inlay needs a folder of frames, got --data phantom", id="inlay"),
         pytest.param({"patients": 900}, "phantom seeds 1000 to 3699 .* 3000 to 4999", id="judge's seeds"),
     ],
 )

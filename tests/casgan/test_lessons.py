@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from casgan.config import EVALUATION_SEEDS, SEGMENTER_SEEDS, TrainConfig
-from casgan.errors import CheckpointError, DataError
+from casgan.errors import CheckpointError, DataError, TrainingError
 from casgan.lessons import HELD_SEEDS, LEARNT_SEEDS, SEGMENTER_NAME, frames_of, pairs_of, segmenter_of
 from casgan.processes import start
 from casgan.segmenter import JUDGE_SEEDS, VesselSegmenter, save_segmenter
+from casgan.unpaired import Unpaired
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "angiodata_cine"
 
@@ -23,7 +24,7 @@ def test_phantom_patients_never_serve_two_ends(brief: TrainConfig) -> None:
     frames = frames_of(config, silent)
     assert frames.plain.patients == ("phantom 1002", "phantom 1003")
     assert frames.filled.patients == ("phantom 1004", "phantom 1005")
-    assert len(pairs_of(config, silent)) == 2  # of 1000 and 1001
+    assert len(pairs_of(config, None, silent)) == 2  # of 1000 and 1001
     kept = [EVALUATION_SEEDS, LEARNT_SEEDS, HELD_SEEDS, JUDGE_SEEDS]
     assert sum(len(seeds) for seeds in kept) == len(set().union(*kept))
     assert set(LEARNT_SEEDS) | set(HELD_SEEDS) | set(JUDGE_SEEDS) <= set(SEGMENTER_SEEDS)
@@ -55,6 +56,7 @@ def test_the_run_s_own_segmenter_is_taught_once_and_kept(
 ) -> None:
     monkeypatch.setattr("casgan.lessons.LEARNT_SEEDS", range(3000, 3002))
     monkeypatch.setattr("casgan.lessons.HELD_SEEDS", range(3200, 3201))
+    monkeypatch.setattr("casgan.lessons.LEAST_DICE", 0.0)
     config = replace(brief, segmenter_steps=1)
     fabric, _ = start(config)
     lines: list[str] = []
@@ -65,6 +67,20 @@ def test_the_run_s_own_segmenter_is_taught_once_and_kept(
     assert segmenter_of(config, fabric, lines.append) is not None
     assert path.read_bytes() == written
     assert len(lines) == 2
+
+
+def test_a_segmenter_that_knows_no_vessel_is_refused_and_not_kept(
+    brief: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("casgan.lessons.LEARNT_SEEDS", range(3000, 3002))
+    monkeypatch.setattr("casgan.lessons.HELD_SEEDS", range(3200, 3201))
+    config = replace(brief, segmenter_steps=1)
+    fabric, _ = start(config)
+    with pytest.raises(
+        TrainingError, match=r"Dice 0\.3 or more, got 0\.\d+ after 1 steps.*raise --segmenter-steps"
+    ):
+        segmenter_of(config, fabric, silent)
+    assert not (Path(config.out) / SEGMENTER_NAME).exists()
 
 
 def test_a_folder_that_is_not_there_is_refused(brief: TrainConfig, tmp_path: Path) -> None:
@@ -80,3 +96,17 @@ def test_the_decisions_on_a_site_s_frames_lie_in_the_run_s_folder(brief: TrainCo
     assert len(frames.plain) > 0
     assert len(frames.filled) > 0
     assert (Path(config.out) / "decisions.csv").read_text().startswith("patient,run,frame")
+
+
+def test_a_share_of_the_pairs_lies_on_the_folder_s_own_frames(brief: TrainConfig, unpaired: Unpaired) -> None:
+    config = replace(brief, data="a folder", patients=3, frames_per_patient=1, inlay=0.34)
+    lines: list[str] = []
+    pairs = pairs_of(config, unpaired, lines.append)
+    assert len(pairs) == 3
+    assert (
+        lines[1]
+        == f"1 of them are laid into {len(unpaired.plain)} contrast-free frames, at places that mean nothing"
+    )
+    backgrounds = (unpaired.plain.grey.float() / 255.0).half()
+    on_frames = [bool((plain == backgrounds).flatten(1).all(1).any()) for plain in pairs.plain]
+    assert on_frames == [False, False, True]

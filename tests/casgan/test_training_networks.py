@@ -17,7 +17,8 @@ def batch() -> Batch:
     x, y = 2.0 * torch.rand(2, 2, 1, 64, 64) - 1.0
     field = torch.ones(2, 1, 64, 64)
     field[..., 48:] = 0.0
-    return Batch(x, field, y, field.flip(3), moved(x[:1], 2, -3), 0.02 * torch.randn(4, 1, 64, 64))
+    hush, anchor = 0.02 * torch.randn(4, 1, 64, 64), 2.0 * torch.rand(1, 1, 64, 64) - 1.0
+    return Batch(x, field, y, field.flip(3), moved(x[:1], 2, -3), hush, anchor)
 
 
 def strength(made: Pass) -> torch.Tensor:
@@ -121,3 +122,14 @@ def test_no_cycle_rewards_drawing_nothing(batch: Batch) -> None:
     (made.x_cycle.square().mean() + made.z_y_g.square().mean()).backward()
     assert all(weight.grad is None for weight in networks.generator.attention.parameters())
     assert all(weight.grad.any() for weight in networks.background_decoder.parameters())
+
+
+def test_the_anchor_is_drawn_by_the_live_path_and_may_be_left_out(batch: Batch) -> None:
+    networks = CasGan(TINY, 0.1).eval()
+    made = networks(batch)
+    attention, context = networks.generator.logits(batch.anchor)
+    assert torch.allclose(made.anchor_attention, attention, atol=1e-5)
+    assert torch.allclose(made.anchor_context, context, atol=1e-5)
+    without = networks(batch._replace(anchor=batch.anchor[:0]))
+    assert len(without.anchor_attention) == 0
+    assert torch.allclose(without.y_g, made.y_g, atol=1e-5)
