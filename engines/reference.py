@@ -1,16 +1,18 @@
-"""The graph once more in torch, operation by operation, for parity; slow and plain on purpose.
+"""The graph once more in torch, operation by operation and plain on purpose: for parity, and as the torch engine.
 
 Only resampling differs in form: here it is torch's own, there it is written out. Both are linear with
 half-pixel centres.
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from onnx import numpy_helper
 from torch import Tensor
 from torch.nn import functional
@@ -84,36 +86,101 @@ def run_reference(
         settings: Grey levels and field; None for the defaults.
     """
     settings = settings or Settings.default(spec)
-    largest = float(settings.max_value[0])
     with torch.no_grad():
-        stored = torch.from_numpy(live.astype(np.float32))
-        grey = _look_up(torch.from_numpy(settings.table), stored * ((LEVELS - 1) / largest))
-        picture = (2.0 * grey - 1.0)[None, None]
-        boxed, (rows, columns) = _letterbox(picture, reference.network.preset.network_size)
-        logits = reference.network.logits(boxed)
-        inside = tuple(logit[..., rows, columns] for logit in logits)
-        shape = (spec.rows, spec.columns)
-        attention = _linear(torch.sigmoid(inside[0]), shape)[0, 0]
-        context = _linear(torch.tanh(inside[1]), shape)[0, 0]
-        field = torch.from_numpy(settings.field).float().clamp(max=1.0)
-        attention = clamp_attention(attention, reference.threshold) * field
-        level = torch.floor(attention * 255.0 + 0.5).clamp(0.0, 255.0)
-        drawn = _look_up(torch.from_numpy(settings.inverse), (context + 1.0) * ((LEVELS - 1) / 2.0))
-        drawn = drawn.clamp(0.0, largest)
-        synthetic = torch.floor(blend(stored, level / 255.0, drawn) + 0.5).clamp(0.0, largest)
-        synthetic = torch.where(level == 0, stored, synthetic)
-        finite = all(bool(logit.isfinite().all()) for logit in logits)
-        statistics = [finite, attention.min(), attention.max(), attention.mean(), (level > 0).float().mean()]
+        drawn = draw(
+            reference.network.logits,
+            reference.network.preset.network_size,
+            reference.threshold,
+            torch.from_numpy(live.astype(np.float32)),
+            SettingTensors.of(settings),
+        )
     return ReferenceFrame(
-        synthetic.numpy().astype(live.dtype),
-        level.numpy().astype(np.uint8),
-        drawn.numpy(),
-        statistics_of(np.array([float(value) for value in statistics], np.float32)),
+        drawn.stored.numpy().astype(live.dtype),
+        drawn.level.numpy().astype(np.uint8),
+        drawn.context.numpy(),
+        statistics_of(drawn.statistics.numpy()),
     )
 
 
+@dataclass(frozen=True)
+class SettingTensors:
+    """`Settings` as tensors on the device where the frame is drawn."""
+
+    table: Float32[Tensor, "256"]
+    inverse: Float32[Tensor, "256"]
+    field: UInt8[Tensor, "h w"]
+    largest: float
+    """The largest stored value; it follows from the bits stored, so it never changes."""
+
+    @classmethod
+    def of(cls, settings: Settings, device: str = "cpu") -> "SettingTensors":
+        """Copies on `device`."""
+        table, inverse, field = (
+            torch.tensor(array, device=device) for array in (settings.table, settings.inverse, settings.field)
+        )
+        return cls(table, inverse, field, float(settings.max_value[0]))
+
+
+class Drawn(NamedTuple):
+    """What `draw` makes of a frame, all fp32."""
+
+    stored: Float32[Tensor, "h w"]
+    """The synthetic picture in whole stored pixel values."""
+    level: Float32[Tensor, "h w"]
+    """A8, whole numbers from 0 to 255."""
+    context: Float32[Tensor, "h w"]
+    """C in stored pixel values."""
+    statistics: Float32[Tensor, "5"]
+    """As the graph's output of that name."""
+
+
+def draw(
+    logits: Callable[[Tensor], tuple[Tensor, Tensor]],
+    size: int,
+    threshold: float,
+    stored: Float32[Tensor, "h w"],
+    settings: SettingTensors,
+) -> Drawn:
+    """The graph of `graph.py` from stored pixel values to stored pixel values, in fp32 on any device.
+
+    Nothing in here waits for a device or reads from it, so that a CUDA graph can hold all of it.
+
+    Args:
+        logits: The network: attention and context logits, fp32, of a picture (1, 1, size, size) from -1 to 1.
+        size: The network's rows and columns.
+        threshold: t of the attention's clamp.
+        stored: The live frame's stored pixel values.
+        settings: Grey levels and field, on the same device.
+    """
+    largest = settings.largest
+    grey = _look_up(settings.table, stored * ((LEVELS - 1) / largest))
+    boxed, (rows, columns) = _letterbox((2.0 * grey - 1.0)[None, None], size)
+    planes = logits(boxed)
+    inside = tuple(plane[..., rows, columns] for plane in planes)
+    shape = tuple(stored.shape)
+    attention = _linear(torch.sigmoid(inside[0]), shape)[0, 0]
+    context = _linear(torch.tanh(inside[1]), shape)[0, 0]
+    attention = clamp_attention(attention, threshold) * settings.field.float().clamp(max=1.0)
+    level = torch.floor(attention * 255.0 + 0.5).clamp(0.0, 255.0)
+    drawn = _look_up(settings.inverse, (context + 1.0) * ((LEVELS - 1) / 2.0)).clamp(0.0, largest)
+    synthetic = torch.floor(blend(stored, level / 255.0, drawn) + 0.5).clamp(0.0, largest)
+    synthetic = torch.where(level == 0, stored, synthetic)
+    finite = planes[0].isfinite().all() & planes[1].isfinite().all()
+    statistics = torch.stack(
+        [
+            finite.float(),
+            attention.amin(),
+            attention.amax(),
+            attention.mean(),
+            (level > 0).float().mean(),
+        ]
+    )
+    return Drawn(synthetic, level, drawn, statistics)
+
+
 def _look_up(table: Tensor, level: Tensor) -> Tensor:
-    knot = torch.floor(level).clamp(0, LEVELS - 2)
+    # A NaN of a broken network must not become an index outside the table: on a GPU that ends the process.
+    knot = torch.floor(level.nan_to_num(nan=0.0)).clamp(0, LEVELS - 2)
     index = knot.long()
     return table[index] + (level - knot) * (table[index + 1] - table[index])
 
