@@ -1,10 +1,6 @@
 """The CPU engine: OpenVINO with asynchronous requests that read and write the caller's memory."""
 
-import ctypes
 import importlib.util
-import logging
-import os
-import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from engines.cache_folder import cache_folder
 from engines.engine import BackendName, EngineSpec, FrameStatistics, Precision
 from engines.errors import EngineError, ModelError
 from engines.model import ModelFile
-from engines.planes import IoFacts, Settings, byte_planes, check_graph, statistics_of
+from engines.planes import IoFacts, Settings, byte_planes, check_graph, statistics_of, unlocked
 
-log = logging.getLogger(__name__)
-
+LOST = "compiled models are not kept, so every start compiles anew"
 DTYPES = {"u8": "uint8", "f32": "float32"}
 
 
@@ -39,23 +35,6 @@ def default_precision(cpuinfo: Path = Path("/proc/cpuinfo")) -> Precision:
     except OSError:
         return "f32"
     return "bf16" if {"amx_bf16", "avx512_bf16"} & set(flags.split()) else "f32"
-
-
-def cache_folder() -> Path | None:
-    """Where compiled models are kept, readable by this user alone; None where there is no such place."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "contrastream" / "openvino"
-    try:
-        for place in (folder.parent, folder):
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if place.stat().st_uid != os.geteuid():
-                raise PermissionError(f"{place} belongs to another user")
-            if stat.S_IMODE(place.stat().st_mode) != 0o700:
-                place.chmod(0o700)
-    except OSError as error:
-        log.warning("compiled models are not kept, so every start compiles anew: %s", error)
-        return None
-    return folder
 
 
 def load_openvino() -> Any:
@@ -112,7 +91,7 @@ class OpenVinoEngine:
         }
         if threads is not None:
             properties["INFERENCE_NUM_THREADS"] = threads
-        if (folder := cache_folder()) is not None:
+        if (folder := cache_folder("openvino", LOST)) is not None:
             properties["CACHE_DIR"] = str(folder)
         try:
             graph.reshape(
@@ -166,7 +145,7 @@ class OpenVinoSlot:
             tensor = self._tensor(array, shared_memory=True)
         else:
             # Only a writable array may be shared as a tensor; the graph does not write its inputs.
-            tensor = self._tensor(_unlocked(array), shared_memory=True)
+            tensor = self._tensor(unlocked(array), shared_memory=True)
         self._request.set_tensor(name, tensor)
 
     def bind(self, live: np.ndarray, synthetic: np.ndarray, attention: np.ndarray) -> None:
@@ -211,13 +190,6 @@ class OpenVinoSlot:
             self._busy = False
         self._bound = {}
         self._request = None
-
-
-def _unlocked(array: np.ndarray) -> np.ndarray:
-    """A writable view of a read-only array's memory; whoever takes it must only read."""
-    memory = memoryview((ctypes.c_uint8 * array.nbytes).from_address(array.ctypes.data))
-    view: np.ndarray = np.frombuffer(memory, np.uint8).view(array.dtype).reshape(array.shape)
-    return view
 
 
 def _read(core: Any, model: ModelFile) -> Any:

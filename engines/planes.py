@@ -1,5 +1,6 @@
 """The caller's arrays as the graph sees them: checked, and viewed as bytes in place."""
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,13 @@ def byte_planes(
         "synthetic": synthetic.view(np.uint8).reshape(*shape, spec.sample_bytes),
         "attention": attention,
     }
+
+
+def unlocked(array: np.ndarray) -> np.ndarray:
+    """A writable view of a read-only array's memory; whoever takes it must only read."""
+    memory = memoryview((ctypes.c_uint8 * array.nbytes).from_address(array.ctypes.data))
+    view: np.ndarray = np.frombuffer(memory, np.uint8).view(array.dtype).reshape(array.shape)
+    return view
 
 
 def statistics_of(values: Float32[np.ndarray, "5"]) -> FrameStatistics:
