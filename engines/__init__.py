@@ -9,6 +9,10 @@ Map of the room:
     openvino_engine.py     the CPU engine
     onnxruntime_engine.py  the second CPU engine
     graph.py               network -> ONNX with everything per pixel inside
+    fold.py                the source graph for one frame size: shapes become numbers
+    typed.py               ... and with its types in the graph: fp16 network, fp32 around it
+    plan.py                typed graph -> TensorRT plan, with a census of its layers
+    tensorrt_log.py        TensorRT's log as part of ours
     export.py              `contrastream export`: a training run -> a model file that draws what torch draws
     config.py              the settings of that command
     reference.py           the graph once more in torch

@@ -1,0 +1,120 @@
+# mypy: allow-subclassing-any
+"""TensorRT's log as part of ours, for `tensorrt` and `tensorrt_rtx` alike.
+
+TensorRT keeps the first logger that a process gives it and ignores every later one, so there is one per
+library. It says why something failed only here: its calls return None or False. So whoever calls it gathers
+the lines of that call, and tells them.
+"""
+
+import logging
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+LEVELS = {
+    "INTERNAL_ERROR": logging.ERROR,
+    "ERROR": logging.ERROR,
+    "WARNING": logging.WARNING,
+    "INFO": logging.DEBUG,
+    "VERBOSE": logging.DEBUG,
+}
+ERRORS = ("INTERNAL_ERROR", "ERROR")
+SENTENCE = 300
+"""Characters of a reason; TensorRT's can run over many lines."""
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of TensorRT's."""
+
+    severity: str
+    """INTERNAL_ERROR, ERROR, WARNING, INFO or VERBOSE."""
+    text: str
+
+
+@dataclass
+class _Gathering:
+    """Lines of the call that a thread is in."""
+
+    lines: list[LogLine] = field(default_factory=list)
+    thread: int = field(default_factory=threading.get_ident)
+
+
+_lock = threading.Lock()
+_loggers: dict[str, Any] = {}
+_gatherings: list[_Gathering] = []
+
+
+def tensorrt_logger(trt: ModuleType) -> Any:
+    """The process's one `ILogger` of this library, made at the first call.
+
+    Args:
+        trt: The module `tensorrt` or `tensorrt_rtx`.
+    """
+    with _lock:
+        if trt.__name__ not in _loggers:
+            _loggers[trt.__name__] = _make_logger(trt)
+        return _loggers[trt.__name__]
+
+
+@contextmanager
+def gather_lines() -> Iterator[list[LogLine]]:
+    """Collect what TensorRT logs inside the block; the caller tells what matters of it.
+
+    Meanwhile these lines reach our log only at level DEBUG, so that a failure is told once, by the error that is
+    raised. Lines from TensorRT's own threads go to every block that is open.
+    """
+    gathering = _Gathering()
+    with _lock:
+        _gatherings.append(gathering)
+    try:
+        yield gathering.lines
+    finally:
+        with _lock:
+            # By identity: two blocks may hold equal lines.
+            _gatherings[:] = [each for each in _gatherings if each is not gathering]
+
+
+def reason_of(lines: Sequence[LogLine]) -> str:
+    """Why a call failed, in one sentence: the first error's text, and how many more there are.
+
+    The first is the cause; those after it say which call noticed. Source positions are left out.
+    """
+    errors = [line.text for line in lines if line.severity in ERRORS]
+    if not errors:
+        return "its log holds no error"
+    text = " ".join(errors[0].split())
+    # "IBuilder::buildSerializedNetwork: Error Code 4: Internal Error (reason. In f at a/b.cpp:12)"
+    text = re.sub(r"\s*\(?\bIn [\w:~<>]+ at [\w./]+:\d+\)?", "", text).rstrip(" .)")
+    text = text if len(text) <= SENTENCE else text[: SENTENCE - 3] + "..."
+    if text.count("(") > text.count(")"):
+        text += ")"
+    return f"{text}; and {len(errors) - 1} more" if len(errors) > 1 else text
+
+
+def _note(severity: str, text: str) -> None:
+    line = LogLine(severity, text)
+    thread = threading.get_ident()
+    with _lock:
+        takers = [each for each in _gatherings if each.thread == thread] or list(_gatherings)
+        for each in takers:
+            each.lines.append(line)
+    log.log(logging.DEBUG if takers else LEVELS.get(severity, logging.WARNING), "TensorRT: %s", text)
+
+
+def _make_logger(trt: ModuleType) -> Any:
+    class Logger(trt.ILogger):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            # The base class must be initialised by its name, or the library holds a null logger.
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, text: str) -> None:
+            _note(severity.name, text)
+
+    return Logger()
