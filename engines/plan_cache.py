@@ -11,12 +11,13 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol
 
 from engines.cache_folder import locked, warn_once, write_whole
 from engines.plan_facts import (
@@ -37,34 +38,36 @@ BlobKind = Literal["timing", "runtime"]
 MAX_BLOB_BYTES = 1024**3
 
 
-@runtime_checkable
+class Layers(Protocol):
+    """`engines.plan.LayerCount`: how many layers of a kind and number type the builder was given."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def count(self) -> int: ...
+
+
 class Built(Protocol):
-    """What a build hands over; `engines.plan.BuiltPlan` is one. Named here, so that a start without a build loads no ONNX."""
+    """What is kept of an `engines.plan.BuiltPlan`. Named here, so that a start without a build loads no ONNX."""
 
     @property
-    def plan(self) -> bytes:
-        """The serialized engine."""
-        ...
+    def plan(self) -> bytes: ...
 
     @property
-    def census(self) -> dict[str, int]:
-        """Layers by type and number type."""
-        ...
+    def layers(self) -> Sequence[Layers]: ...
 
     @property
-    def activation_bytes(self) -> int | None:
-        """Memory on the GPU while it runs, without weights; None where the library does not say."""
-        ...
+    def activation_bytes(self) -> int | None: ...
 
     @property
-    def seconds(self) -> float:
-        """How long the build took."""
-        ...
+    def weights_bytes(self) -> int | None: ...
 
     @property
-    def log(self) -> tuple[str, ...]:
-        """What the library said."""
-        ...
+    def warnings(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def cached_plan(key: PlanKey, build: Callable[[], Built]) -> CachedPlan:
     """
     folder = plan_folder()
     if folder is None:
-        return _built(key, build(), None, "plans are not kept here")
+        return _built(key, build, None, "plans are not kept here")
     with contextlib.suppress(Unfit):  # looked at again under the lock, when nobody is writing
         return read_plan(folder, key)
     path = folder / f"{key.name}.plan"
@@ -100,7 +103,7 @@ def cached_plan(key: PlanKey, build: Callable[[], Built]) -> CachedPlan:
             held.enter_context(locked(path))
         except OSError as error:
             warn_once(f"{LOST}: {folder}: {error.strerror or error}")
-            return _built(key, build(), None, "plans are not kept here")
+            return _built(key, build, None, "plans are not kept here")
         try:
             return read_plan(folder, key)
         except Unfit as reason:
@@ -109,7 +112,7 @@ def cached_plan(key: PlanKey, build: Callable[[], Built]) -> CachedPlan:
         if not path.exists():
             level, why = (logging.WARNING, other) if (other := _nearest(folder, key)) else (logging.INFO, why)
         log.log(level, "building the plan %s: %s", key.identity, why)
-        return _keep(_built(key, build(), path, why), path)
+        return _keep(_built(key, build, path, why), path)
 
 
 def forget_plan(key: PlanKey, why: str) -> None:
@@ -152,15 +155,18 @@ def _nearest(folder: Path, key: PlanKey) -> str:
     return ""
 
 
-def _built(key: PlanKey, built: Built, path: Path | None, why: str) -> CachedPlan:
+def _built(key: PlanKey, build: Callable[[], Built], path: Path | None, why: str) -> CachedPlan:
+    start = time.monotonic()
+    built = build()
     facts = PlanFacts(
         key,
         hashlib.sha256(built.plan).hexdigest(),
         len(built.plan),
         built.activation_bytes,
-        built.seconds,
-        dict(built.census),
-        tuple(built.log),
+        built.weights_bytes,
+        time.monotonic() - start,
+        {f"{layers.kind} {layers.dtype}": layers.count for layers in built.layers},
+        tuple(built.warnings),
         datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return CachedPlan(built.plan, facts, path, why)

@@ -7,14 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from engines.engine import EngineSpec
-from engines.model import ModelFile
-
 FORMAT = "contrastream.plan/1"
 PlanBackend = Literal["tensorrt", "tensorrt_rtx"]
 PlanPrecision = Literal["f16", "f32"]
 MAX_SIDECAR_BYTES = 1024**2
-DERIVING = ("typed.py", "plan.py")
+DERIVING = ("fold.py", "typed.py", "plan.py")
 """The files whose code makes the plan of a source model; another text of theirs may make another plan."""
 
 
@@ -40,6 +37,8 @@ class PlanKey:
     precision: PlanPrecision
     recipe: str
     """Hash of our own code that makes a plan of a source model."""
+    options: str = ""
+    """What else the build was asked for."""
     preset: str = field(default="", compare=False)
     """Of the model; only to be read by a person."""
 
@@ -86,48 +85,21 @@ class PlanFacts:
     plan_sha256: str
     plan_bytes: int
     activation_bytes: int | None
+    """Memory on the GPU for each frame in flight; None where the library does not say."""
+    weights_bytes: int | None
+    """Memory on the GPU for the weights, once."""
     seconds: float
-    """How long its build took."""
+    """How long deriving the graph and building took."""
     census: dict[str, int]
-    log: tuple[str, ...]
+    """Layers by kind and number type, as the library names them: `CONVOLUTION HALF`."""
+    warnings: tuple[str, ...]
+    """The library's."""
     built: str
     """Date and time in UTC, ISO 8601: a label, never compared."""
 
 
 class Unfit(Exception):
     """Why a kept plan cannot be used."""
-
-
-def plan_key(
-    model: ModelFile,
-    spec: EngineSpec,
-    backend: PlanBackend,
-    version: str,
-    device: str,
-    precision: PlanPrecision,
-) -> PlanKey:
-    """The key of a model's plan for one frame size.
-
-    Args:
-        model: The source and its card.
-        spec: Frame size and bits; 9 to 16 bits stored share a plan.
-        backend: Which library.
-        version: Its version, in full.
-        device: The GPU's name and compute capability; for TensorRT-RTX the compute capabilities asked for.
-        precision: What the convolutions are computed in.
-    """
-    return PlanKey(
-        model.card.sha256,
-        backend,
-        version,
-        device,
-        spec.rows,
-        spec.columns,
-        spec.sample_bytes,
-        precision,
-        recipe(),
-        model.card.preset,
-    )
 
 
 def recipe() -> str:
@@ -163,12 +135,12 @@ def read_facts(path: Path) -> PlanFacts:
         if said.pop("format") != FORMAT:
             raise ValueError("another format")
         said["key"] = PlanKey(**said["key"])
-        said["log"] = tuple(map(str, said["log"]))
+        said["warnings"] = tuple(map(str, said["warnings"]))
         said["census"] = {str(layer): int(count) for layer, count in said["census"].items()}
         facts = PlanFacts(**said)
         if not (isinstance(facts.plan_sha256, str) and isinstance(facts.built, str)):
             raise ValueError("a hash or a date that is none")
-        numbers = (facts.plan_bytes, facts.seconds, facts.activation_bytes or 0)
+        numbers = (facts.plan_bytes, facts.seconds, facts.activation_bytes or 0, facts.weights_bytes or 0)
         if not all(isinstance(number, int | float) and number >= 0 for number in numbers):
             raise ValueError("a size or a time that is none")
     except FileNotFoundError:
