@@ -3,24 +3,34 @@
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from engines import onnxruntime_engine, openvino_engine
+from engines import onnxruntime_engine, openvino_engine, torch_probe
 from engines.engine import AUTO_ORDER, BackendName, Engine, EngineSpec, Opened, Precision
 from engines.errors import EngineError, ModelError
 from engines.model import load_model
 
 NOT_BUILT = "not built yet in this version"
 
+
+def _open_torch(*arguments: Any, **settings: Any) -> Engine:
+    from engines.torch_engine import open_torch  # imports torch
+
+    return open_torch(*arguments, **settings)
+
+
 PROBES: dict[BackendName, Callable[[], tuple[bool, str]]] = {
+    "torch": torch_probe.probe_torch,
     "openvino": openvino_engine.probe,
     "onnxruntime": onnxruntime_engine.probe,
 }
 LOADERS: dict[BackendName, Callable[[], object]] = {
+    "torch": lambda: importlib.import_module("engines.torch_engine"),
     "openvino": openvino_engine.load_openvino,
     "onnxruntime": lambda: importlib.import_module("onnxruntime"),
 }
 OPENERS: dict[BackendName, Callable[..., Engine]] = {
+    "torch": _open_torch,
     "openvino": openvino_engine.open_openvino,
     "onnxruntime": onnxruntime_engine.open_onnxruntime,
 }

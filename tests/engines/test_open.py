@@ -1,5 +1,6 @@
 """Which engine is opened, and what is said of those that were not."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ def test_auto_takes_openvino_and_says_why_the_earlier_ones_were_skipped(tiny_mod
     opened.engine.close()
     assert opened.engine.backend == "openvino"
     assert [name for name, _ in opened.skipped] == ["tensorrt", "tensorrt_rtx", "torch"]
-    assert {reason for _, reason in opened.skipped} == {"not built yet in this version"}
+    assert all(reason == probe(name)[1] != "" for name, reason in opened.skipped)
 
 
 def test_auto_goes_on_to_the_next_usable_backend(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,9 +42,11 @@ def test_no_usable_backend_names_every_reason(tiny_model: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt_rtx", "torch"])
 def test_a_backend_asked_for_by_name_never_falls_back(tiny_model: Path, backend: str) -> None:
-    with pytest.raises(EngineError, match=f"needed the backend {backend}: not built yet in this version"):
+    usable, reason = probe(backend)
+    if usable:
+        pytest.skip(f"{backend} is usable here")
+    with pytest.raises(EngineError, match=re.escape(f"needed the backend {backend}: {reason}")):
         open_engine(tiny_model, SPEC, backend)
-    assert probe(backend)[0] is False
 
 
 def test_an_unknown_backend_is_refused(tiny_model: Path) -> None:

@@ -1,0 +1,320 @@
+"""The torch backend's slots: one frame's buffers on the device, its way there and back, and what orders two of them.
+
+On a GPU a slot owns a stream. What lies on it for one frame:
+
+    copy in        the live plane, from page-locked memory in place
+    wait           for the inference of the slot submitted before
+    inference      a CUDA graph, bytes in and bytes out
+    wait           for the copy out of the slot submitted before
+    copy out       synthetic, attention, statistics
+
+So one slot's copies overlap the other's inference, and slots finish in the order of their submission.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engines.engine import EngineSpec, FrameStatistics
+from engines.errors import EngineError
+from engines.page_lock import PageLocks
+from engines.planes import Settings, byte_planes, statistics_of, unlocked
+from engines.reference import SettingTensors, draw
+
+log = logging.getLogger(__name__)
+
+WARM_UP = 3
+"""Inferences before a capture: what a first one does (choose algorithms, take memory) no graph can hold."""
+OUTPUTS = ("synthetic", "attention", "statistics")
+Logits = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of a torch error, which holds the reason; the rest is advice for torch's own developers."""
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+class Picture:
+    """One frame on the device: buffers that never move, and the inference from one to the others.
+
+    Args:
+        logits: The network.
+        size: The network's rows and columns.
+        threshold: t of the attention's clamp.
+        spec: Frame size and bits.
+        settings: Grey levels and field to begin with.
+        device: Where.
+    """
+
+    def __init__(
+        self,
+        logits: Logits,
+        size: int,
+        threshold: float,
+        spec: EngineSpec,
+        settings: Settings,
+        device: str,
+    ) -> None:
+        self._logits, self._size, self._threshold = logits, size, threshold
+        shape = (spec.rows, spec.columns)
+        self.live = torch.zeros((*shape, spec.sample_bytes), dtype=torch.uint8, device=device)
+        self.synthetic = torch.zeros_like(self.live)
+        self.attention = torch.zeros(shape, dtype=torch.uint8, device=device)
+        self.statistics = torch.zeros(5, device=device)
+        self.settings = SettingTensors.of(settings, device)
+        self._pinned = self.live.is_cuda
+
+    def infer(self) -> None:
+        """`live` to `synthetic`, `attention` and `statistics`, all in place; waits for nothing."""
+        with torch.no_grad():
+            low, *high = self.live.unbind(-1)
+            stored = low.float() + 256.0 * high[0].float() if high else low.float()
+            drawn = draw(self._logits, self._size, self._threshold, stored, self.settings)
+            whole = drawn.stored.to(torch.int32)
+            for byte, plane in enumerate(self.synthetic.unbind(-1)):
+                plane.copy_((whole >> (8 * byte)) & 255)
+            self.attention.copy_(drawn.level)
+            self.statistics.copy_(drawn.statistics)
+
+    def take(self, settings: Settings) -> None:
+        """Write other grey levels and another field into the same buffers, in the order of the current stream."""
+        for target, array in (
+            (self.settings.table, settings.table),
+            (self.settings.inverse, settings.inverse),
+            (self.settings.field, settings.field),
+        ):
+            target.copy_(torch.tensor(array, pin_memory=self._pinned), non_blocking=True)
+
+
+class HostSlot:
+    """A slot on the CPU: `submit` computes. Implements `engines.engine.Slot`.
+
+    Args:
+        spec: Frame size and bits.
+        picture: Its buffers.
+        settings: Gives the engine's present settings.
+    """
+
+    def __init__(self, spec: EngineSpec, picture: Picture, settings: Callable[[], Settings]) -> None:
+        self._spec = spec
+        self._picture = picture
+        self._settings = settings
+        self._taken: Settings | None = None
+        self._planes: dict[str, Tensor] = {}
+        self._busy = False
+        self._failure: RuntimeError | None = None
+        self._statistics = torch.zeros(5)
+
+    def bind(self, live: np.ndarray, synthetic: np.ndarray, attention: np.ndarray) -> None:
+        if self._busy:
+            raise ValueError("a slot can be bound anew only when it is idle; wait() for it first")
+        self._attach(byte_planes(self._spec, live, synthetic, attention))
+
+    def _attach(self, planes: dict[str, np.ndarray]) -> None:
+        # torch warns of read-only arrays; live is only read.
+        self._planes = {name: torch.from_numpy(unlocked(array)) for name, array in planes.items()}
+
+    def submit(self) -> None:
+        if self._busy or not self._planes:
+            state = "in flight; wait() for it" if self._busy else "not bound; bind() it"
+            raise ValueError(f"a slot must be bound and idle to submit, this one is {state} first")
+        self._busy = True
+        try:
+            self._start()
+        except RuntimeError as error:  # torch's errors share no narrower base
+            self._failure = error
+
+    def _start(self) -> None:
+        self._copy_in()
+        self._picture.infer()
+        self._copy_out()
+
+    def _copy_in(self) -> None:
+        settings = self._settings()
+        if settings is not self._taken:
+            self._picture.take(settings)
+            self._taken = settings
+        self._picture.live.copy_(self._planes["live"], non_blocking=True)
+
+    def _copy_out(self) -> None:
+        targets = {**self._planes, "statistics": self._statistics}
+        for name in OUTPUTS:
+            targets[name].copy_(getattr(self._picture, name), non_blocking=True)
+
+    def ready(self) -> bool:
+        return True
+
+    def wait(self) -> FrameStatistics:
+        if not self._busy:
+            raise ValueError("wait() needs a submitted frame, this slot is idle; submit() first")
+        try:
+            failure, self._failure = self._failure, None
+            if failure is not None:
+                self._settle()
+                raise failure
+            self._finish()
+        except RuntimeError as error:
+            raise EngineError(f"torch failed on a frame: {reason_of(error)}; open the engine anew") from error
+        finally:
+            self._busy = False
+        return statistics_of(self._statistics.numpy())
+
+    def _finish(self) -> None:
+        """Wait for what `_start` has begun."""
+
+    def _settle(self) -> None:
+        """After a failure: let nothing be written any more, since the planes are given back now."""
+
+    def close(self) -> None:
+        """Wait for what is in flight and let go of everything."""
+        self._planes = {}
+
+
+class Turns:
+    """Which slot was submitted last: the next one's inference comes after its."""
+
+    def __init__(self) -> None:
+        self.last: CudaSlot | None = None
+
+
+class CudaSlot(HostSlot):
+    """A slot on a GPU: everything asynchronous, on a stream of its own.
+
+    Args:
+        spec: Frame size and bits.
+        picture: Its buffers.
+        settings: Gives the engine's present settings.
+        cuda: `torch.cuda`, or what stands in for it in a test.
+        locks: The page-locked mappings of the engine.
+        turns: Shared by the slots of the engine.
+        capture: Hold the inference in a CUDA graph.
+    """
+
+    def __init__(
+        self,
+        spec: EngineSpec,
+        picture: Picture,
+        settings: Callable[[], Settings],
+        *,
+        cuda: Any,
+        locks: PageLocks,
+        turns: Turns,
+        capture: bool,
+    ) -> None:
+        super().__init__(spec, picture, settings)
+        self._cuda = cuda
+        self._locks = locks
+        self._turns = turns
+        pinned = picture.live.is_cuda
+        self._statistics = torch.zeros(5, pin_memory=pinned)
+        self._staging = {
+            name: torch.zeros_like(getattr(picture, name), device="cpu", pin_memory=pinned)
+            for name in ("live", "synthetic", "attention")
+        }
+        self._staged: dict[str, Tensor] = {}
+        """The caller's planes that no copy of the GPU reaches; each goes through `_staging`."""
+        self._stream = cuda.Stream()
+        self._inferred = cuda.Event()
+        # Blocking: a thread that spins until a frame is done would take a core from the frame path.
+        self._done = cuda.Event(blocking=True)
+        self._graph: Any = None
+        self.why_no_graph = "" if capture else "not asked for"
+        self._warm_up()
+        if capture:
+            self._capture()
+
+    def _warm_up(self) -> None:
+        self._cuda.synchronize()  # the buffers were filled on another stream
+        with self._cuda.stream(self._stream):
+            for _ in range(WARM_UP):
+                self._infer()
+        self._stream.synchronize()
+
+    def _capture(self) -> None:
+        graph = self._cuda.CUDAGraph()
+        try:
+            # The outer one gives the stream back where the inner one, which ends a failed capture, does not.
+            with (
+                self._cuda.stream(self._stream),
+                # In the default mode a call of any other thread of this process could break the capture.
+                self._cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+            ):
+                self._infer()
+        except RuntimeError as error:
+            self.why_no_graph = reason_of(error)
+            self._warm_up()  # a device that the capture has left unusable is found now
+            return
+        self._graph = graph
+
+    @property
+    def captured(self) -> bool:
+        """Whether the inference is a CUDA graph."""
+        return self._graph is not None
+
+    def _infer(self) -> None:
+        # Convolutions of one shape for ever: worth choosing by trial. TF32 would make f32 something else.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+            self._picture.infer()
+
+    def _attach(self, planes: dict[str, np.ndarray]) -> None:
+        super()._attach(planes)
+        self._staged = {}
+        for name, array in planes.items():
+            if not self._locks.covers(array):
+                self._staged[name] = self._planes[name]
+                self._planes[name] = self._staging[name]
+
+    def _start(self) -> None:
+        if "live" in self._staged:
+            self._planes["live"].copy_(self._staged["live"])
+        before = self._turns.last if self._turns.last is not self else None
+        self._turns.last = self
+        with self._cuda.stream(self._stream):
+            self._copy_in()
+            if before is not None:
+                self._stream.wait_event(before._inferred)
+            if self._graph is not None:
+                self._graph.replay()
+            else:
+                self._infer()
+            self._inferred.record(self._stream)
+            if before is not None:
+                self._stream.wait_event(before._done)
+            self._copy_out()
+            self._done.record(self._stream)
+
+    def ready(self) -> bool:
+        if not self._busy or self._failure is not None:
+            return True
+        try:
+            return bool(self._done.query())
+        except RuntimeError as error:
+            self._failure = error  # told by wait()
+            return True
+
+    def _finish(self) -> None:
+        self._done.synchronize()
+        for name in ("synthetic", "attention"):
+            if name in self._staged:
+                self._staged[name].copy_(self._staging[name])
+
+    def _settle(self) -> None:
+        with contextlib.suppress(RuntimeError):  # a device that failed writes nothing any more
+            self._stream.synchronize()
+
+    def close(self) -> None:
+        # A device that failed has nothing in flight any more, and its graph went with it.
+        with contextlib.suppress(RuntimeError):
+            self._stream.synchronize()
+            if self._graph is not None:
+                self._graph.reset()
+        self._graph = None
+        self._busy = False
+        self._staged = {}
+        super().close()
