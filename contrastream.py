@@ -9,7 +9,7 @@ import tyro
 
 from bench.config import BenchConfig, DoctorConfig, EvaluateConfig
 from casgan.config import TrainConfig
-from engines.config import ExportConfig
+from engines.config import BuildConfig, ExportConfig
 from stream.config import ReplayConfig, RunConfig, SynthesizeConfig, ViewConfig
 
 Command = (
@@ -20,6 +20,7 @@ Command = (
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
     | Annotated[SynthesizeConfig, tyro.conf.subcommand("synthesize")]
     | Annotated[ExportConfig, tyro.conf.subcommand("export")]
+    | Annotated[BuildConfig, tyro.conf.subcommand("build")]
     | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
     | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
 )
@@ -66,6 +67,10 @@ def dispatch(config: object) -> int:
             from engines.export import export
 
             return export(config)
+        case BuildConfig():
+            from engines.build import build
+
+            return build(config)
         case BenchConfig():
             from bench.live import bench_live
 

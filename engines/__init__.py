@@ -11,10 +11,21 @@ Map of the room:
     graph.py               network -> ONNX with everything per pixel inside
     fold.py                the source graph for one frame size: shapes become numbers
     typed.py               ... and with its types in the graph: fp16 network, fp32 around it
+    audit.py               what a typed graph promises, read back from it
+    overflow.py            how far a network's values stay from what fp16 can hold
+    obtain.py              `obtain_plan`: the plan for one frame size, kept or built now
     plan.py                typed graph -> TensorRT plan, with a census of its layers
+    plan_cache.py          plans kept for the next start: locked, whole, never trusted unseen; and blobs beside them
+    plan_facts.py          what a plan was built for: its key and sidecar
+    plan_room.py           which plans are kept, which go first
+    cache_folder.py        a private folder of derived files: lock, atomic write
+    build.py               `contrastream build`: a plan ahead of its first start; list, inspect, clear
+    plan_table.py          ... as tables
+    untaught.py            a preset without a shipped model, with random weights, to measure it
+    elapsed.py             what is being waited for, on a terminal
     tensorrt_log.py        TensorRT's log as part of ours
     export.py              `contrastream export`: a training run -> a model file that draws what torch draws
-    config.py              the settings of that command
+    config.py              the settings of export and build
     reference.py           the graph once more in torch
     parity.py              any engine against that reference
     errors.py              what can be wrong with a model or a runtime

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from engines.engine import EngineSpec
+from engines.errors import EngineError
 from engines.model import ModelFile
 from engines.plan_cache import Built, CachedPlan, cached_plan, read_blob, write_blob
 from engines.plan_facts import PlanKey, PlanPrecision, recipe
 
-EVERY_GPU = "every GPU it lists"
-"""The device of a plan of TensorRT-RTX that was built without naming compute capabilities."""
+DEFAULT_GPUS = "its default GPUs"
+"""The device of a plan of TensorRT-RTX that was built without naming compute capabilities. By the header of a plan of
+1.7.1 these are 8.0 and later of those that it lists, so not 7.5."""
 
 
 def plan_key(
@@ -35,7 +37,7 @@ def plan_key(
     elif device:
         raise ValueError(f"a plan of {trt.__name__} is of compute capabilities, got the device {device}")
     else:
-        device = " ".join(f"SM{each}" for each in sorted(compute_capabilities)) or EVERY_GPU
+        device = " ".join(f"SM{each}" for each in sorted(compute_capabilities)) or DEFAULT_GPUS
     return PlanKey(
         model_sha256=model.card.sha256,
         backend=trt.__name__,  # type: ignore[arg-type]  # checked there
@@ -89,8 +91,14 @@ def obtain_plan(
 
     def build() -> Built:
         # Late: a start that finds its plan in the cache needs no ONNX.
-        from engines.plan import build_plan
-        from engines.typed import typed_model
+        try:
+            from engines.plan import build_plan
+            from engines.typed import typed_model
+        except ModuleNotFoundError as error:
+            raise EngineError(
+                f"a plan is built from the model's ONNX graph, which needs the package {error.name}, and it is not "
+                f"installed; run: pip install {error.name}"
+            ) from error
 
         built = build_plan(
             trt,

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from engines.cache_folder import locked, warn_once, write_whole
 from engines.plan_facts import (
@@ -38,6 +38,7 @@ BlobKind = Literal["timing", "runtime"]
 MAX_BLOB_BYTES = 1024**3
 
 
+@runtime_checkable
 class Layers(Protocol):
     """`engines.plan.LayerCount`: how many layers of a kind and number type the builder was given."""
 
@@ -51,6 +52,7 @@ class Layers(Protocol):
     def count(self) -> int: ...
 
 
+@runtime_checkable
 class Built(Protocol):
     """What is kept of an `engines.plan.BuiltPlan`. Named here, so that a start without a build loads no ONNX."""
 

@@ -94,3 +94,13 @@ def sweep(folder: Path) -> None:
         with contextlib.suppress(OSError), locked(path, wait=False):
             for half in {path, path.with_suffix(".json")}:
                 half.with_name(half.name + FRESH).unlink(missing_ok=True)
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove what is left when all plans are gone: timing caches, sidecars without a plan, what killed processes left."""
+    sweep(folder)
+    for path in folder.iterdir():
+        plan = path.with_suffix(".plan")
+        if path.suffix in (".timing", ".json", ".runtime") and not plan.exists():
+            with contextlib.suppress(OSError), locked(plan, wait=False):
+                path.unlink()

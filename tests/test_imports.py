@@ -78,7 +78,8 @@ def test_a_client_holds_no_ai_library_and_no_codec() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "replay", "view", "train", "evaluate", "synthesize", "export", "bench", "doctor"]
+    "command",
+    ["", "run", "replay", "view", "train", "evaluate", "synthesize", "export", "build", "bench", "doctor"],
 )
 def test_help_imports_neither_torch_nor_numpy(command: str) -> None:
     code = (
