@@ -54,13 +54,14 @@ class PageLocks:
         self._guard = threading.Lock()
         self._said = False
 
-    def hold(self, plane: np.ndarray) -> Mapping | None:
-        """The mapping that a plane lies in, page-locked at its first use; None where it lies in none.
+    def hold(self, view: np.ndarray) -> Mapping:
+        """A mapping, page-locked at its first use.
 
-        Whoever gets one gives it back with `let_go`. A refusal of CUDA is said once, and the mapping then says so.
+        Whoever gets one gives it back with `let_go`. A refusal of CUDA is said once; the mapping tells of it.
+
+        Args:
+            view: What `whole_mapping` gave.
         """
-        if (view := whole_mapping(plane)) is None:
-            return None
         start = address_of(view)
         with self._guard:
             mapping = self._mappings.get(start)

@@ -1,0 +1,407 @@
+"""The few CUDA calls that an engine needs, through the runtime of cuda-bindings; each result becomes a value or a sentence.
+
+`pycuda_calls.py` has the same interface for code that lives in a pycuda context. Pointers are plain addresses;
+streams, events and graphs belong to whoever made them and are handed back as they came.
+"""
+
+import contextlib
+import ctypes
+import importlib
+import importlib.util
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+
+from engines.errors import CudaError, CudaLost, CudaOutOfMemory, EngineError
+from engines.page_lock import PageLocks, address_of
+
+INSTALL = 'run: pip install "contrastream[cuda]"'
+SEE_DOCTOR = "see nvidia-smi and contrastream doctor"
+
+ADVICE = {
+    "cudaErrorMemoryAllocation": "the memory of the GPU is full: close what else runs on it, or use fewer slots",
+    "cudaErrorInsufficientDriver": "install or update the NVIDIA driver",
+    "cudaErrorSystemDriverMismatch": "the driver was updated while it ran: restart this machine",
+    "cudaErrorNoDevice": "no NVIDIA GPU is visible: see nvidia-smi and CUDA_VISIBLE_DEVICES",
+    "cudaErrorInvalidDevice": "choose a GPU that nvidia-smi lists",
+    "cudaErrorDevicesUnavailable": "another process has the GPU for itself: see nvidia-smi",
+    "cudaErrorHostMemoryAlreadyRegistered": "unregister it where it was registered",
+    "cudaErrorNotPermitted": "the process may not do that: see ulimit -l for page-locked memory",
+    "cudaErrorNotSupported": "this driver or GPU does not offer it",
+    "cudaErrorSystemNotReady": "a service of the driver does not run: see nvidia-smi",
+}
+"""What to do about a failure, by the runtime's own name of it."""
+
+LOST = frozenset(
+    {
+        "cudaErrorAssert",
+        "cudaErrorContextIsDestroyed",
+        "cudaErrorCudartUnloading",
+        "cudaErrorECCUncorrectable",
+        "cudaErrorHardwareStackError",
+        "cudaErrorIllegalAddress",
+        "cudaErrorIllegalInstruction",
+        "cudaErrorInvalidAddressSpace",
+        "cudaErrorInvalidPc",
+        "cudaErrorLaunchFailure",
+        "cudaErrorLaunchTimeout",
+        "cudaErrorMisalignedAddress",
+        "cudaErrorMpsClientTerminated",
+        "cudaErrorNvlinkUncorrectable",
+        "cudaErrorUnknown",
+    }
+)
+"""Failures after which every call of this process fails: only a new process can use the GPU again."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU as the runtime sees it."""
+
+    index: int
+    name: str
+    compute_capability: tuple[int, int]
+    """Major and minor: (9, 0) is SM 90."""
+    driver: int
+    """The newest CUDA version that the driver supports, as 1000 major + 10 minor."""
+
+    @property
+    def sm(self) -> int:
+        """The compute capability as one number: 90."""
+        return 10 * self.compute_capability[0] + self.compute_capability[1]
+
+    @property
+    def label(self) -> str:
+        """What a plan that is tied to a GPU is tied to."""
+        return f"{self.name} SM{self.sm}"
+
+
+class CudaCalls(Protocol):
+    """What the slots ask of CUDA. Every method raises `CudaError` where its call fails."""
+
+    graphs: bool
+    """Whether work can be captured and launched as one."""
+    page_locks: PageLocks
+    """What is page-locked, for all engines on these calls."""
+
+    def current(self) -> AbstractContextManager[None]:
+        """The calling thread uses the GPU inside the block; every other method wants that."""
+        ...
+
+    def device(self) -> Device: ...
+
+    def memory_info(self) -> tuple[int, int]:
+        """Bytes free and bytes in all on the GPU, of all processes."""
+        ...
+
+    def create_stream(self) -> Any:
+        """A stream that does not wait for the default one."""
+        ...
+
+    def stream_handle(self, stream: Any) -> int:
+        """The `cudaStream_t` as a number, for libraries."""
+        ...
+
+    def synchronize_stream(self, stream: Any) -> None: ...
+
+    def destroy_stream(self, stream: Any) -> None: ...
+
+    def create_event(self, *, timing: bool = False) -> Any:
+        """An event; waiting for it does not burn a core. Without timing it costs less."""
+        ...
+
+    def record_event(self, event: Any, stream: Any) -> None: ...
+
+    def await_event(self, stream: Any, event: Any) -> None:
+        """What is given to `stream` from now on starts after what `event` stands for; the host does not wait."""
+        ...
+
+    def is_done(self, event: Any) -> bool:
+        """Whether all before the event's last record is done; never waits."""
+        ...
+
+    def synchronize_event(self, event: Any) -> None: ...
+
+    def elapsed_ms(self, start: Any, end: Any) -> float:
+        """Milliseconds between two timing events that are done."""
+        ...
+
+    def destroy_event(self, event: Any) -> None: ...
+
+    def allocate(self, size: int) -> int:
+        """Bytes on the GPU."""
+        ...
+
+    def free(self, address: int) -> None: ...
+
+    def allocate_pinned(self, size: int) -> UInt8[np.ndarray, " n"]:
+        """Page-locked bytes of the host; the caller gives them back with `free_pinned`."""
+        ...
+
+    def free_pinned(self, array: np.ndarray) -> None: ...
+
+    def register(self, address: int, size: int) -> None:
+        """Page-lock a mapping that exists already, so that copies read and write it in place."""
+        ...
+
+    def unregister(self, address: int) -> None: ...
+
+    def copy_in(self, device: int, host: int, size: int, stream: Any) -> None:
+        """Host to GPU, in stream order; the host's bytes must stay until it is done."""
+        ...
+
+    def copy_out(self, host: int, device: int, size: int, stream: Any) -> None:
+        """GPU to host, in stream order."""
+        ...
+
+    def begin_capture(self, stream: Any) -> None:
+        """From now on this thread's work on `stream` is recorded, not run; other threads are not touched."""
+        ...
+
+    def end_capture(self, stream: Any) -> Any:
+        """The recorded graph. Ends the capture also where it has failed."""
+        ...
+
+    def instantiate(self, graph: Any) -> Any: ...
+
+    def launch(self, executable: Any, stream: Any) -> None: ...
+
+    def destroy_graph(self, graph: Any) -> None: ...
+
+    def destroy_executable(self, executable: Any) -> None: ...
+
+
+def probe_cuda(runtime: Any = None) -> tuple[Device | None, str]:
+    """The first GPU, or why there is none to use.
+
+    Args:
+        runtime: The module `cuda.bindings.runtime` or what stands in for it; None to import it.
+    """
+    try:
+        calls = Cuda(load_runtime() if runtime is None else runtime)
+        return calls.device(), ""
+    except EngineError as error:
+        return None, str(error)
+
+
+def load_runtime() -> Any:
+    """The module `cuda.bindings.runtime`, imported late.
+
+    Raises:
+        EngineError: It is not installed, or broken.
+    """
+    try:
+        found = importlib.util.find_spec("cuda.bindings.runtime")
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise EngineError(f"cuda-bindings is not installed; {INSTALL}")
+    try:
+        return importlib.import_module("cuda.bindings.runtime")
+    except (ImportError, RuntimeError, OSError) as error:
+        raise EngineError(f"cuda-bindings cannot be imported: {error}; install it anew") from error
+
+
+@cache
+def open_cuda(device: int = 0) -> "Cuda":
+    """This process's one `Cuda` of a GPU, so that its engines share what is page-locked.
+
+    Raises:
+        EngineError: cuda-bindings is missing, or there is no such GPU.
+    """
+    return Cuda(load_runtime(), device)
+
+
+class Cuda:
+    """CUDA through the runtime API. Implements `CudaCalls`.
+
+    Args:
+        runtime: The module `cuda.bindings.runtime`, or what stands in for it.
+        index: Which GPU, as the runtime counts them.
+
+    Raises:
+        CudaError: No driver, a driver that is too old, no GPU, or not so many.
+    """
+
+    graphs = True
+
+    def __init__(self, runtime: Any, index: int = 0) -> None:
+        self._rt = runtime
+        self.index = index
+        self.page_locks = PageLocks(self)
+        self._thread = threading.local()
+        self._check_driver()
+        count = self._call("cudaGetDeviceCount")
+        if not 0 <= index < count:
+            raise CudaError(
+                f"needed the GPU {index}, found {count}; {ADVICE['cudaErrorInvalidDevice']}",
+                call="cudaGetDeviceCount",
+                code="cudaErrorInvalidDevice",
+            )
+
+    def _check_driver(self) -> None:
+        """The runtime gives one code for no driver and for an old one; the driver's version tells them apart."""
+        code, *_ = self._rt.cudaGetDeviceCount()
+        if _name(code) != "cudaErrorInsufficientDriver":
+            return
+        driver, runtime = self._call("cudaDriverGetVersion"), self._call("cudaRuntimeGetVersion")
+        if driver == 0:
+            sentence = f"no NVIDIA driver is loaded (cudaGetDeviceCount: {_name(code)}); install it"
+        else:
+            sentence = (
+                f"needed an NVIDIA driver for CUDA {version(runtime)}, found one for CUDA {version(driver)} "
+                f"(cudaGetDeviceCount: {_name(code)}); update the driver"
+            )
+        raise CudaError(f"{sentence}, {SEE_DOCTOR}", call="cudaGetDeviceCount", code=_name(code))
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """One call: its result, several as a tuple, or an error with the call's and the code's name."""
+        code, *results = getattr(self._rt, name)(*arguments)
+        if int(code) != 0:
+            raise self._error(name, code)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _error(self, call: str, code: Any) -> CudaError:
+        kind = _name(code)
+        _, text = self._rt.cudaGetErrorString(code)
+        said = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+        failure = CudaError
+        advice = ADVICE.get(kind, SEE_DOCTOR)
+        if kind in LOST:
+            failure, advice = CudaLost, "the GPU is lost to this process: start the engine anew"
+        elif kind == "cudaErrorMemoryAllocation":
+            failure = CudaOutOfMemory
+            code_of_info, free, total = self._rt.cudaMemGetInfo()
+            if int(code_of_info) == 0:
+                said += f", {free / 1e6:.0f} of {total / 1e6:.0f} MB are free"
+        # Else the next call that looks for the thread's last error reports this one.
+        self._rt.cudaGetLastError()
+        return failure(f"{call} failed: {kind} ({int(code)}): {said}; {advice}", call=call, code=kind)
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        if not hasattr(self._thread, "entered"):
+            self._call("cudaSetDevice", self.index)
+            self._thread.entered = True
+        yield
+
+    def device(self) -> Device:
+        properties = self._call("cudaGetDeviceProperties", self.index)
+        name = properties.name
+        return Device(
+            self.index,
+            name.decode(errors="replace").rstrip("\0") if isinstance(name, bytes) else str(name),
+            (int(properties.major), int(properties.minor)),
+            int(self._call("cudaDriverGetVersion")),
+        )
+
+    def memory_info(self) -> tuple[int, int]:
+        free, total = self._call("cudaMemGetInfo")
+        return int(free), int(total)
+
+    def create_stream(self) -> Any:
+        return self._call("cudaStreamCreateWithFlags", self._rt.cudaStreamNonBlocking)
+
+    def stream_handle(self, stream: Any) -> int:
+        return int(stream)
+
+    def synchronize_stream(self, stream: Any) -> None:
+        self._call("cudaStreamSynchronize", stream)
+
+    def destroy_stream(self, stream: Any) -> None:
+        self._call("cudaStreamDestroy", stream)
+
+    def create_event(self, *, timing: bool = False) -> Any:
+        flags = self._rt.cudaEventBlockingSync | (0 if timing else self._rt.cudaEventDisableTiming)
+        return self._call("cudaEventCreateWithFlags", flags)
+
+    def record_event(self, event: Any, stream: Any) -> None:
+        self._call("cudaEventRecord", event, stream)
+
+    def await_event(self, stream: Any, event: Any) -> None:
+        self._call("cudaStreamWaitEvent", stream, event, 0)
+
+    def is_done(self, event: Any) -> bool:
+        (code,) = self._rt.cudaEventQuery(event)
+        if _name(code) == "cudaErrorNotReady":
+            self._rt.cudaGetLastError()  # else it passes for the failure of a later call
+            return False
+        if int(code) != 0:
+            raise self._error("cudaEventQuery", code)
+        return True
+
+    def synchronize_event(self, event: Any) -> None:
+        self._call("cudaEventSynchronize", event)
+
+    def elapsed_ms(self, start: Any, end: Any) -> float:
+        return float(self._call("cudaEventElapsedTime", start, end))
+
+    def destroy_event(self, event: Any) -> None:
+        self._call("cudaEventDestroy", event)
+
+    def allocate(self, size: int) -> int:
+        return int(self._call("cudaMalloc", size))
+
+    def free(self, address: int) -> None:
+        self._call("cudaFree", address)
+
+    def allocate_pinned(self, size: int) -> UInt8[np.ndarray, " n"]:
+        return bytes_at(int(self._call("cudaHostAlloc", size, self._rt.cudaHostAllocDefault)), size)
+
+    def free_pinned(self, array: np.ndarray) -> None:
+        self._call("cudaFreeHost", address_of(array))
+
+    def register(self, address: int, size: int) -> None:
+        self._call("cudaHostRegister", address, size, self._rt.cudaHostRegisterDefault)
+
+    def unregister(self, address: int) -> None:
+        self._call("cudaHostUnregister", address)
+
+    def copy_in(self, device: int, host: int, size: int, stream: Any) -> None:
+        kind = self._rt.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._call("cudaMemcpyAsync", device, host, size, kind, stream)
+
+    def copy_out(self, host: int, device: int, size: int, stream: Any) -> None:
+        kind = self._rt.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._call("cudaMemcpyAsync", host, device, size, kind, stream)
+
+    def begin_capture(self, stream: Any) -> None:
+        # In the global mode any other thread that touches the legacy stream breaks the capture (cudaError 906).
+        mode = self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call("cudaStreamBeginCapture", stream, mode)
+
+    def end_capture(self, stream: Any) -> Any:
+        return self._call("cudaStreamEndCapture", stream)
+
+    def instantiate(self, graph: Any) -> Any:
+        return self._call("cudaGraphInstantiate", graph, 0)
+
+    def launch(self, executable: Any, stream: Any) -> None:
+        self._call("cudaGraphLaunch", executable, stream)
+
+    def destroy_graph(self, graph: Any) -> None:
+        self._call("cudaGraphDestroy", graph)
+
+    def destroy_executable(self, executable: Any) -> None:
+        self._call("cudaGraphExecDestroy", executable)
+
+
+def version(number: int) -> str:
+    """CUDA's version number, 1000 major + 10 minor, as people write it."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def bytes_at(address: int, size: int) -> UInt8[np.ndarray, " n"]:
+    """Memory that CUDA gave, as an array; it owns nothing."""
+    view: np.ndarray = np.frombuffer(memoryview((ctypes.c_uint8 * size).from_address(address)), np.uint8)
+    return view
+
+
+def _name(code: Any) -> str:
+    return str(getattr(code, "name", code))
