@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import defs, helper, numpy_helper, shape_inference
+from onnx import checker, defs, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 from engines.errors import ModelError
 
 SMALL = 4096
 """Values of a constant that shapes may be computed from; weights are never read."""
+REFUSALS = (checker.ValidationError, defs.SchemaError, shape_inference.InferenceError)
+LARGE = 65536
+"""Values of a constant that is computed here: those of one row are at most 2048."""
 
 
 def fold_sizes(source: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:
@@ -62,8 +65,11 @@ class _Folding:
         graph = self.model.graph
         for node in graph.node:
             node.input[:] = [self.same_as.get(name, name) for name in node.input]
+            if node.op_type == "Shape":
+                self._know(node.output[0], np.array(self.shape(node.input[0]), np.int64))
+                continue
+            self._infer(node)
             if not self._evaluate(node):
-                self._infer(node)
                 self._keep(node)
         self._drop_unused()
         used = {name for node in self.nodes for name in node.input}
@@ -72,25 +78,29 @@ class _Folding:
             for name in sorted(used)
             if name in self.stored or name in self.known
         ]
+        made = [name for node in self.nodes for name in node.output if name and name not in self.outputs]
         del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(self.nodes)
         graph.initializer.extend(constants)
+        graph.value_info.extend(helper.make_value_info(name, self.types[name]) for name in made)
         return self.model
 
     def shape(self, name: str) -> list[int]:
         return [side.dim_value for side in self.types[name].tensor_type.shape.dim]
 
     def _evaluate(self, node: onnx.NodeProto) -> bool:
-        """Whether the node's outputs are known now."""
-        if self.outputs & set(node.output):
-            return False
+        """Whether the node's outputs follow from constants alone, and are known now."""
         inputs = [name for name in node.input if name]
-        if node.op_type == "Shape":
-            values = [np.array(self.shape(node.input[0]), np.int64)]
-        elif all(name in self.known for name in inputs):
-            values = ReferenceEvaluator(node).run(None, {name: self.known[name] for name in inputs})
-        else:
+        if (
+            self.outputs & set(node.output)
+            or any(name not in self.known for name in inputs)
+            or any(int(np.prod(self.shape(name))) > LARGE for name in node.output)
+        ):
             return False
+        try:
+            values = ReferenceEvaluator(node).run(None, {name: self.known[name] for name in inputs})
+        except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise self._refused(node, error) from error
         for name, value in zip(node.output, values, strict=True):
             self._know(name, np.asarray(value))
         return True
@@ -117,11 +127,8 @@ class _Folding:
                 opset_imports=list(self.model.opset_import),
                 ir_version=self.model.ir_version,
             )
-        except (shape_inference.InferenceError, defs.SchemaError, KeyError) as error:
-            raise ModelError(
-                f"needed a graph of standard operations, but {node.op_type} {node.name} is refused: "
-                f"{str(error).strip()}; export the model again"
-            ) from error
+        except (*REFUSALS, KeyError, RuntimeError) as error:
+            raise self._refused(node, error) from error
         self.types.update(found)
         for name in node.output:
             sides = self.types[name].tensor_type.shape.dim if name in self.types else None
@@ -130,6 +137,13 @@ class _Folding:
                     f"every shape must follow from the frame's size, but that of {node.op_type} {node.name} "
                     "does not; export the model again"
                 )
+
+    def _refused(self, node: onnx.NodeProto, error: Exception) -> ModelError:
+        reason = " ".join(str(error).split())[:200]
+        return ModelError(
+            f"needed a graph of standard operations, but {node.op_type} {node.name} is refused: {reason}; "
+            "export the model again"
+        )
 
     def _keep(self, node: onnx.NodeProto) -> None:
         """Append the node, or what it amounts to."""
@@ -143,7 +157,7 @@ class _Folding:
             if (kept := self._unchanged(node)) is not None and self.shape(kept) == self.shape(output):
                 self.same_as[output] = kept
                 return
-        self.nodes.append(self._as_slice(node))
+        self.nodes.append(node)
 
     def _is_zero_product(self, node: onnx.NodeProto) -> bool:
         """0 times bytes, or times a difference of two finite planes."""
@@ -173,25 +187,6 @@ class _Folding:
             if known[1] is not None and bool((known[1] == neutral).all()):
                 return first
         return None
-
-    def _as_slice(self, node: onnx.NodeProto) -> onnx.NodeProto:
-        """Evenly spaced rows or columns as a slice: every runtime reads it in place, where it would gather."""
-        indices = self.known.get(node.input[1]) if node.op_type == "Gather" else None
-        if indices is None or indices.ndim != 1 or indices.size < 2 or node.input[0] in self.known:
-            return node
-        steps = np.diff(indices)
-        if steps[0] < 1 or (steps != steps[0]).any():
-            return node
-        bounds = []
-        for name, value in (
-            ("starts", indices[0]),
-            ("ends", indices[-1] + 1),
-            ("axes", _axis(node)),
-            ("steps", steps[0]),
-        ):
-            bounds.append(f"{node.output[0]}/{name}")
-            self._know(bounds[-1], np.array([value], np.int64))
-        return helper.make_node("Slice", [node.input[0], *bounds], list(node.output), name=node.name)
 
     def _drop_unused(self) -> None:
         needed = set(self.outputs)

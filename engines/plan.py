@@ -17,7 +17,7 @@ from typing import Any
 import onnx
 
 from engines.errors import EngineError
-from engines.tensorrt_log import LogLine, gather_lines, reason_of, tensorrt_logger
+from engines.tensorrt_log import LogLine, gather_lines, reason_of, sentence_of, tensorrt_logger
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,9 @@ def build_plan(
         cache = None if is_rtx else _attach_timing_cache(config, timing_cache, lines)
         serialized = builder.build_serialized_network(network, config)
         if serialized is None:
-            raise EngineError(f"{_name(trt)} cannot build a plan of {_subject(typed)}: {reason_of(lines)}")
+            reason = reason_of(lines)
+            advice = "free memory and try again" if "memory" in reason.lower() else "use another backend"
+            raise EngineError(f"{_name(trt)} cannot build a plan of {_subject(typed)}: {reason}; {advice}")
         plan = bytes(memoryview(serialized))
         timings = None if cache is None else bytes(memoryview(cache.serialize()))
     return BuiltPlan(
@@ -136,16 +138,18 @@ def _make_builder(trt: ModuleType, lines: list[LogLine]) -> Any:
 
 def _parse(trt: ModuleType, network: Any, typed: onnx.ModelProto, lines: list[LogLine]) -> None:
     parser = trt.OnnxParser(network, tensorrt_logger(trt))
-    if parser.parse(typed.SerializeToString()) and parser.num_errors == 0:
+    # Asked first, because the parser's own word for it is "false".
+    kinds = {node.op_type for node in typed.graph.node}
+    if missing := sorted(kind for kind in kinds if not parser.supports_operator(kind)):
+        reason = f"it has no operation {' and no '.join(missing)}"
+    elif parser.parse(typed.SerializeToString()) and parser.num_errors == 0:
         return
-    found = [parser.get_error(index) for index in range(parser.num_errors)]
-    if not found:
+    elif parser.num_errors == 0:
         reason = reason_of(lines)
     else:
-        first = " ".join(found[0].desc().split())
-        node = found[0].node_name() or "the file itself"
-        operation = found[0].node_operator()
-        reason = f"{first} (at {f'{operation} ' if operation else ''}{node})"
+        error = parser.get_error(0)
+        node = f"{error.node_operator()} {error.node_name()}".strip()
+        reason = f"{sentence_of(error.desc())} (at {node or 'the file itself'})"
     raise EngineError(
         f"{_name(trt)} cannot parse {_subject(typed)}: {reason}; export the model again, or use another backend"
     )

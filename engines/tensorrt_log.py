@@ -84,18 +84,26 @@ def gather_lines() -> Iterator[list[LogLine]]:
 def reason_of(lines: Sequence[LogLine]) -> str:
     """Why a call failed, in one sentence: the first error's text, and how many more there are.
 
-    The first is the cause; those after it say which call noticed. Source positions are left out.
+    The first is the cause; those after it say which call noticed.
     """
     errors = [line.text for line in lines if line.severity in ERRORS]
     if not errors:
         return "its log holds no error"
-    text = " ".join(errors[0].split())
-    # "IBuilder::buildSerializedNetwork: Error Code 4: Internal Error (reason. In f at a/b.cpp:12)"
-    text = re.sub(r"\s*\(?\bIn [\w:~<>]+ at [\w./]+:\d+\)?", "", text).rstrip(" .)")
-    text = text if len(text) <= SENTENCE else text[: SENTENCE - 3] + "..."
-    if text.count("(") > text.count(")"):
-        text += ")"
-    return f"{text}; and {len(errors) - 1} more" if len(errors) > 1 else text
+    rest = f"; and {len(errors) - 1} more in the log" if len(errors) > 1 else ""
+    return sentence_of(errors[0]) + rest
+
+
+def sentence_of(text: str) -> str:
+    """One of TensorRT's messages without its own source positions, on one line.
+
+    For example "f: Error Code 4: API Usage Error (reason. In g at a/b.cpp:40)" loses "In g at a/b.cpp:40", and a
+    second message that trails behind it, or "[b.cpp::g::40]" before it.
+    """
+    text = re.sub(r"^\[[^\]]*\.cpp[^\]]*\]\s*", "", " ".join(text.split()))
+    text = re.sub(r"\s*\[[^\]]*\.cpp[^\]]*\].*$", "", text)
+    text = re.sub(r"\bIn [\w:~<>]+ at \S+?:\d+\s*", "", text)
+    text = re.sub(r"[\s.]+(?=\)|$)", "", text)
+    return text if len(text) <= SENTENCE else text[: SENTENCE - 3] + "..."
 
 
 def _note(severity: str, text: str) -> None:

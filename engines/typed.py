@@ -15,15 +15,12 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 
+from engines.audit import NETWORK, NORMS, audit, check_audit
 from engines.engine import EngineSpec, Precision
 from engines.errors import ModelError
 from engines.fold import as_facts, fold_sizes
 from engines.model import INPUTS, OUTPUTS, ModelFile
 
-NETWORK = "network/"
-"""What the names of the network's own nodes start with (`graph.py`); all others are outside it."""
-NORMS = ("InstanceNormalization", "GroupNormalization", "LayerNormalization", "BatchNormalization")
-"""Operations that take squares of differences: these overflow fp16 beyond 255, so they stay fp32."""
 FLOATS: dict[Precision, int] = {"f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16}
 LARGEST_HALF = float(np.finfo(np.float16).max)
 
@@ -41,7 +38,8 @@ def typed_model(model: ModelFile, spec: EngineSpec, precision: Precision) -> onn
         source_sha256, precision, rows, columns, sample_bytes.
 
     Raises:
-        ModelError: The file is not our graph, or a weight does not fit the precision.
+        ModelError: The file is not our graph, a weight does not fit the precision, or the audit of the result
+            found a broken promise.
         ValueError: A precision that is not one of these two.
     """
     if precision not in FLOATS:
@@ -62,7 +60,8 @@ def typed_model(model: ModelFile, spec: EngineSpec, precision: Precision) -> onn
     }
     del typed.metadata_props[:]
     helper.set_model_props(typed, facts)
-    onnx.checker.check_model(typed, full_check=True)
+    onnx.checker.check_model(typed)
+    check_audit(audit(typed), precision)
     return typed
 
 
@@ -102,8 +101,7 @@ class _Typing:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.graph = model.graph
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-        values = (*inferred.input, *inferred.value_info, *inferred.output)
+        values = (*self.graph.input, *self.graph.value_info, *self.graph.output)
         self.floats = {value.name for value in values if as_facts(value)[0] == TensorProto.FLOAT}
         self.weights = {tensor.name: tensor for tensor in self.graph.initializer}
         self.floats |= {

@@ -11,7 +11,7 @@ from torch import Tensor
 from casgan.networks import Generator
 from casgan.presets import PresetConfig
 from engines.graph import export_model
-from engines.model import ModelCard
+from engines.model import ModelCard, ModelFile, load_model
 
 TINY = PresetConfig("tiny", 64, 4, (8, 16), 1, 1, 1)
 THRESHOLD = 0.1
@@ -100,3 +100,20 @@ def random_frame() -> Callable[..., np.ndarray]:
         return stored.astype(np.uint8 if bits_stored == 8 else "<u2")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def source_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[PresetConfig], ModelFile]:
+    """The source of a preset with random weights; each is exported once."""
+    sources: dict[str, ModelFile] = {}
+
+    def export(preset: PresetConfig) -> ModelFile:
+        if preset.name not in sources:
+            torch.manual_seed(0)
+            path = tmp_path_factory.mktemp("source") / f"{preset.name}.onnx"
+            card = ModelCard(preset.name, preset.network_size, THRESHOLD, taught=False)
+            export_model(Generator(preset).eval(), card, path)
+            sources[preset.name] = load_model(path)
+        return sources[preset.name]
+
+    return export
