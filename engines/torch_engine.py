@@ -14,12 +14,11 @@ from torch import Tensor
 
 from casgan.presets import PresetConfig
 from engines.engine import BackendName, EngineSpec, Precision
-from engines.errors import EngineError
+from engines.errors import CudaError, EngineError
 from engines.model import ModelFile
-from engines.page_lock import PageLocks
 from engines.planes import Settings
 from engines.reference import Reference, load_reference
-from engines.torch_slots import CudaSlot, HostSlot, Picture, Turns, reason_of
+from engines.torch_slots import CudaSlot, HostSlot, Picture, Shared, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +66,44 @@ class Convolutions:
         return attention.float(), context.float()
 
 
+class PageCalls:
+    """The CUDA runtime's two calls that page-lock memory, as torch hands them on.
+
+    Args:
+        cuda: `torch.cuda`, or what stands in for it in a test.
+        device: Where.
+    """
+
+    def __init__(self, cuda: Any, device: str) -> None:
+        self._cuda = cuda
+        self._device = device
+
+    def register(self, address: int, size: int) -> None:
+        """Page-lock `size` bytes from `address` on.
+
+        Raises:
+            CudaError: CUDA does not.
+        """
+        self._check("cudaHostRegister", self._cuda.cudart().cudaHostRegister(address, size, PORTABLE))
+
+    def unregister(self, address: int) -> None:
+        """Give back what `register` page-locked.
+
+        Raises:
+            CudaError: CUDA does not.
+        """
+        self._check("cudaHostUnregister", self._cuda.cudart().cudaHostUnregister(address))
+
+    def _check(self, call: str, status: Any) -> None:
+        if int(status) == 0:
+            return
+        # The failed call also left its error for the next kernel launch to find, which must not be a frame's.
+        with contextlib.suppress(RuntimeError):
+            torch.ones(1, device=self._device)
+        said = self._cuda.cudart().cudaGetErrorString(status)
+        raise CudaError(f"{call} failed: {said}", call=call, code=str(int(status)))
+
+
 class TorchEngine:
     """One network, and a slot with buffers of its own for each frame in flight. Implements `engines.engine.Engine`.
 
@@ -108,7 +145,7 @@ class TorchEngine:
         self.settings = Settings.default(spec)
         self._device = device
         self._cuda = torch.cuda if cuda is None and device != "cpu" else cuda
-        self._locks = PageLocks(self._lock_pages, self._unlock_pages)
+        self._shared = Shared(PageCalls(self._cuda, device))
         reference = load_reference(model, preset)
         try:
             self._slots = self._make_slots(reference, capture)
@@ -118,7 +155,7 @@ class TorchEngine:
 
     def _make_slots(self, reference: Reference, capture: bool) -> list[HostSlot]:
         convolutions = Convolutions(reference, DTYPES[self.precision], self._device)
-        size, turns = reference.network.preset.network_size, Turns()
+        size = reference.network.preset.network_size
         slots: list[HostSlot] = []
         for _ in range(self.spec.slots):
             picture = Picture(convolutions, size, reference.threshold, self.spec, self.settings, self._device)
@@ -131,8 +168,7 @@ class TorchEngine:
                     picture,
                     lambda: self.settings,
                     cuda=self._cuda,
-                    locks=self._locks,
-                    turns=turns,
+                    shared=self._shared,
                     capture=capture,
                 )
             )
@@ -183,18 +219,4 @@ class TorchEngine:
         for slot in self._slots:
             slot.close()
         self._slots = []
-        self._locks.close()
-
-    def _lock_pages(self, address: int, size: int) -> None:
-        runtime = self._cuda.cudart()
-        status = runtime.cudaHostRegister(address, size, PORTABLE)
-        if int(status) == 0:
-            return
-        # The failed call also left its error for the next kernel launch to find, which must not be a frame's.
-        with contextlib.suppress(RuntimeError):
-            torch.ones(1, device=self._device)
-        raise EngineError(f"cudaHostRegister of {size} bytes: {runtime.cudaGetErrorString(status)}")
-
-    def _unlock_pages(self, address: int) -> None:
-        # Its answer changes nothing: a GPU that is lost has let go of the pages already.
-        self._cuda.cudart().cudaHostUnregister(address)
+        self._shared.close()

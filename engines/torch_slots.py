@@ -12,7 +12,7 @@ So one slot's copies overlap the other's inference, and slots finish in the orde
 """
 
 import contextlib
-import logging
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -21,15 +21,15 @@ import torch
 from torch import Tensor
 
 from engines.engine import EngineSpec, FrameStatistics
-from engines.errors import EngineError
-from engines.page_lock import PageLocks
+from engines.errors import CudaError, CudaLost, CudaOutOfMemory, EngineError
+from engines.page_lock import Mapping, PageLocks, Registrar, address_of, whole_mapping
 from engines.planes import Settings, byte_planes, statistics_of, unlocked
 from engines.reference import SettingTensors, draw
 
-log = logging.getLogger(__name__)
-
 WARM_UP = 3
 """Inferences before a capture: what a first one does (choose algorithms, take memory) no graph can hold."""
+MAPPINGS_KEPT = 8
+"""Rings that stay page-locked while no slot is bound to them: page-locking anew takes milliseconds."""
 OUTPUTS = ("synthetic", "attention", "statistics")
 Logits = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -107,6 +107,8 @@ class HostSlot:
         self._settings = settings
         self._taken: Settings | None = None
         self._planes: dict[str, Tensor] = {}
+        self._bound: dict[str, np.ndarray] = {}
+        """Keeps the caller's arrays alive: the tensors over them do not."""
         self._busy = False
         self._failure: RuntimeError | None = None
         self._statistics = torch.zeros(5)
@@ -114,7 +116,8 @@ class HostSlot:
     def bind(self, live: np.ndarray, synthetic: np.ndarray, attention: np.ndarray) -> None:
         if self._busy:
             raise ValueError("a slot can be bound anew only when it is idle; wait() for it first")
-        self._attach(byte_planes(self._spec, live, synthetic, attention))
+        self._bound = byte_planes(self._spec, live, synthetic, attention)
+        self._attach(self._bound)
 
     def _attach(self, planes: dict[str, np.ndarray]) -> None:
         # torch warns of read-only arrays; live is only read.
@@ -156,11 +159,10 @@ class HostSlot:
         try:
             failure, self._failure = self._failure, None
             if failure is not None:
-                self._settle()
                 raise failure
             self._finish()
         except RuntimeError as error:
-            raise EngineError(f"torch failed on a frame: {reason_of(error)}; open the engine anew") from error
+            raise self._told(error) from error
         finally:
             self._busy = False
         return statistics_of(self._statistics.numpy())
@@ -168,19 +170,45 @@ class HostSlot:
     def _finish(self) -> None:
         """Wait for what `_start` has begun."""
 
-    def _settle(self) -> None:
-        """After a failure: let nothing be written any more, since the planes are given back now."""
+    def _told(self, error: RuntimeError) -> EngineError:
+        return EngineError(f"torch failed on a frame: {reason_of(error)}; open the engine anew")
 
     def close(self) -> None:
         """Wait for what is in flight and let go of everything."""
-        self._planes = {}
+        self._planes, self._bound = {}, {}
 
 
-class Turns:
-    """Which slot was submitted last: the next one's inference comes after its."""
+class Shared:
+    """What the slots of an engine share: whose turn it was last, and the mappings that stay page-locked.
 
-    def __init__(self) -> None:
+    Args:
+        calls: The CUDA runtime's calls that page-lock memory.
+    """
+
+    def __init__(self, calls: Registrar) -> None:
         self.last: CudaSlot | None = None
+        """The slot submitted last; the next one's inference comes after its."""
+        self.locks = PageLocks(calls)
+        self._kept: OrderedDict[int, Mapping] = OrderedDict()
+
+    def keep(self, whole: np.ndarray) -> None:
+        """Leave a mapping page-locked though no slot is bound to it; of many, those used last."""
+        start = address_of(whole)
+        if start not in self._kept:
+            self._kept[start] = self.locks.hold(whole)
+        self._kept.move_to_end(start)
+        if len(self._kept) > MAPPINGS_KEPT:
+            self.let_go(self._kept.popitem(last=False)[1])
+
+    def let_go(self, mapping: Mapping) -> None:
+        """Give a mapping back."""
+        with contextlib.suppress(CudaError):  # a GPU that is lost has let go of the pages already
+            self.locks.let_go(mapping)
+
+    def close(self) -> None:
+        """Give all of them back."""
+        while self._kept:
+            self.let_go(self._kept.popitem()[1])
 
 
 class CudaSlot(HostSlot):
@@ -191,8 +219,7 @@ class CudaSlot(HostSlot):
         picture: Its buffers.
         settings: Gives the engine's present settings.
         cuda: `torch.cuda`, or what stands in for it in a test.
-        locks: The page-locked mappings of the engine.
-        turns: Shared by the slots of the engine.
+        shared: What it shares with the engine's other slots.
         capture: Hold the inference in a CUDA graph.
     """
 
@@ -203,14 +230,12 @@ class CudaSlot(HostSlot):
         settings: Callable[[], Settings],
         *,
         cuda: Any,
-        locks: PageLocks,
-        turns: Turns,
+        shared: Shared,
         capture: bool,
     ) -> None:
         super().__init__(spec, picture, settings)
         self._cuda = cuda
-        self._locks = locks
-        self._turns = turns
+        self._shared = shared
         pinned = picture.live.is_cuda
         self._statistics = torch.zeros(5, pin_memory=pinned)
         self._staging = {
@@ -219,6 +244,7 @@ class CudaSlot(HostSlot):
         }
         self._staged: dict[str, Tensor] = {}
         """The caller's planes that no copy of the GPU reaches; each goes through `_staging`."""
+        self._held: list[Mapping] = []
         self._stream = cuda.Stream()
         self._inferred = cuda.Event()
         # Blocking: a thread that spins until a frame is done would take a core from the frame path.
@@ -265,16 +291,29 @@ class CudaSlot(HostSlot):
     def _attach(self, planes: dict[str, np.ndarray]) -> None:
         super()._attach(planes)
         self._staged = {}
+        held: list[Mapping] = []
         for name, array in planes.items():
-            if not self._locks.covers(array):
+            whole = whole_mapping(array)
+            if whole is not None:
+                held.append(self._shared.locks.hold(whole))
+                self._shared.keep(whole)
+            if whole is None or not held[-1].locked:
                 self._staged[name] = self._planes[name]
                 self._planes[name] = self._staging[name]
+        # Only now, so that a mapping in which the planes before lay too stays page-locked.
+        self._let_go()
+        self._held = held
+
+    def _let_go(self) -> None:
+        for mapping in self._held:
+            self._shared.let_go(mapping)
+        self._held = []
 
     def _start(self) -> None:
         if "live" in self._staged:
             self._planes["live"].copy_(self._staged["live"])
-        before = self._turns.last if self._turns.last is not self else None
-        self._turns.last = self
+        before = self._shared.last if self._shared.last is not self else None
+        self._shared.last = self
         with self._cuda.stream(self._stream):
             self._copy_in()
             if before is not None:
@@ -304,9 +343,16 @@ class CudaSlot(HostSlot):
             if name in self._staged:
                 self._staged[name].copy_(self._staging[name])
 
-    def _settle(self) -> None:
-        with contextlib.suppress(RuntimeError):  # a device that failed writes nothing any more
+    def _told(self, error: RuntimeError) -> EngineError:
+        """What became of the device; after this nothing is in flight, since the planes are given back now."""
+        said, code = f"torch failed on a frame: {reason_of(error)}", type(error).__name__
+        try:
             self._stream.synchronize()
+        except RuntimeError:
+            # An error that stays: CUDA answers this process no more.
+            return CudaLost(f"{said}; start the engine process anew", call="torch", code=code)
+        kind = CudaOutOfMemory if isinstance(error, torch.OutOfMemoryError) else CudaError
+        return kind(f"{said}; the next frame is tried again", call="torch", code=code)
 
     def close(self) -> None:
         # A device that failed has nothing in flight any more, and its graph went with it.
@@ -318,3 +364,4 @@ class CudaSlot(HostSlot):
         self._busy = False
         self._staged = {}
         super().close()
+        self._let_go()
