@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
@@ -115,14 +115,13 @@ def build_plan_of(config: BuildConfig) -> int:
     assert config.model is not None
     trt, device, skipped = load_builder(config)
     spec = spec_of(config)
-    with (
-        elapsed(f"preparing {Path(config.model).name}"),
-        model_or_untaught(config.model, untaught=config.untaught) as model,
-    ):
-        name = model.card.preset
-        with elapsed(
-            f"building {name} for {spec.rows}x{spec.columns} frames by {trt.__name__} {trt.__version__}"
-        ):
+    with ExitStack() as opened:
+        with elapsed(f"preparing {Path(config.model).name}"):
+            model = opened.enter_context(model_or_untaught(config.model, untaught=config.untaught))
+        what = (
+            f"{model.card.preset} for {spec.rows}x{spec.columns} frames by {trt.__name__} {trt.__version__}"
+        )
+        with elapsed(f"building {what}"):
             made = obtain_plan(trt, model, spec, config.precision, device=device)
         taught = model.card.taught
     print(format_made(made, config.model, taught, skipped))
@@ -242,6 +241,9 @@ def clear(config: BuildConfig) -> int:
     if config.model is None:
         clear_folder(folder)
     total = megabytes(sum(plan.size_bytes for plan in removed))
+    if not plans:
+        print(f"no plans in {home(folder)}, nothing to remove")
+        return 0
     print(f"removed {len(removed)} plan{'s' * (len(removed) != 1)}, {total} MB, from {home(folder)}")
     for plan in plans:
         if plan not in removed:

@@ -11,7 +11,7 @@ FORMAT = "contrastream.plan/1"
 PlanBackend = Literal["tensorrt", "tensorrt_rtx"]
 PlanPrecision = Literal["f16", "f32"]
 MAX_SIDECAR_BYTES = 1024**2
-DERIVING = ("fold.py", "typed.py", "plan.py")
+DERIVING = ("fold.py", "typed.py", "audit.py", "plan.py")
 """The files whose code makes the plan of a source model; another text of theirs may make another plan."""
 
 

@@ -64,6 +64,11 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
         pytest.param("synthesize v4l2:0 --out /nowhere/x", "got a live device; use: contrastream run v4l2:0", id="live"),
         pytest.param("export /nowhere --out a.pt", "--out must end in .onnx, got a.pt; for example model.onnx", id="no ONNX"),
         pytest.param("export /nowhere --out /tmp/a.onnx", "needed the folder of a training run or its checkpoint", id="no run"),
+        pytest.param("build", "needed a model, got none; for example: contrastream build compact", id="build nothing"),
+        pytest.param("build --inspect", "needed a model, or the key of a plan, got none", id="inspect nothing"),
+        pytest.param("build compact --list --clear", "give one of --list, --inspect and --clear", id="two at once"),
+        pytest.param("build compact --size 20", "64 to 2048 pixels a side, got 20x20", id="build size"),
+        pytest.param("build compact --rows 512", "go together, got only --rows", id="build rows"),
         pytest.param("evaluate /nowhere.onnx --out /tmp/e.json", "needed a model file, found none at /nowhere.onnx", id="no model"),
         pytest.param("replay a.dcm --endpoint a/b", "an endpoint is a name, ipc:///path or tcp://", id="endpoint"),
     ],
@@ -82,6 +87,8 @@ def test_bad_usage_is_one_line_and_status_2(contrastream: Command, arguments: st
         "run phantom --no-such-flag",
         "synthesize phantom",
         "export a",
+        "build compact --backend openvino",
+        "build compact --precision int8",
     ],
 )
 def test_what_is_no_command_is_explained_with_status_2(contrastream: Command, arguments: str) -> None:
@@ -199,6 +206,26 @@ def test_evaluate_without_its_extra_says_which_to_install(
     line = one_line(done)
     assert package in line
     assert "[train]" in line
+
+
+def test_build_without_a_library_that_builds_names_the_extras(without: Command) -> None:
+    line = one_line(without("build", "compact", packages=["tensorrt", "tensorrt_rtx"]))
+    assert (
+        "needed tensorrt or tensorrt_rtx to build a plan, found none: tensorrt: it is not installed" in line
+    )
+    assert (
+        "pip install -e '.[trt]'; tensorrt_rtx: it is not installed; run: pip install -e '.[trtrtx]'" in line
+    )
+
+
+def test_build_without_onnx_says_what_to_install(
+    without: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="plans are built by TensorRT-RTX; extra trtrtx")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    line = one_line(without("build", "compact", "--backend", "tensorrt_rtx", packages=["onnx"]))
+    assert "needs the package onnx, and it is not installed; run: pip install onnx" in line
+    assert list((tmp_path / "cache" / "contrastream" / "plans").iterdir()) == []
 
 
 def test_synthesize_needs_no_extra(without: Command, tmp_path: Path) -> None:

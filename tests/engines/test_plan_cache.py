@@ -1,5 +1,6 @@
 """The plan cache's whole life: kept, found, spoilt, killed, contended, full, cleared."""
 
+import ast
 import dataclasses
 import json
 import os
@@ -17,7 +18,7 @@ import pytest
 from engines.cache_folder import locked
 from engines.plan import LayerCount
 from engines.plan_cache import cached_plan, forget_plan, read_blob, write_blob
-from engines.plan_facts import PlanKey
+from engines.plan_facts import DERIVING, PlanKey, recipe
 from engines.plan_room import clear_folder, kept_plans, make_room, remove_plan, sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,6 +149,18 @@ def test_a_plan_of_another_version_or_device_is_named_when_it_is_built_anew(
     other = dataclasses.replace(KEY, **change)
     assert said in cached_plan(other, Made).why_built
     assert caplog.messages == [f"building the plan {other.identity}: the one in the cache {said}"]
+
+
+def test_the_recipe_holds_every_file_that_makes_a_plan() -> None:
+    harmless = {"engine", "errors", "model", "tensorrt_log"}
+    for name in DERIVING:
+        tree = ast.parse((ROOT / "engines" / name).read_text())
+        used = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        ours = {
+            module.removeprefix("engines.") for module in used if module and module.startswith("engines.")
+        }
+        assert {f"{module}.py" for module in ours - harmless} <= {*DERIVING}
+    assert len(recipe()) == 12
 
 
 def cut_off(plan: Path) -> None:
