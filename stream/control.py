@@ -53,6 +53,8 @@ class Kind(IntEnum):
     """A lease is returned with its result."""
     ERROR = 72
     """JSON: it cannot go on; `input` is True where the user can mend it."""
+    GPU = 73
+    """JSON: what the GPU does, or why there is nothing to tell."""
 
 
 SLOT = struct.Struct("<BI")

@@ -194,6 +194,7 @@ def main() -> int:
             "model_sha256": opened.engine.model_sha256,
             "taught": opened.engine.taught,
             "skipped": [list(pair) for pair in opened.skipped],
+            "gpu_bus_id": getattr(opened.engine, "gpu_bus_id", None),
             "inference_ms": inference_ns / NS_PER_MS,
             "open_ms": opened_ns / NS_PER_MS,
         },

@@ -31,6 +31,7 @@ from stream.credit import Credit
 from stream.endpoint import parse_endpoint
 from stream.errors import EndpointError, EngineRefused, PipelineError, SourceError, StreamError
 from stream.frame import FrameFormat, Reason, State
+from stream.gpu import GpuWatch
 from stream.guard import Guard, Inferred, Outgoing
 from stream.latency import RecentLatencies, RecentRate
 from stream.pacing import Pacing
@@ -100,6 +101,8 @@ class Pipeline:
         self._guard: Guard | None = None
         self._source: Child | None = None
         self._engine: Child | None = None
+        self._gpu: GpuWatch | None = None
+        self._gpu_of: tuple[str, str | None] | None = None
         self._engine_backoff = Backoff(self._clock)
         self._engine_at_ns: int | None = None
         self._engine_failure: str | None = None
@@ -129,6 +132,8 @@ class Pipeline:
         """What the source said when it opened."""
         self.engine: dict[str, Any] = {}
         """What the engine said when it was ready."""
+        self.gpu: dict[str, Any] = {"gpu": None, "why": "no engine has been opened"}
+        """What the GPU did over the run, set at its end."""
         self.on_note: Callable[[str], None] = log.warning
 
     # The loop -------------------------------------------------------------------------------------------------
@@ -433,6 +438,7 @@ class Pipeline:
         assert self._guard is not None
         self.engine = said
         self._engine_backoff.healthy()
+        self._watch_gpu(str(said["backend"]), said.get("gpu_bus_id"))
         self._guard.engine_ready(taught=said["taught"], inference_ns=round(said["inference_ms"] * NS_PER_MS))
         log.info(
             "engine ready: %s %s, one inference %.1f ms, opened in %.0f ms",
@@ -441,6 +447,14 @@ class Pipeline:
             said["inference_ms"],
             said["open_ms"],
         )
+
+    def _watch_gpu(self, backend: str, bus_id: str | None) -> None:
+        """Have the engine's GPU watched; an engine that is started again finds its watch still there."""
+        if self._gpu_of == (backend, bus_id):
+            return
+        if self._gpu is not None:
+            self._gpu.close()
+        self._gpu, self._gpu_of = GpuWatch(self._clock, backend, bus_id), (backend, bus_id)
 
     def _lose_engine(self) -> None:
         """Kill the engine (it may be dead already), take its leases back, and plan its restart."""
@@ -504,6 +518,7 @@ class Pipeline:
         """What the heartbeat and the status line say. Made anew ten times a second, not for every frame."""
         guard, ring = self._guard, self._ring
         state, reason = (guard.state, guard.reason) if guard else (State.PASSTHROUGH, Reason.STARTING)
+        gpu, gpu_why = self._gpu.look() if self._gpu else (None, "no engine has been opened")
         return {
             "pid": os.getpid(),
             "stream": self._publisher.stream.hex(),
@@ -517,6 +532,8 @@ class Pipeline:
                 key: self.opened.get(key) for key in ("kind", "rate_hz", "live", "frame_count", "notes")
             },
             "engine": self.engine,
+            "gpu": gpu,
+            "gpu_why": gpu_why or None,
             "engine_restarts": self._engine_backoff.restarts,
             "source_restarts": self._source_backoff.restarts,
             "fps_in": self._grabbed_rate.hz(),
@@ -537,6 +554,9 @@ class Pipeline:
             if child is not None:
                 child.kill()
         self._source = self._engine = None
+        if self._gpu is not None:
+            self.gpu = self._gpu.report()
+            self._gpu.close()
         self._publisher.close()
         if self._credit is not None:
             self._credit.close()

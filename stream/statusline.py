@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from stream.gpu import GPU_BACKENDS
+
 TERMINAL_INTERVAL_S = 0.5
 LOG_INTERVAL_S = 5.0
 CLEAR_LINE = "\r\x1b[K"
@@ -36,6 +38,27 @@ def engine_text(engine: dict[str, Any]) -> str:
     return f"{engine['backend']} {engine['precision']} {engine['model_sha256'][:8]}"
 
 
+def gpu_text(status: dict[str, Any]) -> str:
+    """What the engine's GPU does, or why that is not known; empty where the engine runs on the CPU."""
+    gpu = status.get("gpu")
+    if gpu is None:
+        on_gpu = (status["engine"] or {}).get("backend") in GPU_BACKENDS
+        return f"GPU ? ({str(status.get('gpu_why')).partition('; ')[0]})" if on_gpu else ""
+
+    def figure(name: str, unit: str) -> str:
+        return "" if gpu.get(name) is None else f" {gpu[name]:.0f}{unit}"
+
+    memory = ""
+    if gpu.get("memory_used_mib") is not None:
+        memory = f" {gpu['memory_used_mib'] / 1024:.1f}/{gpu['memory_total_mib'] / 1024:.0f} GiB"
+    slowed = [word for word in gpu.get("throttle") or () if word != "idle"]
+    return (
+        f"GPU{figure('temperature_c', ' °C')}{figure('power_w', ' W')}{figure('sm_mhz', ' MHz')}"
+        f"{figure('busy_percent', ' % busy')}{memory}"
+        + (f", slowed by {', '.join(slowed)}" if slowed else "")
+    )
+
+
 def passed_over(skipped: list[list[str]]) -> str:
     """Which engines `auto` did not take, those with the same reason together."""
     names: dict[str, list[str]] = {}
@@ -48,10 +71,12 @@ def format_status(status: dict[str, Any]) -> str:
     """The status line of a heartbeat."""
     latency = status["latency_ms"]
     counters = status["counters"]
+    gpu = gpu_text(status)
     return (
         f"{state_text(status)} | {status['fps_in']:.1f} in {status['fps_out']:.1f} out fps | due to published "
         f"p50 {_ms(latency['p50'])} p99 {_ms(latency['p99'])} max {_ms(latency['max'])} ms | "
         f"drops {_counts(counters.get('dropped', {}))} | {engine_text(status['engine'])}"
+        + (f" | {gpu}" if gpu else "")
     )
 
 
@@ -61,6 +86,7 @@ def format_summary(status: dict[str, Any]) -> str:
     if not counters:
         return "no frame came"
     skipped = passed_over(engine.get("skipped", []))
+    gpu = gpu_text(status)
     lines = [
         f"frames   {counters['grabbed']} grabbed, {counters['published']} published: {counters['synthetic']} "
         f"SYNTHETIC, {sum(counters['passthrough'].values())} PASSTHROUGH ({_counts(counters['passthrough'])}), "
@@ -73,6 +99,11 @@ def format_summary(status: dict[str, Any]) -> str:
         + (f", one inference {engine['inference_ms']:.1f} ms" if engine else "")
         + f", {status['engine_restarts']} restarts",
         f"         passed over: {skipped}",
+        *(
+            [f"gpu      {(status.get('gpu') or {}).get('name') or 'not known'}: at the end {gpu}"]
+            if gpu
+            else []
+        ),
         f"clients  {status['clients']['subscribers']} at the end, {status['clients']['disconnected']} let go, "
         f"{status['clients']['copied']} messages copied",
         "Research tool, not a medical device.",

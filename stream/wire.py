@@ -47,6 +47,12 @@ live bit for bit. Live carries the source's pixels unchanged.
 
 The status endpoint's messages are one part of UTF-8 JSON, several times a second: the heartbeat. They are on
 an endpoint of their own since a heartbeat on a socket with CONFLATE would replace an unread frame.
+Of the GPU they say
+
+    gpu      null, or what was read last, at most 5 s ago: name, driver, sm_mhz, sm_max_mhz, memory_mhz,
+             temperature_c, power_w, power_limit_w, busy_percent, memory_used_mib, memory_total_mib, throttle
+             (why the clocks are down, a list of words); each of them null where this GPU does not tell
+    gpu_why  null, or why gpu is: the engine runs on the CPU, no driver, the GPU is lost and so on
 """
 
 import json
