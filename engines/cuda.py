@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -82,6 +82,7 @@ class Device:
         return f"{self.name} SM{self.sm}"
 
 
+@runtime_checkable
 class CudaCalls(Protocol):
     """What the slots ask of CUDA. Every method raises `CudaError` where its call fails."""
 
@@ -296,7 +297,7 @@ class Cuda:
         name = properties.name
         return Device(
             self.index,
-            name.decode(errors="replace").rstrip("\0") if isinstance(name, bytes) else str(name),
+            name.split(b"\0")[0].decode(errors="replace") if isinstance(name, bytes) else str(name),
             (int(properties.major), int(properties.minor)),
             int(self._call("cudaDriverGetVersion")),
         )

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -40,6 +40,7 @@ MARKS = ("entered", "copied", "started", "inferred", "leaving", "done")
 """Points in a slot's stream: before and after copy-in, inference and copy-out."""
 
 
+@runtime_checkable
 class Inference(Protocol):
     """A network that reads and writes one slot's buffers on the GPU."""
 
@@ -170,6 +171,9 @@ class CudaSlots:
                 stack.enter_context(self.calls.current())
             except EngineError as error:
                 log.debug("on closing: %s", error)
+            # First of all: what is given back is what copies read and write, and one slot waits for another's events.
+            for slot in self._slots:
+                slot.settle()
             for slot in self._slots:
                 slot.close()
             self._slots = []
@@ -419,12 +423,15 @@ class CudaSlot:
             (at["entered"], at["copied"]), (at["started"], at["inferred"]), (at["leaving"], at["done"])
         )
 
-    def close(self) -> None:
-        """Wait for what is in flight and give everything back."""
-        # First of all: the buffers that copies read and write are among what is given back.
-        self._machine.quietly(self._calls.synchronize_stream, self._stream)
-        self._owned.close()
+    def settle(self) -> None:
+        """Wait for what is in flight, whatever becomes of it."""
+        if self._stream is not None:
+            self._machine.quietly(self._calls.synchronize_stream, self._stream)
         self._busy = False
+
+    def close(self) -> None:
+        """Give everything back; nothing is in flight."""
+        self._owned.close()
         self._planes, self._host, self._staging = {}, {}, {}
         self._marks, self._small, self._graph, self._stream = {}, {}, None, None
 

@@ -2,15 +2,18 @@
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from engines import onnxruntime_engine, openvino_engine, torch_probe
+from engines import onnxruntime_engine, openvino_engine, tensorrt_engine, torch_probe
+from engines.cuda import CudaCalls
 from engines.engine import AUTO_ORDER, BackendName, Engine, EngineSpec, Opened, Precision
 from engines.errors import EngineError, ModelError
 from engines.model import load_model
 
-NOT_BUILT = "not built yet in this version"
+IN_A_CONTEXT: tuple[BackendName, ...] = ("tensorrt", "tensorrt_rtx")
+"""The backends that can run in a CUDA context of somebody else's."""
 
 
 def _open_torch(*arguments: Any, **settings: Any) -> Engine:
@@ -20,16 +23,22 @@ def _open_torch(*arguments: Any, **settings: Any) -> Engine:
 
 
 PROBES: dict[BackendName, Callable[[], tuple[bool, str]]] = {
+    "tensorrt": tensorrt_engine.probe_tensorrt,
+    "tensorrt_rtx": tensorrt_engine.probe_tensorrt_rtx,
     "torch": torch_probe.probe_torch,
     "openvino": openvino_engine.probe,
     "onnxruntime": onnxruntime_engine.probe,
 }
 LOADERS: dict[BackendName, Callable[[], object]] = {
+    "tensorrt": lambda: tensorrt_engine.load_tensorrt("tensorrt"),
+    "tensorrt_rtx": lambda: tensorrt_engine.load_tensorrt("tensorrt_rtx"),
     "torch": lambda: importlib.import_module("engines.torch_engine"),
     "openvino": openvino_engine.load_openvino,
     "onnxruntime": lambda: importlib.import_module("onnxruntime"),
 }
 OPENERS: dict[BackendName, Callable[..., Engine]] = {
+    "tensorrt": partial(tensorrt_engine.open_tensorrt, module="tensorrt"),
+    "tensorrt_rtx": partial(tensorrt_engine.open_tensorrt, module="tensorrt_rtx"),
     "torch": _open_torch,
     "openvino": openvino_engine.open_openvino,
     "onnxruntime": onnxruntime_engine.open_onnxruntime,
@@ -38,7 +47,7 @@ OPENERS: dict[BackendName, Callable[..., Engine]] = {
 
 def probe(backend: BackendName) -> tuple[bool, str]:
     """Whether a backend can run here; the reason where it cannot."""
-    return PROBES[backend]() if backend in PROBES else (False, NOT_BUILT)
+    return PROBES[backend]()
 
 
 def load_runtime(backend: BackendName | Literal["auto"]) -> None:
@@ -57,6 +66,7 @@ def open_engine(
     untaught: bool = False,
     threads: int | None = None,
     precision: Precision | None = None,
+    cuda: CudaCalls | tensorrt_engine.CudaName | None = None,
 ) -> Opened:
     """Open a model.
 
@@ -67,6 +77,8 @@ def open_engine(
         untaught: Take a model with random weights too; it never streams as SYNTHETIC.
         threads: CPU threads; None for as many as there are cores.
         precision: What the convolutions are computed in; None for what suits this machine.
+        cuda: `pycuda` to run in the pycuda context that is current, or calls on a context of the caller's, as
+            `engines.tensorrt_engine.choose_cuda` takes them; only for TensorRT. None where that is all the same.
 
     Raises:
         ModelError: The model is missing, broken, of another kind, or untaught.
@@ -83,9 +95,13 @@ def open_engine(
         )
     skipped: list[tuple[BackendName, str]] = []
     for name in AUTO_ORDER if backend == "auto" else [known for known in AUTO_ORDER if known == backend]:
-        usable, reason = probe(name)
+        if cuda is not None and name not in IN_A_CONTEXT:
+            usable, reason = False, "it does not run in a given CUDA context; leave cuda out"
+        else:
+            usable, reason = probe(name)
         if usable:
-            engine = OPENERS[name](file, spec, threads=threads, precision=precision)
+            given = {} if cuda is None else {"cuda": cuda}
+            engine = OPENERS[name](file, spec, threads=threads, precision=precision, **given)
             return Opened(engine, tuple(skipped))
         skipped.append((name, reason))
     if backend != "auto":

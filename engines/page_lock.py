@@ -9,7 +9,7 @@ import logging
 import mmap
 import threading
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 PAGE = mmap.PAGESIZE
 
 
+@runtime_checkable
 class Registrar(Protocol):
     """The two calls of `engines.cuda.CudaCalls` that page-lock a mapping."""
 
