@@ -45,7 +45,21 @@ class Logits(nn.Module):
         return attention.float(), context.float()
 
 
-class Warm:
+class _Paired:
+    """What both stages keep."""
+
+    learner: Learner
+    running: Average
+
+    def state(self) -> dict[str, Any]:
+        return {"learner": self.learner.state(), "running": self.running.state()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.learner.load_state(state["learner"])
+        self.running.load_state(state["running"])
+
+
+class Warm(_Paired):
     """Stage 1: the live path learns to place and to darken vessels."""
 
     name = "warm"
@@ -73,13 +87,6 @@ class Warm:
         losses["gradient"] = self.learner.learn(error, rate, "the live path")
         self.running.update(self.learner.module.generator)
         return losses
-
-    def state(self) -> dict[str, Any]:
-        return {"learner": self.learner.state(), "running": self.running.state()}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.learner.load_state(state["learner"])
-        self.running.load_state(state["running"])
 
     def handed_on(self) -> dict[str, dict[str, Tensor]]:
         return {"generator": self.running.generator.state_dict()}
@@ -112,7 +119,7 @@ class PairedPass(nn.Module):
         return {name: part.float() for name, part in made.items()}
 
 
-class Companions:
+class Companions(_Paired):
     """Stage 2: E_Vess and G_BG learn from pairs what they are for, and E_BG not to see contrast.
 
     With pairs each term of CAS-GAN has its exact form: x itself is y without its vessels, and M(E_BG(x)) is to
@@ -167,13 +174,6 @@ class Companions:
         losses["gradient"] = self.learner.learn(total, rate, "the networks")
         self.running.update(self.live)
         return losses
-
-    def state(self) -> dict[str, Any]:
-        return {"learner": self.learner.state(), "running": self.running.state()}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.learner.load_state(state["learner"])
-        self.running.load_state(state["running"])
 
     def handed_on(self) -> dict[str, dict[str, Tensor]]:
         parts = self.learner.module.networks
