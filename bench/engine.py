@@ -16,6 +16,7 @@ from bench.worker import Worker, serve
 from stream.control import become_child, format_from_json, format_to_json
 from stream.errors import StreamError
 from stream.frame import FrameFormat
+from stream.gpu import GpuWatch
 from stream.ring import RingMemory
 from stream.sources.options import SourceOptions
 from stream.sources.source import Source
@@ -46,6 +47,8 @@ class Alone:
         """What was opened: backend, precision, model and so on; empty without an engine."""
         self.loop_frames = 0
         """Frames of one pass of the source, after which it is in its steady state."""
+        self.gpu: dict[str, Any] = {"gpu": None, "why": "nothing was measured"}
+        """What the GPU did during the last inferences, or why that is not known."""
 
     @property
     def pid(self) -> int:
@@ -70,11 +73,16 @@ class Alone:
 
     def serial_ms(self, frames: int) -> np.ndarray:
         """Inferences one after the other, (frames,) ms each."""
-        return np.array(self._worker.ask("serial", frames=frames)["times_ms"])
+        return self._serial(frames=frames)
 
     def paced_ms(self, frames: int, rate_hz: float) -> np.ndarray:
         """Inferences at the frame rate, with sleep between them, (frames,) ms each."""
-        return np.array(self._worker.ask("serial", frames=frames, rate_hz=rate_hz)["times_ms"])
+        return self._serial(frames=frames, rate_hz=rate_hz)
+
+    def _serial(self, **asked: Any) -> np.ndarray:
+        said = self._worker.ask("serial", **asked)
+        self.gpu = said["gpu"]
+        return np.array(said["times_ms"])
 
     def engine_peak_bytes(self, frames: int) -> int:
         """The most Python and numpy held beyond the start while an engine's slots ran."""
@@ -100,6 +108,7 @@ class Bench:
         self._source = ""
         self._options = SourceOptions()
         self._loop_frames = 0
+        self._gpu: GpuWatch | None = None
 
     def open(self, source: str, options: dict[str, Any], engine: dict[str, Any] | None) -> dict[str, Any]:
         from stream.sources.open import open_source
@@ -130,6 +139,8 @@ class Bench:
         opened = self._opened = open_for(frame_format, {**config, "slots": ENGINE_SLOTS})
         self._slots = list(opened.engine.slots(ENGINE_SLOTS))
         open_ms = (self._clock.now_ns() - start_ns) / NS_PER_MS
+        bus_id = getattr(opened.engine, "gpu_bus_id", None)
+        self._gpu = GpuWatch(self._clock, opened.engine.backend, bus_id)
         self._infer(SETTLE)
         return {
             "backend": opened.engine.backend,
@@ -159,7 +170,11 @@ class Bench:
 
     def serial(self, frames: int, rate_hz: float | None = None) -> dict[str, Any]:
         self._infer(SETTLE, rate_hz)
-        return {"times_ms": self._infer(frames, rate_hz)}
+        if self._gpu is not None:
+            self._gpu.begin_anew()
+        times_ms = self._infer(frames, rate_hz)
+        gpu = {"gpu": None, "why": "no engine"} if self._gpu is None else self._gpu.report()
+        return {"times_ms": times_ms, "gpu": gpu}
 
     def engine_peak(self, frames: int) -> dict[str, Any]:
         tracemalloc.start()

@@ -71,6 +71,8 @@ class Run:
     """Sequence numbers [first, end) of the pipeline's frames with the floor beside them."""
     measured: Measured | None = None
     status: dict[str, Any] | None = None
+    gpu: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the GPU did, by part of the run: {"gpu": ..., "why": ...}, one of them null."""
     witness: WitnessRecord | None = None
     allocations: dict[str, dict[str, int]] = field(default_factory=dict)
     """By process: the peak in bytes, and over how many frames."""
@@ -164,6 +166,7 @@ def measure_engine(run: Run, alone: Alone, when: str) -> None:
     frames = min(SERIAL_FRAMES, max(20, run.config.frames))
     say(f"the engine alone, {when}: {frames} inferences one after the other")
     run.serial_ms[when] = alone.serial_ms(frames)
+    run.gpu[f"engine alone, {when}"] = alone.gpu
     if when == "before":
         frames = min(PACED_FRAMES, max(20, run.config.frames))
         say(f"the engine alone, {when}: {frames} at {run.config.rate:g} per second")
@@ -213,6 +216,7 @@ def measure_pipeline(run: Run, floor: Floor | None) -> None:
                     line.close()
                 run.measured = client.finish()
         run.status = pipeline.last_status
+        run.gpu["pipeline"] = pipeline.gpu
         run.engine = {**run.engine, **pipeline.engine}
         run.witness = witness.record()
         counters = (run.status or {}).get("counters", {})

@@ -3,9 +3,11 @@
 import os
 import platform
 import sys
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from stream.gpu import read_gpus
 
 PACKAGES = (
     "contrastream",
@@ -18,6 +20,8 @@ PACKAGES = (
     "torch",
     "tensorrt-cu13",
     "tensorrt-rtx-cu13",
+    "cuda-bindings",
+    "nvidia-ml-py",
 )
 """Whose version a report names, where installed."""
 FAST_CPU_FLAGS = (
@@ -109,27 +113,10 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def gpus() -> list[dict[str, str]]:
-    """NVIDIA GPUs with their driver, where nvidia-ml-py and a driver are there; else nothing."""
-    if util.find_spec("pynvml") is None:
-        return []
-    import pynvml  # type: ignore[import-not-found]
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        driver = str(pynvml.nvmlSystemGetDriverVersion())
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return [{"name": str(pynvml.nvmlDeviceGetName(handle)), "driver": driver} for handle in handles]
-    finally:
-        pynvml.nvmlShutdown()
-
-
 def describe() -> dict[str, Any]:
     """The machine block of every report."""
     total, available = memory_bytes()
+    gpus, why_no_gpu = read_gpus()
     return {
         "cpu": cpu_facts(),
         "memory_gib": round(total / 2**30, 1),
@@ -138,7 +125,8 @@ def describe() -> dict[str, Any]:
         "kernel": platform.release(),
         "python": sys.version.split()[0],
         "packages": package_versions(),
-        "gpus": gpus(),
+        "gpus": gpus,
+        "why_no_gpu": why_no_gpu or None,
         "scheduling": scheduling(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "steal_since_boot_ms": steal_ms(),
@@ -150,7 +138,7 @@ def one_line(machine: dict[str, Any]) -> str:
     cpu = machine["cpu"]
     named = {"amx_bf16": "AMX bf16", "avx512_bf16": "AVX512 bf16", "avx512_vnni": "VNNI", "avx2": "AVX2"}
     best = next((name for flag, name in named.items() if flag in cpu["flags"]), "no AVX2")
-    gpu = ", ".join(gpu["name"] for gpu in machine["gpus"]) or "no GPU seen"
+    gpu = ", ".join(f"{gpu['name']} (driver {gpu['driver']})" for gpu in machine["gpus"]) or "no GPU seen"
     return (
         f"{cpu['cores']} cores of {cpu['model']} ({best}{', virtual' if cpu['hypervisor'] else ''}), "
         f"{machine['memory_gib']} GiB, {gpu}, {machine['system']} {machine['kernel']}, "

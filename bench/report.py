@@ -8,6 +8,7 @@ import numpy as np
 from bench.machine import one_line
 from bench.stats import ratio_of_medians
 from stream.frame import Reason, State
+from stream.gpu import GPU_BACKENDS
 from stream.latency import summarize_ms
 from stream.measure import STAGES, Measured
 from stream.timing import NS_PER_MS, Stage
@@ -38,6 +39,7 @@ def build_report(run: "Run") -> dict[str, Any]:
         "workload": _workload(run),
         "machine": run.machine,
         "engine": _engine(run, measured),
+        "gpu": run.gpu,
         "frames": _frames(run, measured),
         "fps": _fps(measured),
         "latency_ms": summarize_ms(_stage(measured, Stage.DUE, Stage.RECEIVED)),
@@ -318,6 +320,27 @@ def _row(name: str, summary: dict[str, Any] | None) -> str:
     return f"  {name:34}{summary['n']:>7}" + "".join(f"{_number(summary[key]):>9}" for key in keys)
 
 
+def _gpu(when: str, said: dict[str, Any]) -> str:
+    """What the GPU did in one part of a run, in one line."""
+    gpu = said["gpu"]
+    if gpu is None:
+        return f"gpu      {when}: {said['why']}"
+    names = {
+        "sm_mhz": "MHz",
+        "temperature_c": "°C",
+        "power_w": "W",
+        "busy_percent": "% busy",
+        "memory_used_mib": "MiB",
+    }
+    figures = [
+        f"{gpu[name]['min']:.0f} to {gpu[name]['max']:.0f} {unit}"
+        for name, unit in names.items()
+        if name in gpu
+    ]
+    slowed = [f"{word} {count}x" for word, count in gpu["throttled_readings"].items() if word != "idle"]
+    return f"gpu      {when}: {', '.join(figures)} in {gpu['readings']} readings; slowed by {', '.join(slowed) or 'nothing'}"
+
+
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
 
@@ -338,6 +361,7 @@ def format_table(report: dict[str, Any]) -> str:
         f"{work['rate_hz']:g} per second, {work['frames']} frames after {work['warmup']} to warm up",
         f"engine   {engine['backend'] or 'none'} {engine['precision'] or ''} {(engine['model_sha256'] or '')[:8]}"
         + (" (UNTAUGHT: inferred but not sent as synthetic)" if engine["taught"] is False else ""),
+        *(_gpu(when, said) for when, said in report["gpu"].items() if engine["backend"] in GPU_BACKENDS),
         f"frames   {frames['due']} due, {frames['grabbed']} grabbed, {frames['published']} published, "
         f"{frames['received']} received; {frames['synthesized']} SYNTHETIC, PASSTHROUGH "
         f"{frames['passthrough'] or 'none'}, {frames['repeated']} repeats, dropped {frames['dropped'] or 'none'}; "

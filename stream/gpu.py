@@ -261,8 +261,7 @@ class GpuWatch:
         self._child: Child | None = None
         self._reading: dict[str, Any] | None = None
         self._why = "the GPU has not been asked yet"
-        self.series = GpuSeries()
-        """What came so far; put another in its place to begin anew."""
+        self._series = GpuSeries()
         if backend not in GPU_BACKENDS:
             self._why = f"the engine runs on the CPU ({backend})"
         elif importlib.util.find_spec("pynvml") is None:
@@ -289,7 +288,7 @@ class GpuWatch:
             self._heard_ns = self._clock.now_ns()
             self._reading, self._why = reading, why
             if reading is not None:
-                self.series.add(reading)
+                self._series.add(reading)
         silent_ns = self._clock.now_ns() - self._heard_ns
         if self._child is not None and silent_ns > SILENT_NS:
             return None, f"the GPU has not answered for {silent_ns // NS_PER_S} s"
@@ -299,11 +298,18 @@ class GpuWatch:
         self._child = None
         self._reading, self._why = None, why
 
+    def begin_anew(self) -> None:
+        """Forget what came before, but for the last reading: a short time has none of its own."""
+        reading, _ = self.look()
+        self._series = GpuSeries()
+        if reading is not None:
+            self._series.add(reading)
+
     def report(self) -> dict[str, Any]:
         """What came so far, for a report: {"gpu": ..., "why": ...}, one of them null."""
         _, why = self.look()
-        summary = self.series.summary()
-        return {"gpu": summary, "why": (why or None) if summary is None else None}
+        summary = self._series.summary()
+        return {"gpu": summary, "why": None if summary is not None else why}
 
     def close(self) -> None:
         """End the process; may be called twice."""

@@ -15,6 +15,7 @@ def test_the_machine_block_names_what_a_figure_depends_on() -> None:
     assert facts["python"] == sys.version.split()[0]
     assert facts["packages"]["numpy"]
     assert 0 < facts["memory_available_gib"] <= facts["memory_gib"]
+    assert bool(facts["gpus"]) == (facts["why_no_gpu"] is None)
     assert json.loads(json.dumps(facts)) == facts
 
 
@@ -36,3 +37,11 @@ def test_one_line_says_which_instructions_the_cpu_has() -> None:
     assert "AVX2" in machine.one_line(facts)
     facts["cpu"]["flags"] = []
     assert "no AVX2" in machine.one_line(facts)
+
+
+def test_one_line_names_the_gpus_with_their_driver() -> None:
+    facts = machine.describe()
+    facts["gpus"] = [{"name": "GPU of a test", "driver": "580.95.05"}]
+    assert ", GPU of a test (driver 580.95.05), " in machine.one_line(facts)
+    facts["gpus"] = []
+    assert ", no GPU seen, " in machine.one_line(facts)

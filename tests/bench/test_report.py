@@ -178,3 +178,20 @@ def test_the_floor_runs_beside_about_half_of_the_frames(frames: int, expected: i
     blocks = plan_blocks(WARM_UP, frames)
     assert sum(end - first for first, end in blocks) == expected
     assert all(WARM_UP <= first < end <= WARM_UP + frames for first, end in blocks)
+
+
+def test_the_gpu_of_each_part_of_a_run_is_in_the_report_and_the_table() -> None:
+    run = _run(1000)
+    figure = {"min": 1500, "mean": 1745.0, "max": 1980}
+    series = {"sm_mhz": figure, "readings": 20, "throttled_readings": {"power cap": 3, "idle": 1}}
+    run.gpu = {
+        "engine alone, before": {"gpu": None, "why": "the GPU is lost"},
+        "pipeline": {"gpu": series, "why": None},
+    }
+    assert "gpu      " not in format_table(build_report(run)), "a CPU engine's table says nothing of it"
+    run.engine["backend"] = "torch"
+    report = build_report(run)
+    assert report["gpu"] == run.gpu
+    table = format_table(report)
+    assert "\ngpu      engine alone, before: the GPU is lost\n" in table
+    assert "\ngpu      pipeline: 1500 to 1980 MHz in 20 readings; slowed by power cap 3x\n" in table

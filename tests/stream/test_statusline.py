@@ -66,6 +66,48 @@ def test_the_status_line_is_one_line_with_rates_latency_drops_and_engine() -> No
     )
 
 
+GPU = {
+    "name": "GPU of a test", "driver": "580.95.05", "sm_mhz": 1755, "temperature_c": 63, "power_w": 412.5,
+    "busy_percent": 45, "memory_used_mib": 3174, "memory_total_mib": 144384, "throttle": ["power cap", "idle"],
+}  # fmt: skip
+ON_GPU = {"backend": "torch", "precision": "f16", "model_sha256": "0123456789abcdef", "inference_ms": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        pytest.param(
+            {"gpu": GPU, "gpu_why": None, "engine": ON_GPU},
+            " | torch f16 01234567 | GPU 63 °C 412 W 1755 MHz 45 % busy 3.1/141 GiB, slowed by power cap",
+            id="all",
+        ),
+        pytest.param(
+            {"gpu": {**GPU, "power_w": None, "memory_used_mib": None, "throttle": None}, "engine": ON_GPU},
+            " | torch f16 01234567 | GPU 63 °C 1755 MHz 45 % busy",
+            id="some",
+        ),
+        pytest.param(
+            {"gpu": None, "gpu_why": "the GPU is lost: it is off; look at dmesg", "engine": ON_GPU},
+            " | torch f16 01234567 | GPU ? (the GPU is lost: it is off)",
+            id="lost",
+        ),
+        pytest.param(
+            {"gpu": None, "gpu_why": "the engine runs on the CPU (openvino)"},
+            " | openvino bf16 01234567",
+            id="cpu",
+        ),
+    ],
+)
+def test_the_status_line_of_a_gpu_engine_says_what_the_gpu_does(said: dict[str, Any], text: str) -> None:
+    assert format_status(status(**said)).endswith(text)
+
+
+def test_the_summary_names_the_gpu() -> None:
+    text = format_summary(status(gpu=GPU, engine=ON_GPU))
+    assert "\ngpu      GPU of a test: at the end GPU 63 °C" in text
+    assert "gpu" not in format_summary(status())
+
+
 def test_figures_that_are_not_there_yet_are_dashes() -> None:
     none = dict.fromkeys(("p50", "p95", "p99", "max"), None)
     line = format_status(status(latency_ms={"n": 0, **none}, counters={}, engine={}))
