@@ -19,6 +19,9 @@ import onnx
 from engines.errors import EngineError
 from engines.tensorrt_log import LogLine, gather_lines, reason_of, sentence_of, tensorrt_logger
 
+DTYPES = {"f16": "HALF", "f32": "FLOAT"}
+"""TensorRT's names of the types of our precisions."""
+
 
 @dataclass(frozen=True)
 class LayerCount:
@@ -85,10 +88,14 @@ def build_plan(
             it can be captured by hand. TensorRT-RTX only; other plans always can.
 
     Raises:
-        EngineError: The library cannot parse or build it; the sentence holds its reason.
+        EngineError: The library cannot parse or build it; the sentence holds its reason. Or the graph is not one of
+            `typed_model`'s.
         ValueError: TensorRT-RTX's options were given to TensorRT.
     """
     start = time.monotonic()
+    precision = _properties(typed).get("precision", "none")
+    if precision not in DTYPES:
+        raise EngineError(f"needed a typed graph of f16 or f32, got {precision}; make it by typed_model")
     is_rtx = hasattr(trt, "ComputeCapability")
     if not is_rtx and (compute_capabilities or user_allocation):
         raise ValueError(
@@ -101,7 +108,7 @@ def build_plan(
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         _parse(trt, network, typed, lines)
         layers = _census(network)
-        _check_types(layers, typed)
+        _check_types(layers, precision)
         config = _configure(trt, builder, compute_capabilities, user_allocation)
         cache = None if is_rtx else _attach_timing_cache(config, timing_cache, lines)
         serialized = builder.build_serialized_network(network, config)
@@ -163,14 +170,9 @@ def _census(network: Any) -> tuple[LayerCount, ...]:
     return tuple(LayerCount(kind, dtype, count) for (kind, dtype), count in sorted(counts.items()))
 
 
-def _check_types(layers: tuple[LayerCount, ...], typed: onnx.ModelProto) -> None:
+def _check_types(layers: tuple[LayerCount, ...], precision: str) -> None:
     """The library read the types that the graph has."""
-    precision = _properties(typed).get("precision")
-    needed = {"f16": "HALF", "f32": "FLOAT"}.get(precision or "")
-    if needed is None:
-        raise EngineError(
-            f"needed a typed graph of f16 or f32, got {precision or 'none'}; make it by typed_model"
-        )
+    needed = DTYPES[precision]
     wrong = [layer for layer in layers if layer.kind == "CONVOLUTION" and layer.dtype != needed]
     if wrong:
         raise EngineError(

@@ -116,8 +116,12 @@ def test_what_changes_the_picture_stays(something: onnx.NodeProto, constants: di
 
 def test_a_product_with_zero_is_left_out_of_a_sum() -> None:
     source = graph(
-        [node("Neg", "x", "n"), node("Mul", "zero n", "nothing"), node("Add", "x nothing", "same")]
-        + [node("Abs", "same", "y")],
+        [
+            node("Neg", "x", "n"),
+            node("Mul", "zero n", "nothing"),
+            node("Add", "x nothing", "same"),
+            node("Abs", "same", "y"),
+        ],
         {"zero": np.zeros(1, np.float32)},
     )
     folded = fold_sizes(source, {"rows": 6, "columns": 8})
@@ -154,8 +158,11 @@ def test_a_graph_whose_shapes_cannot_be_had_is_refused(source: onnx.ModelProto, 
 
 def test_a_constant_of_a_hostile_size_is_never_made() -> None:
     source = graph(
-        [node("ConstantOfShape", "huge", "zeros"), node("ReduceMax", "zeros", "most", keepdims=0)]
-        + [node("Add", "x most", "y")],
+        [
+            node("ConstantOfShape", "huge", "zeros"),
+            node("ReduceMax", "zeros", "most", keepdims=0),
+            node("Add", "x most", "y"),
+        ],
         {"huge": np.array([1 << 20, 1 << 20], np.int64)},
     )
     folded = fold_sizes(source, {"rows": 6, "columns": 8})

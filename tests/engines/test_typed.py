@@ -131,20 +131,23 @@ def test_every_preset_has_fp16_convolutions_and_fp32_around_them(
         node.op_type == "Conv" for node in onnx.load(str(source.path), load_external_data=False).graph.node
     )
 
-    half = audit(typed_model(source, spec, "f16"))
-    full = audit(typed_model(source, spec, "f32"))
+    found = audit(typed_model(source, spec, "f16"))
 
-    assert half.convolutions == {"float16": convolutions}
-    assert full.convolutions == {"float32": convolutions}
-    for found in (half, full):
-        assert set(found.outside) == {"float32"}
-        assert found.inputs["live"] == ("uint8", (512, 512, 2))
-        assert found.outputs["synthetic"] == ("uint8", (512, 512, 2))
-        assert found.outputs["attention"] == ("uint8", (512, 512))
-        assert found.outputs["statistics"] == ("float32", (5,))
-    # One cast into the network and one out of it for each of its two planes.
+    assert found.convolutions == {"float16": convolutions}
+    assert set(found.outside) == {"float32"}
+    assert found.inputs["live"] == ("uint8", (512, 512, 2))
+    assert found.outputs["synthetic"] == ("uint8", (512, 512, 2))
+    assert found.outputs["attention"] == ("uint8", (512, 512))
+    assert found.outputs["statistics"] == ("float32", (5,))
+    assert found.largest_weight < 100.0
+
+
+def test_values_are_cast_once_into_the_network_and_once_out_of_it(small_source: ModelFile) -> None:
+    spec = EngineSpec(512, 512, 12)
+    half, full = (audit(typed_model(small_source, spec, precision)) for precision in ("f16", "f32"))
+    assert set(full.convolutions) == {"float32"}
+    # In: the picture. Out: the logits of both planes.
     assert half.operations["Cast"] == full.operations["Cast"] + 3
-    assert half.largest_weight < 100.0
 
 
 def test_a_norm_is_computed_in_fp32_and_stays_one_operation(
