@@ -1,6 +1,7 @@
 """The doctor's checks of what is installed: packages, codecs, engines, extras. Each tries what it speaks of."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -22,8 +23,8 @@ IMPORT_NAMES = {
 """What a distribution is imported as, where that is not its name."""
 OPTIONAL = (
     ("onnxruntime", "onnxruntime", "ort", "a second CPU engine"),
-    ("torch", "torch", "train", "training and export; as a runtime: extra torch"),
-    ("onnx", "onnx", "train", "export"),
+    ("torch", "torch", "torch", "the torch engine on NVIDIA GPUs; training and export, with extra train"),
+    ("onnx", "onnx", "torch", "reads models for GPU engines; export"),
     ("tensorrt", "tensorrt", "trt", "TensorRT on NVIDIA GPUs; the package is on NVIDIA's index"),
     ("tensorrt_rtx", "tensorrt-rtx-cu13", "trtrtx", "TensorRT-RTX on RTX cards"),
     ("cuda.bindings", "cuda-bindings", "cuda", "CUDA calls"),
@@ -54,6 +55,22 @@ taught = "taught" if opened.engine.taught else "UNTAUGHT, never shown as synthet
 opened.engine.close()
 print(opened.engine.precision, "model", opened.engine.model_sha256[:8], taught)
 sys.exit(0 if said.finite and same else "the inference gave a wrong output")
+"""
+
+
+_DRIVER = """
+import json
+from engines.driver import find_driver
+driver, why = find_driver()
+if driver is None:
+    print(json.dumps({"why": why}))
+else:
+    print(json.dumps({"cuda": "%d.%d" % driver.cuda, "gpus": [str(gpu) for gpu in driver.gpus]}))
+"""
+_TELEMETRY = """
+import json
+from stream.gpu import read_gpus
+print(json.dumps(read_gpus()))
 """
 
 
@@ -232,15 +249,22 @@ def check_engines() -> Iterator[Row]:
     rows = []
     for name in AUTO_ORDER:
         usable, reason = probe(name)
-        works, said = _tried(_INFER, name) if usable else (False, reason)
+        if not usable:
+            said, _, mend = reason.partition("; ")
+            rows.append(Row("engines", name, "absent", said, mend or "nothing that helps is known"))
+            continue
+        works, said = _tried(_INFER, name)
         working += works
+        # A probe that says yes and an inference that fails is a fault, not a choice.
         rows.append(
             Row(
                 "engines",
                 name,
-                "ok" if works else "absent",
-                f"one inference done: {said}" if works else said,
-                "" if works else "nothing to do while another engine works; extras are below",
+                "ok" if works else "note",
+                f"one inference done: {said}" if works else f"usable, but an inference failed: {said}",
+                ""
+                if works
+                else f"run: contrastream replay phantom --engine {name} --frames 30, for the whole reason",
             )
         )
     yield from rows
@@ -248,7 +272,7 @@ def check_engines() -> Iterator[Row]:
         "engines",
         "any engine",
         "ok" if working else "MISSING",
-        f"{working} of {len(AUTO_ORDER)} work",
+        f"{working} of {len(AUTO_ORDER)} work; auto takes the first that does, in this order",
         ""
         if working
         else "run: pip install openvino; without an engine there is --engine off, live pictures only",
@@ -269,11 +293,33 @@ def check_optional() -> Iterator[Row]:
             f"{_version(distribution)}, installed (not tried): {purpose}" if found else purpose,
             "" if found else f'extra {extra}: pip install -e ".[{extra}]"',
         )
-    driver = Path("/proc/driver/nvidia/version").exists()
-    yield Row(
-        "extras",
-        "NVIDIA driver",
-        "ok" if driver else "absent",
-        "loaded" if driver else "no /proc/driver/nvidia/version",
-        "" if driver else "a GPU and its driver; everything works on the CPU without",
+
+
+def check_gpu() -> Iterator[Row]:
+    """The NVIDIA driver, its GPUs, and whether they tell what they do. Asked in a process of its own."""
+    found, said = _tried(_DRIVER)
+    answer = (
+        json.loads(said) if found else {"why": f"the driver's library failed: {said}; look at nvidia-smi"}
     )
+    if why := answer.get("why"):
+        text, _, mend = why.partition("; ")
+        yield Row("gpu", "NVIDIA driver", "absent", text, mend or "nothing to do: the CPU engines need none")
+    else:
+        yield Row("gpu", "NVIDIA driver", "ok", f"answers; runs CUDA up to {answer['cuda']}")
+        for index, name in enumerate(answer["gpus"]):
+            yield Row("gpu", f"GPU {index}", "ok", name)
+    found, said = _tried(_TELEMETRY)
+    readings, why = json.loads(said) if found else ([], f"NVML failed: {said}; look at nvidia-smi")
+    if why:
+        text, _, mend = why.partition("; ")
+        yield Row("gpu", "telemetry", "absent", text, mend or "nothing that helps is known")
+    for reading in readings:
+        known = {name: value for name, value in reading.items() if value is not None}
+        yield Row(
+            "gpu",
+            "telemetry",
+            "ok",
+            f"{known.get('name')}, driver {known.get('driver')}: {known.get('temperature_c', '?')} °C, "
+            f"{known.get('power_w', '?')} W, {known.get('sm_mhz', '?')} MHz, {known.get('memory_used_mib', '?')} of "
+            f"{known.get('memory_total_mib', '?')} MiB used, clocks held by {', '.join(known.get('throttle', ())) or 'nothing'}",
+        )

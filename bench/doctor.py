@@ -17,6 +17,7 @@ CHECKS: tuple[Callable[[], Iterator[Row]], ...] = (
     checks.check_codecs,
     checks.check_devices,
     checks.check_engines,
+    checks.check_gpu,
     checks.check_optional,
     checks_host.check_display,
     checks_host.check_transport,

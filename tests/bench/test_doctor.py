@@ -80,6 +80,80 @@ def test_what_is_absent_but_optional_leaves_the_default_path_working() -> None:
     )
 
 
+def test_a_backend_that_cannot_run_says_why_and_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    from engines import open as opening
+
+    monkeypatch.setattr(
+        opening,
+        "probe",
+        lambda name: (False, f"{name} is not installed; run: pip install {name}; then again"),
+    )
+    rows = list(checks.check_engines())
+    assert [row.name for row in rows] == [
+        "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime", "any engine",
+    ]  # fmt: skip
+    assert rows[0] == Row(
+        "engines", "tensorrt", "absent", "tensorrt is not installed", "run: pip install tensorrt; then again"
+    )
+    assert rows[-1].verdict == "MISSING"
+    assert rows[-1].found.startswith("0 of 5 work")
+
+
+def test_a_backend_whose_inference_fails_is_not_called_ok(monkeypatch: pytest.MonkeyPatch) -> None:
+    from engines import open as opening
+
+    monkeypatch.setattr(opening, "probe", lambda name: (name == "torch", "no; do nothing"))
+    monkeypatch.setattr(checks, "_tried", lambda code, name: (False, "EngineError: CUDA out of memory"))
+    (torch,) = [row for row in checks.check_engines() if row.name == "torch"]
+    assert (torch.verdict, torch.found) == (
+        "note",
+        "usable, but an inference failed: EngineError: CUDA out of memory",
+    )
+    assert "--engine torch" in torch.mend
+
+
+GPU_ANSWERS = {
+    "no driver": ({"why": "no NVIDIA driver (libcuda.so.1 is not there); install it"}, ([], "no NVML; install it")),
+    "two GPUs": (
+        {"cuda": "13.0", "gpus": ["GPU of a test (compute capability 9.0)", "old GPU (compute capability 7.0)"]},
+        ([{"name": "GPU of a test", "driver": "580", "temperature_c": 63, "power_w": None, "throttle": ["idle"]}], ""),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("machine", GPU_ANSWERS)
+def test_the_driver_its_gpus_and_their_telemetry_have_rows(
+    monkeypatch: pytest.MonkeyPatch, machine: str
+) -> None:
+    driver, telemetry = GPU_ANSWERS[machine]
+    answers = {checks._DRIVER: driver, checks._TELEMETRY: telemetry}
+    monkeypatch.setattr(checks, "_tried", lambda code: (True, json.dumps(answers[code])))
+    rows = [(row.name, row.verdict, row.found, row.mend) for row in checks.check_gpu()]
+    if machine == "no driver":
+        assert rows == [
+            ("NVIDIA driver", "absent", "no NVIDIA driver (libcuda.so.1 is not there)", "install it"),
+            ("telemetry", "absent", "no NVML", "install it"),
+        ]
+        return
+    assert [row[:2] for row in rows] == [
+        ("NVIDIA driver", "ok"), ("GPU 0", "ok"), ("GPU 1", "ok"), ("telemetry", "ok"),
+    ]  # fmt: skip
+    assert rows[0][2] == "answers; runs CUDA up to 13.0"
+    assert rows[3][2].startswith(
+        "GPU of a test, driver 580: 63 °C, ? W, ? MHz, ? of ? MiB used, clocks held by idle"
+    )
+
+
+def test_a_drivers_library_that_crashes_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_tried", lambda code: (False, "exit status -11"))
+    rows = list(checks.check_gpu())
+    assert [row.found for row in rows] == [
+        "the driver's library failed: exit status -11",
+        "NVML failed: exit status -11",
+    ]
+    assert all(row.verdict == "absent" and row.mend for row in rows)
+
+
 @pytest.mark.slow
 def test_the_command_ends_with_1_and_names_the_one_broken_thing(tmp_path: Path) -> None:
     folder = tmp_path / "contrastream"
@@ -99,6 +173,6 @@ def test_the_command_ends_with_1_and_names_the_one_broken_thing(tmp_path: Path) 
     assert report["works"] is False
     assert "to mend: socket folder" in done.stdout
     groups = {row["group"] for row in report["checks"]}
-    assert groups == {"install", "sources", "engines", "extras", "display", "transport", "timing"}
+    assert groups == {"install", "sources", "engines", "gpu", "extras", "display", "transport", "timing"}
     unmended = [row["name"] for row in report["checks"] if row["verdict"] != "ok" and not row["mend"]]
     assert unmended == []

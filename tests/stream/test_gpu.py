@@ -28,7 +28,10 @@ from stream.gpu import (
     throttle_words,
     watch_gpu,
 )
+from stream.pipeline import Pipeline, PipelineConfig
+from stream.sources.options import SourceOptions
 from stream.timing import FakeClock
+from stream.wire import pack_status, unpack_status
 
 pynvml = pytest.importorskip("pynvml")
 
@@ -342,3 +345,24 @@ def test_the_real_process_says_what_this_machine_has() -> None:
     readings, why = read_gpus()
     assert said["why"] == why
     assert not readings or said["gpu"]["name"] == readings[0]["name"]
+
+
+def test_the_heartbeat_says_why_there_is_no_gpu_and_a_restarted_engine_keeps_its_watch(
+    started: list[FakeChild], nvml: FakeNvml
+) -> None:
+    pipeline = Pipeline(PipelineConfig(source="phantom", options=SourceOptions(), endpoint="test-gpu"))
+    try:
+        assert (pipeline.status()["gpu"], pipeline.status()["gpu_why"]) == (None, "no engine has been opened")
+        pipeline._watch_gpu("torch", "00000000:3b:00.0")
+        pipeline._watch_gpu("torch", "00000000:3b:00.0")
+        assert len(started) == 1
+        started[0].say({"gpu": GpuReader(nvml).read(), "why": ""})
+        status = unpack_status(pack_status(pipeline.status()))
+        assert status["gpu"]["name"] == "GPU of a test"
+        assert status["gpu_why"] is None
+        pipeline._watch_gpu("openvino", None)
+        assert started[0].killed == 1
+        assert pipeline.status()["gpu_why"] == "the engine runs on the CPU (openvino)"
+    finally:
+        pipeline._close()
+    assert pipeline.gpu == {"gpu": None, "why": "the engine runs on the CPU (openvino)"}
