@@ -102,6 +102,8 @@ class CudaSlots:
         self.timed = timed
         self.last: CudaSlot | None = None
         """The slot whose frame was submitted last; the next one's inference follows it."""
+        self.origin: Any = None
+        """The event that times are counted from."""
         self.failures_on_close = 0
         self._mappings: OrderedDict[int, page_lock.Mapping] = OrderedDict()
         self._guard = threading.Lock()
@@ -182,6 +184,7 @@ class CudaSlots:
                 while self._mappings:
                     self.quietly(self.calls.page_locks.let_go, self._mappings.popitem()[1])
             self._owned.close()
+            self.origin = None
         if self.failures_on_close:
             log.warning(
                 "the GPU took back all but %d things on closing; they go with this process",
