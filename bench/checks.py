@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from stream.gpu import GPU_BACKENDS
 
 Verdict = Literal["ok", "MISSING", "absent", "note"]
 PACKAGES = ("stream", "engines", "calib", "bench", "casgan")
@@ -247,10 +249,13 @@ def check_engines() -> Iterator[Row]:
 
     working = 0
     rows = []
+    has_gpu = "why" not in _driver()
     for name in AUTO_ORDER:
         usable, reason = probe(name)
         if not usable:
             said, _, mend = reason.partition("; ")
+            if mend and name in GPU_BACKENDS and not has_gpu and not mend.startswith("with a"):
+                mend = f"with an NVIDIA GPU: {mend}"  # nobody without one should install for it
             rows.append(Row("engines", name, "absent", said, mend or "nothing that helps is known"))
             continue
         works, said = _tried(_INFER, name)
@@ -293,6 +298,14 @@ def check_optional() -> Iterator[Row]:
             f"{_version(distribution)}, installed (not tried): {purpose}" if found else purpose,
             "" if found else f'extra {extra}: pip install -e ".[{extra}]"',
         )
+
+
+def _driver() -> dict[str, Any]:
+    """What the driver says of itself: `cuda` and `gpus`, or `why` there is none."""
+    found, said = _tried(_DRIVER)
+    if not found:
+        return {"why": f"the driver's library failed: {said}; look at nvidia-smi"}
+    return dict(json.loads(said))
 
 
 def check_gpu() -> Iterator[Row]:

@@ -59,7 +59,15 @@ def format_rows(rows: list[Row], facts: dict[str, Any]) -> str:
             row.found, WIDTH, initial_indent=head, subsequent_indent=" " * len(head), break_long_words=False
         ) or [head]
         if row.mend:
-            lines.append(" " * len(head) + f"-> {row.mend}")
+            indent = " " * len(head)
+            lines += textwrap.wrap(
+                row.mend,
+                WIDTH,
+                initial_indent=f"{indent}-> ",
+                subsequent_indent=f"{indent}   ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
     missing = [row.name for row in rows if row.verdict == "MISSING"]
     lines += [
         "",

@@ -23,6 +23,9 @@ Map of the room:
     plan_table.py          ... as tables
     untaught.py            a preset without a shipped model, with random weights, to measure it
     elapsed.py             what is being waited for, on a terminal
+    torch_engine.py        the reference's graph on a GPU, in half precision; torch_slots.py: streams, CUDA graphs
+    torch_probe.py         whether torch can be an engine here, asked before it is imported
+    driver.py              what the NVIDIA driver says of its GPUs
     tensorrt_log.py        TensorRT's log as part of ours
     export.py              `contrastream export`: a training run -> a model file that draws what torch draws
     config.py              the settings of export and build

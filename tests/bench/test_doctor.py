@@ -88,6 +88,7 @@ def test_a_backend_that_cannot_run_says_why_and_what_to_install(monkeypatch: pyt
         "probe",
         lambda name: (False, f"{name} is not installed; run: pip install {name}; then again"),
     )
+    monkeypatch.setattr(checks, "_driver", lambda: {"cuda": "13.0", "gpus": ["one"]})
     rows = list(checks.check_engines())
     assert [row.name for row in rows] == [
         "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime", "any engine",
@@ -97,13 +98,17 @@ def test_a_backend_that_cannot_run_says_why_and_what_to_install(monkeypatch: pyt
     )
     assert rows[-1].verdict == "MISSING"
     assert rows[-1].found.startswith("0 of 5 work")
+    monkeypatch.setattr(checks, "_driver", lambda: {"why": "no driver"})
+    mends = {row.name: row.mend for row in checks.check_engines()}
+    assert mends["tensorrt"] == "with an NVIDIA GPU: run: pip install tensorrt; then again"
+    assert mends["onnxruntime"] == "run: pip install onnxruntime; then again"
 
 
 def test_a_backend_whose_inference_fails_is_not_called_ok(monkeypatch: pytest.MonkeyPatch) -> None:
     from engines import open as opening
 
     monkeypatch.setattr(opening, "probe", lambda name: (name == "torch", "no; do nothing"))
-    monkeypatch.setattr(checks, "_tried", lambda code, name: (False, "EngineError: CUDA out of memory"))
+    monkeypatch.setattr(checks, "_tried", lambda code, *name: (False, "EngineError: CUDA out of memory"))
     (torch,) = [row for row in checks.check_engines() if row.name == "torch"]
     assert (torch.verdict, torch.found) == (
         "note",
