@@ -8,7 +8,6 @@ import contextlib
 import ctypes
 import importlib
 import importlib.util
-import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -236,7 +235,6 @@ class Cuda:
         self._rt = runtime
         self.index = index
         self.page_locks = PageLocks(self)
-        self._thread = threading.local()
         self._check_driver()
         count = self._call("cudaGetDeviceCount")
         if not 0 <= index < count:
@@ -287,9 +285,8 @@ class Cuda:
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
-        if not hasattr(self._thread, "entered"):
-            self._call("cudaSetDevice", self.index)
-            self._thread.entered = True
+        # Each time, and not once a thread: another engine may have chosen another GPU in it since.
+        self._call("cudaSetDevice", self.index)
         yield
 
     def device(self) -> Device:

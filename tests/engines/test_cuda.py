@@ -14,6 +14,7 @@ from engines.cuda import ADVICE, LOST, Cuda, probe_cuda
 from engines.errors import CudaError, CudaLost, CudaOutOfMemory
 
 FakeRuntime: Any = runpy.run_path(str(Path(__file__).with_name("fake_cuda.py")))["FakeRuntime"]
+OK = real.cudaError_t.cudaSuccess
 
 
 def test_every_call_that_is_used_is_in_the_real_runtime() -> None:
@@ -111,6 +112,16 @@ def test_a_failed_call_says_which_why_and_what_to_do(code: str, kind: type[CudaE
         calls.allocate(64)
     assert type(raised.value) is kind
     assert (raised.value.call, raised.value.code) == ("cudaMalloc", code)
+
+
+def test_two_gpus_in_one_thread_are_each_chosen_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime, chosen = FakeRuntime(count=2), []
+    monkeypatch.setattr(runtime, "cudaSetDevice", lambda device: chosen.append(device) or (OK,))
+    first, second = Cuda(runtime, 0), Cuda(runtime, 1)
+    for calls in (first, second, first):
+        with calls.current():
+            pass
+    assert chosen == [0, 1, 0]
 
 
 def test_an_event_that_is_not_done_is_no_failure() -> None:
