@@ -26,7 +26,13 @@ Map of the room:
     torch_engine.py        the reference's graph on a GPU, in half precision; torch_slots.py: streams, CUDA graphs
     torch_probe.py         whether torch can be an engine here, asked before it is imported
     driver.py              what the NVIDIA driver says of its GPUs
+    tensorrt_engine.py     TensorRT and TensorRT-RTX, the module being a parameter
     tensorrt_log.py        TensorRT's log as part of ours
+    cuda_slots.py          frames in flight on one GPU: copy-in, inference, copy-out, each on its slot's stream
+    cuda_graph.py          an inference captured, to be launched as one
+    page_lock.py           the ring page-locked where it lies, so that copies need no host
+    cuda.py                the few CUDA calls, each failure a sentence
+    pycuda_calls.py        the same calls in a lab's pycuda context
     export.py              `contrastream export`: a training run -> a model file that draws what torch draws
     config.py              the settings of export and build
     reference.py           the graph once more in torch

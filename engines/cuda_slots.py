@@ -24,6 +24,7 @@ import numpy as np
 
 from engines import page_lock
 from engines.cuda import CudaCalls
+from engines.cuda_graph import capture
 from engines.engine import EngineSpec, FrameStatistics
 from engines.errors import CudaLost, EngineError
 from engines.model import INPUTS, OUTPUTS
@@ -248,7 +249,7 @@ class CudaSlot:
         if not self._machine.graphs:
             return
         try:
-            graph = self._capture(handle)
+            graph = capture(self._calls, self._stream, lambda: self._inference.enqueue(handle))
         except CudaLost:
             raise
         except EngineError as reason:
@@ -256,37 +257,6 @@ class CudaSlot:
             return
         owned.callback(self._machine.quietly, self._calls.destroy_executable, graph)
         self._graph = graph
-
-    def _capture(self, handle: int) -> Any:
-        """The inference as one graph, launched once to see that it runs."""
-        calls = self._calls
-        calls.begin_capture(self._stream)
-        try:
-            self._inference.enqueue(handle)
-        except EngineError:
-            self._abandon_capture()
-            raise
-        graph = calls.end_capture(self._stream)
-        try:
-            executable = calls.instantiate(graph)
-        finally:
-            self._machine.quietly(calls.destroy_graph, graph)
-        try:
-            calls.launch(executable, self._stream)
-            calls.synchronize_stream(self._stream)
-        except EngineError:
-            self._machine.quietly(calls.destroy_executable, executable)
-            raise
-        return executable
-
-    def _abandon_capture(self) -> None:
-        """A stream that is being captured runs nothing until the capture is ended."""
-        try:
-            graph = self._calls.end_capture(self._stream)
-        except EngineError as error:
-            log.debug("ending a capture that failed: %s", error)  # it is ended all the same
-        else:
-            self._machine.quietly(self._calls.destroy_graph, graph)
 
     # The contract -------------------------------------------------------------------------------------------
 
