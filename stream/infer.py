@@ -5,9 +5,11 @@ an engine slot is bound to the ring slot's own memory.
 """
 
 import gc
+import os
 import queue
 import sys
 import threading
+from collections.abc import Callable
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -84,10 +86,19 @@ class Inferrer:
         guard: The socket to the guard.
         slots: The engine's slots, warm.
         memory: The ring.
+        end: Ends this process at once with a status.
     """
 
-    def __init__(self, guard: ChildSocket, slots: list["Slot"], memory: RingMemory) -> None:
+    def __init__(
+        self,
+        guard: ChildSocket,
+        slots: list["Slot"],
+        memory: RingMemory,
+        *,
+        end: Callable[[int], object] = os._exit,
+    ) -> None:
         self._guard = guard
+        self._end = end
         self._memory = memory
         self._told: set[str] = set()
         self._ahead = len(slots)
@@ -123,7 +134,7 @@ class Inferrer:
 
     def _return_leases(self) -> None:
         """Wait for each inference in turn and say so; a thread of its own, so that the next one starts meanwhile."""
-        from engines.errors import EngineError
+        from engines.errors import CudaLost, EngineError
 
         while (work := self._submitted.get()) is not None:
             slot, index, epoch, submitted_ns = work
@@ -133,6 +144,10 @@ class Inferrer:
             except EngineError as error:
                 valid, values = False, (0.0, 0.0, 0.0, 0.0)
                 self._tell(str(error))
+                if isinstance(error, CudaLost):
+                    # Only a new process may find the GPU again, and closing things in this one would fail or hang.
+                    self._end(1)
+                    return
             inferred_ns = self._clock.now_ns()
             try:
                 self._guard.send(

@@ -1,0 +1,69 @@
+"""The engine process' loop, with engine slots that fail as a GPU does."""
+
+import socket
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from engines.engine import FrameStatistics
+from engines.errors import CudaError, CudaLost
+from stream.control import DONE, LEASE, ChildSocket, Kind, unpack_json
+from stream.frame import FrameFormat
+from stream.infer import Inferrer
+from stream.ring import RingMemory
+
+
+class FailingSlot:
+    """An engine slot whose every frame ends as told."""
+
+    def __init__(self, fail: Callable[[], FrameStatistics]) -> None:
+        self._fail = fail
+
+    def bind(self, live: np.ndarray, synthetic: np.ndarray, attention: np.ndarray) -> None: ...
+
+    def submit(self) -> None: ...
+
+    def ready(self) -> bool:
+        return True
+
+    def wait(self) -> FrameStatistics:
+        return self._fail()
+
+
+def lost() -> FrameStatistics:
+    raise CudaLost("the GPU is lost", call="cudaEventSynchronize", code="cudaErrorUnknown")
+
+
+def failed() -> FrameStatistics:
+    raise CudaError("one frame failed", call="cudaGraphLaunch", code="cudaErrorLaunchTimeout")
+
+
+@pytest.mark.parametrize(
+    ("fail", "ends"), [pytest.param(lost, [1], id="lost"), pytest.param(failed, [], id="one frame")]
+)
+def test_only_a_gpu_that_is_lost_ends_the_engine_process(
+    fail: Callable[[], FrameStatistics], ends: list[int]
+) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(30.0)
+    memory = RingMemory.create(FrameFormat(64, 64, 8), 4)
+    ended: list[int] = []
+    guard = ChildSocket(theirs.detach())
+    inferrer = Inferrer(guard, [FailingSlot(fail)], memory, end=ended.append)
+    runner = threading.Thread(target=inferrer.run)
+    runner.start()
+    ours.send(LEASE.pack(Kind.LEASE, 2, 7))
+    note = ours.recv(1 << 16)
+    assert note[0] == Kind.NOTE
+    assert unpack_json(note)["message"] in ("the GPU is lost", "one frame failed")
+    if not ends:
+        kind, slot, epoch, _, _, valid, *_ = DONE.unpack(ours.recv(1 << 16))
+        assert (kind, slot, epoch, valid) == (Kind.DONE, 2, 7, 0)
+    ours.close()
+    runner.join(30.0)
+    assert not runner.is_alive()
+    assert ended == ends
+    guard._socket.close()
+    memory.close()
