@@ -518,12 +518,12 @@ def test_closing_waits_for_what_is_in_flight(runtime: Any, flight: int) -> None:
     assert runtime.count_alive() == {}
 
 
-def test_a_thousand_frames_leave_as_much_alive_as_one(machine: Machine, runtime: Any) -> None:
+def test_hundreds_of_frames_leave_as_much_alive_as_one(machine: Machine, runtime: Any) -> None:
     ring = MappedRing(SPEC)
     slot, _ = machine.pair()
     counts: Callable[[], Any] = runtime.count_alive
     alive = None
-    for frame in range(1000):
+    for frame in range(300):
         slot.bind(*ring.slots[frame % 4])
         slot.submit()
         slot.wait()
