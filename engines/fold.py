@@ -1,9 +1,13 @@
 """The source graph for one frame size: every shape a number, everything that follows from shapes a constant.
 
-The source serves every frame size, so a third of its nodes computes sizes and positions. Here the sizes are
+The source serves every frame size, so more than half of its nodes computes sizes and positions. Here the sizes are
 given, and one pass in the graph's order evaluates those nodes with onnx's own reference and infers the other
 shapes with onnx's own rules. What then does nothing, for example a resize from 256 to 256, is left out.
 No pixel changes.
+
+What still resamples stays two gathers by constant positions and a blend, as in the source. Written as matrix
+products the plan of `compact` at 1024x1024 grows from 8.4 to 16 MB and no byte of activations is saved (built by
+TensorRT-RTX 1.7.1; neither was run).
 """
 
 from collections.abc import Mapping

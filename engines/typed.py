@@ -45,14 +45,25 @@ def typed_model(model: ModelFile, spec: EngineSpec, precision: Precision) -> onn
     if precision not in FLOATS:
         raise ValueError(f"typed graphs are {' or '.join(FLOATS)}, got {precision}")
     source = read_source(model)
-    sizes = {"rows": spec.rows, "columns": spec.columns, "bytes": spec.sample_bytes}
-    typed = fold_sizes(source, sizes)
+    try:
+        return _derive(source, model.card.sha256, spec, precision)
+    except (onnx.checker.ValidationError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # The file is a stranger's, and onnx trips over a broken one wherever it is broken.
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{model.path.name} must be a graph that holds together, but {type(error).__name__}: {reason}; "
+            "copy it again, or export it again"
+        ) from error
+
+
+def _derive(source: onnx.ModelProto, sha256: str, spec: EngineSpec, precision: Precision) -> onnx.ModelProto:
+    typed = fold_sizes(source, {"rows": spec.rows, "columns": spec.columns, "bytes": spec.sample_bytes})
     if precision == "f16":
         _Typing(typed).run()
     typed.producer_name = "contrastream"
     facts = {entry.key: entry.value for entry in source.metadata_props}
     facts |= {
-        "source_sha256": model.card.sha256,
+        "source_sha256": sha256,
         "precision": precision,
         "rows": str(spec.rows),
         "columns": str(spec.columns),

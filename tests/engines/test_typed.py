@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from casgan.presets import PRESETS, PresetConfig
-from engines.audit import NETWORK, audit
+from engines.audit import NETWORK, audit, check_audit
 from engines.engine import BackendName, EngineSpec, FrameStatistics
 from engines.errors import ModelError
 from engines.model import MODELS, ModelFile, load_model, save_card
@@ -259,3 +259,24 @@ def test_a_broken_file_is_refused(spoil: Callable[[bytes], bytes], reason: str, 
     broken = ModelFile(path, load_model("compact-s").card)
     with pytest.raises(ModelError, match=f"^broken.onnx {reason}"):
         typed_model(broken, EngineSpec(64, 64), "f16")
+
+
+def test_a_file_with_changed_bytes_is_refused_or_keeps_every_promise(
+    source_of: Callable[..., ModelFile], tmp_path: Path
+) -> None:
+    source = source_of(PresetConfig("least", 64, 4, (4, 4), 1, 1, 1))
+    whole = source.path.read_bytes()
+    changed = ModelFile(tmp_path / "changed.onnx", source.card)
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        content = np.frombuffer(whole, np.uint8).copy()
+        content[rng.integers(0, content.size, 4)] = rng.integers(0, 256, 4)
+        changed.path.write_bytes(content.tobytes())
+        try:
+            typed = typed_model(changed, EngineSpec(96, 64), "f16")
+        except ModelError:
+            refused += 1
+        else:
+            check_audit(audit(typed), "f16")
+    assert refused > 30
