@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +23,8 @@ from engines.plan_cache import CachedPlan
 from engines.plan_facts import PlanBackend, Unfit, read_checked, recipe
 from engines.plan_room import KeptPlan, clear_folder, kept_plans, plan_folder, remove_plan
 from engines.plan_table import (
-    age,
+    ago,
+    built_s,
     format_facts,
     format_inspected,
     format_list,
@@ -174,8 +174,8 @@ def format_made(made: CachedPlan, model: str, taught: bool, skipped: list[str]) 
         state = f"built in {facts.seconds:.1f} s"
         state += f", and kept in {home(made.path.parent)}" if made.path else ", and NOT kept"
     else:
-        since = age(time.time() - datetime.fromisoformat(facts.built).timestamp())
-        state = f"was in the cache, built {since if since == 'just now' else f'{since} ago'} in {facts.seconds:.1f} s"
+        when = ago(time.time() - built_s(facts))
+        state = f"was in the cache, built {when} in {facts.seconds:.1f} s"
     lines = [
         f"plan       {facts.key.identity}: {state}",
         *format_facts(facts),
@@ -190,7 +190,7 @@ def format_made(made: CachedPlan, model: str, taught: bool, skipped: list[str]) 
     lines.append(f"more       contrastream build --inspect {facts.key.identity}")
     if taught:
         lines.append(
-            f"next       contrastream run SOURCE --model {model} --engine {facts.key.backend}, on such a GPU"
+            f"next       on such a GPU: contrastream run SOURCE --model {model} --engine {facts.key.backend}"
         )
     return "\n".join(lines)
 

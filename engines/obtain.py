@@ -5,6 +5,7 @@ from types import ModuleType
 
 from engines.engine import EngineSpec
 from engines.errors import EngineError
+from engines.interrupts import held_interrupts
 from engines.model import ModelFile
 from engines.plan_cache import Built, CachedPlan, cached_plan, read_blob, write_blob
 from engines.plan_facts import PlanKey, PlanPrecision, recipe
@@ -100,13 +101,15 @@ def obtain_plan(
                 f"installed; run: pip install {error.name}"
             ) from error
 
-        built = build_plan(
-            trt,
-            typed_model(model, spec, precision),
-            timing_cache=read_blob(key, "timing"),
-            compute_capabilities=compute_capabilities,
-            user_allocation=user_allocation,
-        )
+        typed = typed_model(model, spec, precision)
+        with held_interrupts("the build"):
+            built = build_plan(
+                trt,
+                typed,
+                timing_cache=read_blob(key, "timing"),
+                compute_capabilities=compute_capabilities,
+                user_allocation=user_allocation,
+            )
         if built.timing_cache is not None:
             write_blob(key, "timing", built.timing_cache)
         return built

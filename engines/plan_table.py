@@ -11,7 +11,6 @@ from engines.plan_facts import PlanFacts, PlanKey
 from engines.plan_room import LIMIT_BYTES, KeptPlan
 
 NS_PER_S = 1_000_000_000
-WIDTH = 96
 
 
 def megabytes(size: int | None) -> str:
@@ -19,13 +18,18 @@ def megabytes(size: int | None) -> str:
     return "-" if size is None else f"{size / 1e6:.1f}"
 
 
-def age(since_s: float) -> str:
+def built_s(facts: PlanFacts) -> float:
+    """When a plan was built, wall clock in seconds."""
+    return datetime.fromisoformat(facts.built).timestamp()
+
+
+def ago(since_s: float) -> str:
     """How long ago, in the largest unit that is not below 1."""
     for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if since_s >= length_s:
             count = int(since_s // length_s)
-            return f"{count} {unit}{'s' if count > 1 else ''}"
-    return "just now" if since_s < 10 else f"{int(since_s)} s"
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "just now" if since_s < 10 else f"{int(since_s)} s ago"
 
 
 def home(path: Path) -> str:
@@ -46,7 +50,7 @@ def runs_on(key: PlanKey) -> str:
     if key.backend == "tensorrt":
         return f"tensorrt {key.version} on {key.device}, and on no other"
     gpus = (
-        "the GPUs it builds for by default (compute capability 8.0 and later, of those it lists)"
+        "its default GPUs: of those it lists, compute capability 8.0 and later"
         if key.device == DEFAULT_GPUS
         else f"GPUs of compute capability {key.device.replace('SM', '')}"
     )
@@ -104,28 +108,27 @@ def short_census(facts: PlanFacts) -> str:
 
 
 def format_list(plans: list[KeptPlan], folder: Path, now_ns: int) -> str:
-    """All plans as a table, the last used first."""
-    rows = [("key", "model", "backend", "device", "frames", "precision", "MB", "GPU MB", "used")]
+    """All plans as a table, the last used first; the widest column is the last, where a narrow terminal breaks it."""
+    rows = [("key", "model", "frames", "precision", "MB", "GPU MB", "built", "used", "runs on")]
     for plan in plans:
-        used = age((now_ns - plan.used_ns) / NS_PER_S)
+        used = ago((now_ns - plan.used_ns) / NS_PER_S)
+        size = megabytes(plan.size_bytes)
         if plan.facts is None:
             identity = plan.path.stem.rpartition("-")[2]
-            rows.append(
-                (identity, "cannot be read", "-", "-", "-", "-", megabytes(plan.size_bytes), "-", used)
-            )
+            rows.append((identity, "cannot be read", "-", "-", size, "-", "-", used, "-"))
             continue
         key = plan.facts.key
         rows.append(
             (
                 key.identity,
                 f"{key.preset or '-'} {key.model_sha256[:8]}",
-                f"{key.backend} {key.version}",
-                key.device,
                 f"{key.rows}x{key.columns}, {'8' if key.sample_bytes == 1 else '9-16'} bits",
                 key.precision,
-                megabytes(plan.size_bytes),
+                size,
                 megabytes(plan.facts.activation_bytes),
+                ago(now_ns / NS_PER_S - built_s(plan.facts)),
                 used,
+                f"{key.backend} {key.version}, {key.device}",
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -139,11 +142,11 @@ def format_list(plans: list[KeptPlan], folder: Path, now_ns: int) -> str:
     ]
     total = sum(plan.size_bytes for plan in plans)
     count = f"{len(plans)} plan{'s' if len(plans) > 1 else ''}"
-    lines.append("")
-    lines.append(
-        f"{count}, {megabytes(total)} MB in {home(folder)}; above {LIMIT_BYTES / 1e9:.1f} GB the longest unused go"
-    )
-    lines.append("GPU MB: activations for each frame in flight; used: how long ago it was built or taken")
+    lines += [
+        "",
+        f"{count}, {megabytes(total)} MB in {home(folder)}; above {LIMIT_BYTES / 1e9:.1f} GB the longest unused go",
+        "GPU MB: what each frame in flight takes on the GPU, beside the weights",
+    ]
     return "\n".join(lines)
 
 
@@ -181,7 +184,7 @@ def format_inspected(plan: KeptPlan, whole: str, rebuilt: str, now_ns: int) -> s
             f"input      {edges(INPUTS)}",
             f"output     {edges(OUTPUTS)}",
             f"built      {built:%Y-%m-%d %H:%M} UTC in {facts.seconds:.1f} s; "
-            f"last used {age((now_ns - plan.used_ns) / NS_PER_S)} ago".replace("just now ago", "just now"),
+            f"last used {ago((now_ns - plan.used_ns) / NS_PER_S)}",
             f"state      {f'{state}; the next start builds it anew' if state else 'whole: its bytes have the hash of those that were written'}",
             *(f"warning    {line}" for line in facts.warnings),
             *format_census(facts),
