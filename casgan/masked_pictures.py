@@ -10,9 +10,11 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from calib.intensity import field_landmarks, landmark_table
 from calib.phantom import training_pairs
 from casgan.data import patient_config
 from casgan.errors import CheckpointError
+from casgan.field import collimated_field
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 PLAIN_EVERY = 4
@@ -85,7 +87,8 @@ def read_pictures(folder: Path, size: int) -> MaskedPictures:
 
     Three layouts are known: `N.png` beside `N_gt.png`; `images/` beside `masks/` with equal names; and runs with
     `frames/` beside `segmentedFrames/`, whose masks end in `_gt`. The first folder below `folder` names the
-    patient or set; where there is none, each picture is a group of its own.
+    patient or set; where there is none, each picture is a group of its own. Grey levels are brought to those of the
+    frames that networks are taught on (`calib.intensity.landmark_table`), by the picture's own field.
 
     Args:
         folder: Where they lie, at any depth.
@@ -103,7 +106,7 @@ def read_pictures(folder: Path, size: int) -> MaskedPictures:
                 f"got {mask.shape[0]}x{mask.shape[1]}"
             )
         marked = (mask >= 128).astype(np.uint8) * 255
-        pictures.append(_square(picture, size))
+        pictures.append(_levelled(_square(picture, size)))
         masks.append((_square(marked, size) >= 128).astype(np.uint8))
         parts = picture_path.relative_to(folder).parts
         flat = len(parts) < 2 or parts[0] in ("images", "frames")
@@ -146,6 +149,15 @@ def _square(picture: np.ndarray, size: int) -> np.ndarray:
     way = cv2.INTER_AREA if side >= size else cv2.INTER_LINEAR
     resized: np.ndarray = cv2.resize(inner, (size, size), interpolation=way)
     return resized
+
+
+def _levelled(picture: np.ndarray) -> np.ndarray:
+    """At the contrast of frames; a picture of one grey level stays as it is."""
+    low, high = field_landmarks(picture, collimated_field(picture[None].astype(np.float32)))
+    if not low < high:
+        return picture
+    table, _ = landmark_table(low, high, 8)
+    return np.rint(255.0 * table).astype(np.uint8)[picture]
 
 
 def _stacked(planes: list[np.ndarray]) -> Tensor:
