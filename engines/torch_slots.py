@@ -12,6 +12,7 @@ So one slot's copies overlap the other's inference, and slots finish in the orde
 """
 
 import contextlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -190,15 +191,17 @@ class Shared:
         """The slot submitted last; the next one's inference comes after its."""
         self.locks = PageLocks(calls)
         self._kept: OrderedDict[int, Mapping] = OrderedDict()
+        self._guard = threading.Lock()  # slots are bound from more than one thread
 
     def keep(self, whole: np.ndarray) -> None:
         """Leave a mapping page-locked though no slot is bound to it; of many, those used last."""
         start = address_of(whole)
-        if start not in self._kept:
-            self._kept[start] = self.locks.hold(whole)
-        self._kept.move_to_end(start)
-        if len(self._kept) > MAPPINGS_KEPT:
-            self.let_go(self._kept.popitem(last=False)[1])
+        with self._guard:
+            if start not in self._kept:
+                self._kept[start] = self.locks.hold(whole)
+            self._kept.move_to_end(start)
+            if len(self._kept) > MAPPINGS_KEPT:
+                self.let_go(self._kept.popitem(last=False)[1])
 
     def let_go(self, mapping: Mapping) -> None:
         """Give a mapping back."""

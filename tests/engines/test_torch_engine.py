@@ -28,7 +28,7 @@ from engines.parity import measure_parity
 from engines.planes import Settings
 from engines.reference import Reference, load_reference, run_reference
 from engines.torch_engine import TorchEngine
-from engines.torch_slots import WARM_UP, CudaSlot
+from engines.torch_slots import MAPPINGS_KEPT, WARM_UP, CudaSlot
 
 Opener = Callable[..., TorchEngine]
 Frames = Callable[..., np.ndarray]
@@ -368,6 +368,27 @@ def test_a_rings_mapping_is_page_locked_once_and_unlocked_at_the_end(open_torch:
     engine.close()
     assert cuda.said.count("unregister") == 1
     assert cuda.said.index("unregister") > cuda.said.index("reset")
+
+
+def test_of_many_rings_those_used_last_stay_page_locked_and_so_does_the_one_in_use(
+    open_torch: Opener,
+) -> None:
+    cuda = FakeCuda()
+    engine = open_torch(cuda=cuda)
+    first, second = engine.slots(2)
+    rings = [ring_slots(96, 128, 1)[0] for _ in range(MAPPINGS_KEPT + 3)]
+    first.bind(*rings[0])
+    for _ in range(2):
+        for ring in rings[1 : MAPPINGS_KEPT + 1]:
+            second.bind(*ring)
+    # One more than are kept, but the first slot still holds the oldest.
+    assert sum(call.startswith("register") for call in cuda.said) == MAPPINGS_KEPT + 1
+    assert cuda.said.count("unregister") == 0
+    for ring in rings[MAPPINGS_KEPT + 1 :]:
+        second.bind(*ring)
+    assert cuda.said.count("unregister") == 2
+    engine.close()
+    assert cuda.said.count("unregister") == len(rings)
 
 
 def test_memory_that_cannot_be_page_locked_is_copied_and_said_once(
