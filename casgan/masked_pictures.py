@@ -157,7 +157,8 @@ def _levelled(picture: np.ndarray) -> np.ndarray:
     if not low < high:
         return picture
     table, _ = landmark_table(low, high, 8)
-    return np.rint(255.0 * table).astype(np.uint8)[picture]
+    levelled: np.ndarray = np.rint(255.0 * table).astype(np.uint8)[picture]
+    return levelled
 
 
 def _stacked(planes: list[np.ndarray]) -> Tensor:
