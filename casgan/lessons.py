@@ -5,6 +5,7 @@ Phantom patients never serve two ends: pairs, frames of X, frames of Y, the segm
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,7 +105,12 @@ def segmenter_of(config: TrainConfig, fabric: Fabric, report: Report) -> VesselS
         learnt = phantom_pictures(LEARNT_SEEDS, config.picture_size)
         size = min(160, config.picture_size)
         segmenter = teach_segmenter(
-            learnt.pictures, learnt.masks, steps=config.segmenter_steps, seed=config.seed, size=size
+            learnt.pictures,
+            learnt.masks,
+            steps=config.segmenter_steps,
+            seed=config.seed,
+            size=size,
+            report=_seldom(report),
         )
         held = phantom_pictures(HELD_SEEDS, config.picture_size)
         dice = round(mean_dice(segmenter, held.pictures, held.masks), 4)
@@ -125,3 +131,9 @@ def segmenter_of(config: TrainConfig, fabric: Fabric, report: Report) -> VesselS
         save_segmenter(segmenter, path, facts)
     fabric.barrier()
     return load_segmenter(path)
+
+
+def _seldom(report: Report) -> Report:
+    """Every fifth of the segmenter's lines: one in 100 steps."""
+    count = itertools.count(1)
+    return lambda line: report(f"segmenter {line}") if next(count) % 5 == 0 else None
