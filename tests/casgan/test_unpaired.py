@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from calib.intensity import LANDMARK_GREYS
 from casgan.domains import dark_line_area
 from casgan.errors import DataError
 from casgan.unpaired import Frames, Unpaired, augmented_unpaired, unpaired_archive, unpaired_phantom
@@ -141,7 +142,7 @@ def test_mixed_sizes_and_depths_are_letterboxed_normalised_and_said(tmp_path: Pa
     deep = test.plain.patients.index("P3")
     for frames, index in ((train.plain, 0), (test.plain, deep)):
         inside = frames.grey[index][frames.field[index] > 0].numpy()
-        np.testing.assert_allclose(np.percentile(inside, (1, 99)), (25.5, 229.5), atol=4)
+        np.testing.assert_allclose(np.percentile(inside, (1, 99)), 255.0 * np.array(LANDMARK_GREYS), atol=4)
 
 
 def test_a_run_of_one_grey_level_is_named(tmp_path: Path) -> None:
@@ -163,7 +164,7 @@ def test_the_phantoms_domains_share_no_patient_and_are_the_same_each_time() -> N
     assert not set(data.plain.patients) & set(data.filled.patients)
     assert data.sha256() == unpaired_phantom(SIZE, range(900, 903), range(903, 905), 2).sha256()
     inside = data.plain.grey[0][data.plain.field[0] > 0].numpy()
-    np.testing.assert_allclose(np.percentile(inside, (1, 99)), (25.5, 229.5), atol=4)
+    np.testing.assert_allclose(np.percentile(inside, (1, 99)), 255.0 * np.array(LANDMARK_GREYS), atol=4)
 
 
 @pytest.mark.parametrize(
