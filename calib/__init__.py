@@ -4,6 +4,7 @@ Map of the room:
 
     config.py              the room's settings, standard library only
     errors.py              its errors
+    results.py             what each calibration step found, as a record keeps it
     intensity.py           stored values to grey levels
     phantom.py             one patient as a stream of frames with truth: `Phantom`, `training_pairs`
     phantom_view.py        patient coordinates, and how a C-arm projects them
