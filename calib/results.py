@@ -41,15 +41,96 @@ class DomainResult(StepResult):
 
 
 @dataclass(frozen=True)
+class EngineDifference:
+    """One engine against the fp32 reference, over all pixels of all frames. Levels are of 255 whatever the bits stored."""
+
+    backend: str
+    precision: str
+    """What its convolutions are computed in."""
+    passed: bool
+    grey_mean: float
+    grey_p99: float
+    grey_max: float
+    attention_mean: float
+    attention_p99: float
+    attention_max: float
+    dice: float | None
+    """Vessels drawn by the engine against those drawn by the reference; None where neither draws any."""
+    truth_dice: float | None
+    """Vessels drawn by the engine against the true ones; None without truth (the phantom's frames have one)."""
+    reference_truth_dice: float | None
+    """Vessels drawn by the reference against the true ones."""
+    background_exact: bool
+    """Where the engine's attention is 0, its picture is the live one bit for bit."""
+    worst_frame: int
+    """Which of the frames differs most, from 0."""
+    median_ms: float | None
+    """Median time of an inference, measured in turn with the other engines; None where it was not."""
+
+
+@dataclass(frozen=True)
 class PrecisionResult(StepResult):
-    """How far an engine is from the fp32 reference on the site's own frames (`calib/precision.py`)."""
+    """How far an engine is from the fp32 reference on the site's own frames (`calib/precision.py`).
+
+    The residual is the 99th percentile of the chosen engine's differences in grey levels of 255.
+    """
+
+    reference: str
+    """What the engines were compared with."""
+    chosen: str
+    """The precision to run in: int8 where it was accepted, else what suits the machine."""
+    engines: tuple[EngineDifference, ...]
+    int8_frames_sha256: str
+    """Hash of the frames that int8 was calibrated on, by which the engine finds its model; empty where it is not chosen."""
 
 
 @dataclass(frozen=True)
 class ClockResult(StepResult):
-    """Offset and drift between two hosts' clocks (`calib/clock.py`)."""
+    """Offset and drift between two hosts' clocks (`calib/clock.py`).
+
+    The residual is the offset's uncertainty, in ms. Where it does not pass, offset and drift are None: there is no number.
+    """
+
+    offset_ms: float | None
+    """The publisher's clock minus this host's, at `reference_ns`."""
+    uncertainty_ms: float
+    """The true offset is no further away than this, if the clocks keep their rate and no packet travels back in time."""
+    drift_ppm: float | None
+    """How much faster the publisher's clock runs, in millionths."""
+    drift_uncertainty_ppm: float
+    reference_ns: int
+    """This host's clock at the middle of the measurement."""
+    span_s: float
+    """From the first exchange to the last."""
+    exchanges: int
+    """Answered ones."""
+    lost: int
+    """Unanswered ones."""
+    round_trip_min_ms: float
+    round_trip_median_ms: float
+    round_trip_max_ms: float
 
 
 @dataclass(frozen=True)
 class PhantomResult(StepResult):
-    """What the digital phantom's own self-test found (`calib/phantom_test.py`)."""
+    """What the digital phantom's own self-test found (`calib/phantom_test.py`).
+
+    The residual is the largest of the three departures, each as a share of its own limit; the limit is 1.
+    """
+
+    noise_departure: float
+    """Largest |measured variance / expected variance - 1| over the wedge's steps; Poisson's and the electronics' together."""
+    noise_limit: float
+    mtf50_per_px: float
+    """Spatial frequency at which the slanted edge's MTF falls to one half, in cycles per pixel."""
+    mtf50_expected_per_px: float
+    """That of the blur that was asked for."""
+    mtf_departure: float
+    """Largest difference between the measured and the expected MTF up to 0.5 cycles per pixel."""
+    mtf_limit: float
+    wedge_steps: int
+    wedge_slope: float
+    """-d ln(grey) / d(attenuation): 1 for a linear detector."""
+    wedge_departure: float
+    """Largest departure of a step's ln(grey) from the straight line, in natural logarithms."""
+    wedge_limit: float
