@@ -24,7 +24,7 @@ INSTALL = 'run: pip install "contrastream[cuda]"'
 SEE_DOCTOR = "see nvidia-smi and contrastream doctor"
 
 ADVICE = {
-    "cudaErrorMemoryAllocation": "the memory of the GPU is full: close what else runs on it, or use fewer slots",
+    "cudaErrorMemoryAllocation": "the memory of the GPU is full: close what else runs on it, or use a smaller model",
     "cudaErrorInsufficientDriver": "install or update the NVIDIA driver",
     "cudaErrorSystemDriverMismatch": "the driver was updated while it ran: restart this machine",
     "cudaErrorNoDevice": "no NVIDIA GPU is visible: see nvidia-smi and CUDA_VISIBLE_DEVICES",
@@ -36,6 +36,9 @@ ADVICE = {
     "cudaErrorSystemNotReady": "a service of the driver does not run: see nvidia-smi",
 }
 """What to do about a failure, by the runtime's own name of it."""
+
+ALLOCATIONS = ("cudaMalloc", "cudaHostAlloc")
+"""Calls whose first argument is a size in bytes."""
 
 LOST = frozenset(
     {
@@ -263,10 +266,10 @@ class Cuda:
         """One call: its result, several as a tuple, or an error with the call's and the code's name."""
         code, *results = getattr(self._rt, name)(*arguments)
         if int(code) != 0:
-            raise self._error(name, code)
+            raise self._error(name, code, *arguments)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _error(self, call: str, code: Any) -> CudaError:
+    def _error(self, call: str, code: Any, *arguments: Any) -> CudaError:
         kind = _name(code)
         _, text = self._rt.cudaGetErrorString(code)
         said = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
@@ -276,6 +279,12 @@ class Cuda:
             failure, advice = CudaLost, "the GPU is lost to this process: start the engine anew"
         elif kind == "cudaErrorMemoryAllocation":
             failure = CudaOutOfMemory
+            if call in ALLOCATIONS:
+                said = f"{said} for {arguments[0] / 1e6:.1f} MB"
+            if call.startswith("cudaHost"):
+                advice = (
+                    "the host has no page-locked memory left: close what else uses the GPU, see ulimit -l"
+                )
             code_of_info, free, total = self._rt.cudaMemGetInfo()
             if int(code_of_info) == 0:
                 said += f", {free / 1e6:.0f} of {total / 1e6:.0f} MB are free"

@@ -25,7 +25,10 @@ class CudaError(EngineError):
 
 
 class CudaOutOfMemory(CudaError):
-    """The GPU, or page-locked memory, is full. What is running goes on; asking again may help."""
+    """The GPU, or page-locked memory, is full. What is running goes on; asking again later may help.
+
+    The one class for it, whoever met it: CUDA's calls, TensorRT building, reading or running a plan, torch.
+    """
 
 
 class CudaLost(CudaError):

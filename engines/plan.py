@@ -17,7 +17,7 @@ from typing import Any
 import onnx
 
 from engines.errors import EngineError
-from engines.tensorrt_log import LogLine, gather_lines, reason_of, sentence_of, tensorrt_logger
+from engines.tensorrt_log import LogLine, failure_of, gather_lines, reason_of, sentence_of, tensorrt_logger
 
 DTYPES = {"f16": "HALF", "f32": "FLOAT"}
 """TensorRT's names of the types of our precisions."""
@@ -113,9 +113,12 @@ def build_plan(
         cache = None if is_rtx else _attach_timing_cache(config, timing_cache, lines)
         serialized = builder.build_serialized_network(network, config)
         if serialized is None:
-            reason = reason_of(lines)
-            advice = "free memory and try again" if "memory" in reason.lower() else "use another backend"
-            raise EngineError(f"{_name(trt)} cannot build a plan of {_subject(typed)}: {reason}; {advice}")
+            raise failure_of(
+                lines,
+                f"{_name(trt)} cannot build a plan of {_subject(typed)}",
+                call="build_serialized_network",
+                advice="use another backend",
+            )
         plan = bytes(memoryview(serialized))
         timings = None if cache is None else bytes(memoryview(cache.serialize()))
     return BuiltPlan(
@@ -137,9 +140,11 @@ def _make_builder(trt: ModuleType, lines: list[LogLine]) -> Any:
     try:
         return trt.Builder(tensorrt_logger(trt))
     except (TypeError, RuntimeError) as error:  # the factory returned null, for example with no driver
-        raise EngineError(
-            f"{_name(trt)} cannot make a builder here: {reason_of(lines)}; "
-            "it needs an NVIDIA GPU and its driver, see contrastream doctor"
+        raise failure_of(
+            lines,
+            f"{_name(trt)} cannot make a builder here",
+            call="Builder",
+            advice="it needs an NVIDIA GPU and its driver, see contrastream doctor",
         ) from error
 
 

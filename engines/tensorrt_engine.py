@@ -22,7 +22,14 @@ from engines.obtain import obtain_plan
 from engines.plan_cache import CachedPlan, forget_plan, read_blob, write_blob
 from engines.plan_facts import PlanPrecision
 from engines.planes import IoFacts, check_graph
-from engines.tensorrt_log import gather_lines, reason_of, tensorrt_logger
+from engines.tensorrt_log import (
+    LogLine,
+    failure_of,
+    gather_lines,
+    is_out_of_memory,
+    reason_of,
+    tensorrt_logger,
+)
 
 log = logging.getLogger(__name__)
 
@@ -233,8 +240,8 @@ def make_runtime(trt: ModuleType) -> Any:
         try:
             return trt.Runtime(tensorrt_logger(trt))
         except (TypeError, RuntimeError) as error:  # the factory returned null
-            raise EngineError(
-                f"{trt.__name__} cannot start: {reason_of(lines)}; see contrastream doctor"
+            raise failure_of(
+                lines, f"{trt.__name__} cannot start", call="Runtime", advice="see contrastream doctor"
             ) from error
 
 
@@ -249,28 +256,32 @@ def load_plan(
     """The model's plan as an `ICudaEngine`; one from the cache that the library refuses is built anew, once.
 
     Raises:
+        CudaOutOfMemory: The GPU is full; the plan is kept for the next try.
         EngineError: It cannot be built, or the library refuses what it has built.
     """
     gpu = "" if is_rtx(trt) else device.label
     kept = obtain_plan(trt, model, spec, precision, device=gpu)
-    engine, reason = deserialize(runtime, kept.plan)
-    if engine is None and not kept.why_built:
-        forget_plan(kept.facts.key, reason)
+    engine, lines = deserialize(runtime, kept.plan)
+    if engine is None and not kept.why_built and not is_out_of_memory(lines):
+        forget_plan(kept.facts.key, reason_of(lines))
         kept = obtain_plan(trt, model, spec, precision, device=gpu)
-        engine, reason = deserialize(runtime, kept.plan)
+        engine, lines = deserialize(runtime, kept.plan)
     if engine is None:
-        raise EngineError(
+        raise failure_of(
+            lines,
             f"{trt.__name__} {trt.__version__} refuses the plan of {model.path.name} for "
-            f"{spec.rows}x{spec.columns} on {device.name}: {reason}; use another backend, see contrastream doctor"
+            f"{spec.rows}x{spec.columns} on {device.name}",
+            call="deserialize_cuda_engine",
+            advice="use another backend, see contrastream doctor",
         )
     return engine, kept
 
 
-def deserialize(runtime: Any, plan: bytes) -> tuple[Any, str]:
-    """A plan as an `ICudaEngine`, or None and the library's reason."""
+def deserialize(runtime: Any, plan: bytes) -> tuple[Any, list[LogLine]]:
+    """A plan as an `ICudaEngine`, None where the library refuses; and what it logged."""
     with gather_lines() as lines:
         engine = runtime.deserialize_cuda_engine(plan)
-    return engine, "" if engine is not None else reason_of(lines)
+    return engine, lines
 
 
 def check_engine(engine: Any, spec: EngineSpec, name: str) -> None:
@@ -337,17 +348,22 @@ class Contexts:
         """A context that reads and writes the buffers at these addresses.
 
         Raises:
-            EngineError: Not enough memory, or the library refuses.
+            CudaOutOfMemory: The GPU is full.
+            EngineError: The library refuses.
         """
+        needed = self._kept.facts.activation_bytes
+        size = "" if needed is None else f" of {needed / 1e6:.0f} MB"
         with gather_lines() as lines:
             if self._config is None:
                 context = self._engine.create_execution_context()
             else:
                 context = self._engine.create_execution_context(self._config)
             if context is None:
-                raise EngineError(
-                    f"{self._trt.__name__} cannot make an execution context: {reason_of(lines)}; "
-                    "close what else runs on the GPU, or use fewer slots"
+                raise failure_of(
+                    lines,
+                    f"{self._trt.__name__} cannot make an execution context{size}",
+                    call="create_execution_context",
+                    advice="see nvidia-smi and contrastream doctor",
                 )
             for name, address in device.items():
                 if not context.set_tensor_address(name, address):
@@ -376,9 +392,11 @@ class TensorRtInference:
     def enqueue(self, stream: int) -> None:
         with gather_lines() as lines:
             if not self._context.execute_async_v3(stream):
-                raise EngineError(
-                    f"{self._library} cannot start an inference: {reason_of(lines)}; "
-                    "close what else runs on the GPU, or start the engine anew"
+                raise failure_of(
+                    lines,
+                    f"{self._library} cannot start an inference",
+                    call="execute_async_v3",
+                    advice="the next frame is tried again",
                 )
 
     def close(self) -> None:

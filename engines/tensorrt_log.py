@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+from engines.errors import CudaOutOfMemory, EngineError
+
 log = logging.getLogger(__name__)
 
 LEVELS = {
@@ -25,6 +27,9 @@ LEVELS = {
     "VERBOSE": logging.DEBUG,
 }
 ERRORS = ("INTERNAL_ERROR", "ERROR")
+OUT_OF_MEMORY = ("OutOfMemory", "out of memory", "Requested amount of GPU memory (")
+"""How the library's errors say that an allocation failed, as the text stands in its file. It has no code for that."""
+MAKE_ROOM = "close what else runs on the GPU, or use a smaller model"
 SENTENCE = 300
 """Characters of a reason; TensorRT's can run over many lines."""
 
@@ -91,6 +96,25 @@ def reason_of(lines: Sequence[LogLine]) -> str:
         return "its log holds no error"
     rest = f"; and {len(errors) - 1} more in the log" if len(errors) > 1 else ""
     return sentence_of(errors[0]) + rest
+
+
+def is_out_of_memory(lines: Sequence[LogLine]) -> bool:
+    """Whether a call failed because memory was short. A warning does not count: a kernel was only passed over."""
+    return any(word in line.text for line in lines if line.severity in ERRORS for word in OUT_OF_MEMORY)
+
+
+def failure_of(lines: Sequence[LogLine], said: str, *, call: str, advice: str) -> EngineError:
+    """The error of a call that failed: a `CudaOutOfMemory` where its lines say that memory was short.
+
+    Args:
+        lines: What the library logged during the call.
+        said: What could not be done.
+        call: The library's name of the call.
+        advice: What to do, where memory was not short.
+    """
+    if is_out_of_memory(lines):
+        return CudaOutOfMemory(f"{said}: {reason_of(lines)}; {MAKE_ROOM}", call=call, code="OutOfMemory")
+    return EngineError(f"{said}: {reason_of(lines)}; {advice}")
 
 
 def sentence_of(text: str) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from casgan.presets import PresetConfig
 from engines.engine import BackendName, EngineSpec, Precision
-from engines.errors import CudaError, EngineError
+from engines.errors import CudaError, CudaOutOfMemory, EngineError
 from engines.model import ModelFile
 from engines.planes import Settings
 from engines.reference import Reference, load_reference
@@ -150,7 +150,7 @@ class TorchEngine:
         try:
             self._slots = self._make_slots(reference, capture)
         except RuntimeError as error:  # torch's errors share no narrower base
-            raise EngineError(self._cannot_open(model, error)) from error
+            raise self._cannot_open(model, error) from error
         self._say_what_was_not_captured()
 
     def _make_slots(self, reference: Reference, capture: bool) -> list[HostSlot]:
@@ -174,18 +174,20 @@ class TorchEngine:
             )
         return slots
 
-    def _cannot_open(self, model: ModelFile, error: RuntimeError) -> str:
+    def _cannot_open(self, model: ModelFile, error: RuntimeError) -> EngineError:
         sizes = f"{model.path.name} for {self.spec.rows}x{self.spec.columns} with {self.spec.slots} slots"
         if isinstance(error, torch.OutOfMemoryError):
             free = ""
             with contextlib.suppress(RuntimeError):
                 left, total = self._cuda.mem_get_info()
                 free = f"{left / 2**30:.1f} of {total / 2**30:.1f} GiB are free; "
-            return (
+            return CudaOutOfMemory(
                 f"needed GPU memory for {sizes}, got: {reason_of(error)}; {free}"
-                "end what else uses the GPU, or use a smaller model"
+                "end what else uses the GPU, or use a smaller model",
+                call="torch",
+                code=type(error).__name__,
             )
-        return f"torch cannot open {sizes}: {reason_of(error)}; try another --engine"
+        return EngineError(f"torch cannot open {sizes}: {reason_of(error)}; try another --engine")
 
     def _say_what_was_not_captured(self) -> None:
         why = {slot.why_no_graph for slot in self._slots if isinstance(slot, CudaSlot) and not slot.captured}

@@ -52,7 +52,7 @@ class Kind(IntEnum):
     DONE = 71
     """A lease is returned with its result."""
     ERROR = 72
-    """JSON: it cannot go on; `input` is True where the user can mend it."""
+    """JSON: it cannot go on; `input` is True where the user can mend it, `retry` where it may work later."""
     GPU = 73
     """JSON: what the GPU does, or why there is nothing to tell."""
 

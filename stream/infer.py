@@ -180,7 +180,7 @@ def main() -> int:
     if not packet:
         return 0
     config = unpack_json(packet)
-    from engines.errors import EngineError
+    from engines.errors import CudaOutOfMemory, EngineError
     from engines.open import load_runtime
 
     try:
@@ -194,6 +194,10 @@ def main() -> int:
         slots = list(opened.engine.slots(int(config["slots"])))
         inference_ns = max(warm_up(slot, memory.frame_format) for slot in slots)
         opened_ns = MonotonicClock().now_ns() - start_ns
+    except CudaOutOfMemory as error:
+        # Whoever fills the GPU may be done with it soon: the guard tries again while the live picture goes on.
+        guard.send_json(Kind.ERROR, {"message": str(error), "input": False, "retry": True})
+        return 1
     except (EngineError, ValueError) as error:
         guard.send_json(Kind.ERROR, {"message": str(error), "input": True})
         return 2

@@ -106,6 +106,10 @@ class Pipeline:
         self._engine_backoff = Backoff(self._clock)
         self._engine_at_ns: int | None = None
         self._engine_failure: str | None = None
+        self._engine_retries = False
+        """Whether this engine process has said that it may work later: the GPU is full."""
+        self._engine_waits: str | None = None
+        """Its sentence, for the heartbeat, until an engine is ready."""
         self._source_backoff = Backoff(self._clock)
         self._source_at_ns: int | None = None
         self._source_frames = 0
@@ -404,7 +408,7 @@ class Pipeline:
             "threads": self.config.threads,
             "slots": ENGINE_SLOTS,
         }
-        self._engine_failure = None
+        self._engine_failure, self._engine_retries = None, False
         child = Child("stream.infer", config)
         if self._ring is not None:
             send_ring(child.socket, self._ring.memory, self._ring_number)
@@ -432,11 +436,23 @@ class Pipeline:
         elif kind == Kind.NOTE:
             self.on_note(str(unpack_json(packet)["message"]))
         elif kind == Kind.ERROR:
-            self._engine_failure = str(unpack_json(packet)["message"])
+            said = unpack_json(packet)
+            # A recording that waits for its engine has no live picture that could go on meanwhile.
+            if said.get("retry") and (self.engine or not self.config.wait_for_engine):
+                self._wait_for_room(str(said["message"]))
+            else:
+                self._engine_failure = str(said["message"])
+
+    def _wait_for_room(self, why: str) -> None:
+        """The engine found the GPU full and ends now; its restart is planned as that of any that died."""
+        if self._engine_waits is None:
+            log.warning("live only until the engine can be opened, which is tried again and again: %s", why)
+        self._engine_retries, self._engine_waits = True, why
 
     def _take_ready(self, said: dict[str, Any]) -> None:
         assert self._guard is not None
         self.engine = said
+        self._engine_waits = None
         self._engine_backoff.healthy()
         self._watch_gpu(str(said["backend"]), said.get("gpu_bus_id"))
         self._guard.engine_ready(taught=said["taught"], inference_ns=round(said["inference_ms"] * NS_PER_MS))
@@ -471,6 +487,9 @@ class Pipeline:
             return
         self._engine_at_ns = self._engine_backoff.died()
         wait_s = (self._engine_at_ns - self._clock.now_ns()) / NS_PER_S
+        if self._engine_retries:
+            return  # it has said why, once
+        self._engine_waits = None
         log.warning("the engine process ended (%s); starting it again in %.2f s", exit_words(status), wait_s)
 
     def _see_deaths(self, ready: set[int]) -> None:
@@ -532,6 +551,7 @@ class Pipeline:
                 key: self.opened.get(key) for key in ("kind", "rate_hz", "live", "frame_count", "notes")
             },
             "engine": self.engine,
+            "engine_waits": self._engine_waits,
             "gpu": gpu,
             "gpu_why": gpu_why or None,
             "engine_restarts": self._engine_backoff.restarts,

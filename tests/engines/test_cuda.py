@@ -88,8 +88,9 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
         pytest.param(
             "cudaErrorMemoryAllocation",
             CudaOutOfMemory,
-            r"cudaMalloc failed: cudaErrorMemoryAllocation \(2\): out of memory, 1000 of 8000 MB are free; "
-            r"the memory of the GPU is full: .* fewer slots",
+            r"cudaMalloc failed: cudaErrorMemoryAllocation \(2\): out of memory for [\d.]+ MB, "
+            r"1000 of 8000 MB are free; "
+            r"the memory of the GPU is full: .* smaller model",
             id="memory",
         ),
         pytest.param(

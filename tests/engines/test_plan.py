@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from casgan.presets import PRESETS, PresetConfig
 from engines.audit import audit
 from engines.engine import EngineSpec
-from engines.errors import EngineError
+from engines.errors import CudaOutOfMemory, EngineError
 from engines.model import ModelFile, load_model
 from engines.plan import build_plan
 from engines.typed import typed_model
@@ -268,5 +268,28 @@ def test_a_library_that_makes_no_builder_is_an_error(
     full_tensorrt.Builder = builder  # type: ignore[attr-defined]
     with pytest.raises(
         EngineError, match=r"tensorrt 10\.16\.0 cannot make a builder here: .*see contrastream doctor"
+    ):
+        build_plan(full_tensorrt, small_typed())
+
+
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
+def test_a_gpu_that_is_full_while_a_plan_is_built_is_told_from_other_failures(
+    full_tensorrt: ModuleType, small_typed: Callable[..., onnx.ModelProto]
+) -> None:
+    class Builder:
+        def __init__(self, log: Any) -> None:
+            self._log, self._real = log, trt.Builder(log)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._real, name)
+
+        def build_serialized_network(self, *_: Any) -> None:
+            said = "[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)"
+            self._log.log(trt.ILogger.ERROR, said)
+
+    full_tensorrt.Builder = Builder  # type: ignore[attr-defined]
+    with pytest.raises(
+        CudaOutOfMemory,
+        match=r"tensorrt 10\.16\.0 cannot build a plan of tiny .*Cuda Runtime \(out of memory\); close what else runs",
     ):
         build_plan(full_tensorrt, small_typed())

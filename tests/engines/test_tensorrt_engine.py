@@ -6,7 +6,6 @@ import runpy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,179 +14,22 @@ import pytest
 from engines import open as opening
 from engines import tensorrt_engine
 from engines.cuda import Cuda, Device, open_cuda, probe_cuda
-from engines.cuda_slots import tensor_bytes
 from engines.engine import Engine, EngineSpec, Precision
 from engines.errors import CudaOutOfMemory, EngineError, ModelError
-from engines.model import INPUTS, OUTPUTS, load_model
+from engines.model import load_model
 from engines.obtain import obtain_plan
 from engines.open import open_engine
 from engines.tensorrt_engine import choose_cuda, open_tensorrt, probe_tensorrt, probe_tensorrt_rtx, refusal
 
 trt = pytest.importorskip("tensorrt_rtx")
 
-FAKES = runpy.run_path(str(Path(__file__).with_name("fake_cuda.py")))
-FakeRuntime: Any = FAKES["FakeRuntime"]
-SPEC = EngineSpec(64, 80)
-KINDS = {"uint8": "UINT8", "float32": "FLOAT"}
+FAKES = runpy.run_path(str(Path(__file__).with_name("fake_tensorrt.py")))
+FakeRuntime: Any = FAKES["FAKES"]["FakeRuntime"]
+SPEC, KINDS = FAKES["SPEC"], FAKES["KINDS"]
+Library: Any = FAKES["Library"]
+FullLibrary: Any = FAKES["FullLibrary"]
 L4 = Device(0, "NVIDIA L4", (8, 9), 13000)
 H200 = Device(0, "NVIDIA H200", (9, 0), 13000)
-
-
-# A library whose plans are real and whose GPU is pretended ----------------------------------------------------------
-
-
-class Context:
-    """An `IExecutionContext` over the pretended GPU."""
-
-    def __init__(self, library: "Library") -> None:
-        self._library = library
-        self._at: dict[str, int] = {}
-        self._network: Any = None
-
-    def set_tensor_address(self, name: str, memory: int) -> bool:
-        self._at[name] = memory
-        return not self._library.refuses_buffers
-
-    def execute_async_v3(self, stream_handle: int) -> bool:
-        if self._network is None:
-            assert set(self._at) == {*INPUTS, *OUTPUTS}
-            self._network = FAKES["FakeNetwork"](
-                self._library.gpu, self._at, tensor_bytes(self._library.spec)
-            )
-        if self._library.refuses_frames:
-            self._library.refuses_frames -= 1
-            self._library.say(
-                "ERROR", "IExecutionContext::enqueueV3: Error Code 2: OutOfMemory (no memory left)"
-            )
-            return False
-        return bool(self._network.execute_async_v3(stream_handle))
-
-    def __del__(self) -> None:
-        if self._network is not None:
-            self._network.close()
-
-
-class CudaEngine:
-    """An `ICudaEngine` of our graph."""
-
-    def __init__(self, library: "Library") -> None:
-        self._library = library
-        self.num_io_tensors = len(INPUTS) + len(OUTPUTS)
-
-    def get_tensor_name(self, index: int) -> str:
-        return [*reversed(INPUTS), *OUTPUTS][index]
-
-    def get_tensor_dtype(self, name: str) -> Any:
-        return SimpleNamespace(name=KINDS[{**INPUTS, **OUTPUTS}[name][0]])
-
-    def get_tensor_mode(self, name: str) -> Any:
-        return trt.TensorIOMode.INPUT if name in INPUTS else trt.TensorIOMode.OUTPUT
-
-    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        spec = self._library.plan_is_of
-        sides = {"rows": spec.rows, "columns": spec.columns, "bytes": spec.sample_bytes}
-        shape = {**INPUTS, **OUTPUTS}[name][1]
-        return tuple(sides[side] if isinstance(side, str) else side for side in shape)
-
-    def create_runtime_config(self) -> Any:
-        self._library.config = RuntimeConfig(self._library)
-        return self._library.config
-
-    def create_execution_context(self, runtime_config: Any = None) -> Any:
-        assert (runtime_config is None) == (not hasattr(self._library, "CudaGraphStrategy"))
-        if self._library.contexts == 0:
-            self._library.say("ERROR", "Error Code 2: OutOfMemory (Requested size was 2147483648 bytes.)")
-            return None
-        self._library.contexts -= 1
-        return Context(self._library)
-
-
-class RuntimeConfig:
-    """An `IRuntimeConfig`."""
-
-    def __init__(self, library: "Library") -> None:
-        self.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
-        self.cache = RuntimeCache(library)
-
-    def create_runtime_cache(self) -> Any:
-        return self.cache
-
-    def set_runtime_cache(self, cache: Any) -> None:
-        self.set = cache
-
-
-class RuntimeCache:
-    """An `IRuntimeCache`."""
-
-    def __init__(self, library: "Library") -> None:
-        self._library = library
-
-    def deserialize(self, blob: bytes) -> bool:
-        self._library.kernels_seen.append(bytes(blob))
-        return True
-
-    def serialize(self) -> bytes:
-        return b"kernels for this GPU"
-
-
-class Runtime:
-    """A `Runtime`."""
-
-    def __init__(self, library: "Library") -> None:
-        self._library = library
-
-    def deserialize_cuda_engine(self, serialized_engine: bytes) -> Any:
-        self._library.plans.append(serialized_engine)
-        if self._library.refuses_plans:
-            self._library.refuses_plans -= 1
-            self._library.say(
-                "ERROR", "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (wrong magic)"
-            )
-            return None
-        return CudaEngine(self._library)
-
-
-class Library(ModuleType):
-    """The real `tensorrt_rtx` with a runtime that runs on the pretended GPU.
-
-    Args:
-        gpu: The pretended GPU.
-        spec: What it will be opened for.
-    """
-
-    def __init__(self, gpu: Any, spec: EngineSpec = SPEC) -> None:
-        super().__init__("tensorrt_rtx")
-        self.gpu, self.spec, self.plan_is_of = gpu, spec, spec
-        self.contexts = 99
-        self.refuses_plans = self.refuses_frames = 0
-        self.refuses_buffers = False
-        self.plans: list[bytes] = []
-        self.kernels_seen: list[bytes] = []
-        self.config: Any = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(trt, name)
-
-    def Runtime(self, logger: Any) -> Any:
-        self._logger = logger
-        return Runtime(self)
-
-    def say(self, severity: str, text: str) -> None:
-        self._logger.log(getattr(trt.ILogger, severity), text)
-
-
-class FullLibrary(Library):
-    """As full TensorRT: without what TensorRT-RTX alone has."""
-
-    def __init__(self, gpu: Any, spec: EngineSpec = SPEC) -> None:
-        super().__init__(gpu, spec)
-        self.__name__ = "tensorrt"
-        self.__version__ = "11.0.0"
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("CudaGraphStrategy", "ComputeCapability"):
-            raise AttributeError(name)
-        return getattr(trt, name)
 
 
 @pytest.fixture
@@ -235,15 +77,15 @@ def infer(engine: Engine, live: np.ndarray) -> tuple[np.ndarray, Any]:
 @pytest.mark.parametrize(
     ("pretended", "real"),
     [
-        pytest.param(Context, "IExecutionContext", id="context"),
-        pytest.param(CudaEngine, "ICudaEngine", id="engine"),
-        pytest.param(RuntimeConfig, "IRuntimeConfig", id="config"),
-        pytest.param(RuntimeCache, "IRuntimeCache", id="cache"),
-        pytest.param(Runtime, "Runtime", id="runtime"),
+        pytest.param("Context", "IExecutionContext", id="context"),
+        pytest.param("CudaEngine", "ICudaEngine", id="engine"),
+        pytest.param("RuntimeConfig", "IRuntimeConfig", id="config"),
+        pytest.param("RuntimeCache", "IRuntimeCache", id="cache"),
+        pytest.param("Runtime", "Runtime", id="runtime"),
     ],
 )
-def test_what_is_pretended_has_the_names_of_the_real_library(pretended: type, real: str) -> None:
-    names = [name for name, _ in inspect.getmembers(pretended, inspect.isfunction) if name[0] != "_"]
+def test_what_is_pretended_has_the_names_of_the_real_library(pretended: str, real: str) -> None:
+    names = [name for name, _ in inspect.getmembers(FAKES[pretended], inspect.isfunction) if name[0] != "_"]
     known = dir(getattr(trt, real)) if hasattr(trt, real) else dir(trt.tensorrt_rtx.__dict__[real])
     assert names
     assert [name for name in names if name not in known] == []
@@ -327,14 +169,32 @@ def test_a_plan_that_is_refused_for_good_is_an_error_with_the_librarys_words(
     assert len(library.plans) == 1
 
 
+def test_a_plan_that_found_no_memory_is_kept_for_the_next_try(
+    open_pretended: Callable[..., Engine], gpu: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_pretended(Library(gpu))
+    library = Library(gpu)
+    library.refuses_plans, library.says = (
+        1,
+        "Requested amount of GPU memory (40000000 bytes) could not be allocated.",
+    )
+    with pytest.raises(
+        CudaOutOfMemory, match=r"refuses the plan of tiny\.onnx .*40000000 bytes.*; close what else"
+    ):
+        open_pretended(library)
+    open_pretended(library)
+    assert library.plans[0] == library.plans[1]
+    assert "removed from the cache" not in caplog.text
+
+
 def test_no_memory_for_a_second_context_leaves_nothing_behind(
     open_pretended: Callable[..., Engine], gpu: Any
 ) -> None:
     library = Library(gpu)
     library.contexts = 1
     with pytest.raises(
-        EngineError,
-        match=r"cannot make an execution context: .*Requested size was 2147483648 bytes.*; close what else",
+        CudaOutOfMemory,
+        match=r"cannot make an execution context of \d+ MB: .*Requested size was 2147483648 bytes.*; close what else",
     ):
         open_pretended(library)
     assert gpu.count_alive() == {}
@@ -354,7 +214,7 @@ def test_an_inference_that_is_refused_is_told_by_wait_and_the_next_one_runs(
     engine = open_pretended(library)
     live = np.zeros((64, 80), np.uint8)
     library.refuses_frames = 1
-    with pytest.raises(EngineError, match=r"cannot start an inference: .*OutOfMemory \(no memory left\)"):
+    with pytest.raises(CudaOutOfMemory, match=r"cannot start an inference: .*OutOfMemory \(no memory left\)"):
         infer(engine, live)
     assert infer(engine, live)[0].min() == 255
 

@@ -1,12 +1,24 @@
 """TensorRT's log as part of ours."""
 
+import importlib
 import logging
+import mmap
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engines.tensorrt_log import LogLine, gather_lines, reason_of, sentence_of, tensorrt_logger
+from engines.errors import CudaOutOfMemory, EngineError
+from engines.tensorrt_log import (
+    OUT_OF_MEMORY,
+    LogLine,
+    failure_of,
+    gather_lines,
+    reason_of,
+    sentence_of,
+    tensorrt_logger,
+)
 
 trt: Any = pytest.importorskip("tensorrt_rtx")
 Severity = trt.ILogger.Severity
@@ -112,3 +124,31 @@ def test_the_reason_is_the_first_error_and_how_many_follow() -> None:
     lines = [LogLine("WARNING", "slow"), LogLine("ERROR", "no memory."), LogLine("INTERNAL_ERROR", "no plan")]
     assert reason_of(lines) == "no memory; and 1 more in the log"
     assert reason_of(lines[:1]) == "its log holds no error"
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (LogLine("ERROR", "Error Code 2: OutOfMemory (Requested size was 20 bytes.)"), CudaOutOfMemory),
+        (LogLine("ERROR", "Error Code 1: Cuda Runtime (out of memory)"), CudaOutOfMemory),
+        (
+            LogLine("INTERNAL_ERROR", "Requested amount of GPU memory (9 bytes) could not be ..."),
+            CudaOutOfMemory,
+        ),
+        (LogLine("WARNING", "Out of memory, so out of memory: this kernel is passed over"), EngineError),
+        (LogLine("ERROR", "Error Code 4: API Usage Error"), EngineError),
+    ],
+    ids=["allocator", "runtime", "workspace", "a warning", "another fault"],
+)
+def test_a_full_gpu_is_told_from_other_failures(line: LogLine, kind: type[EngineError]) -> None:
+    error = failure_of([line], "it cannot build", call="build", advice="use another")
+    assert type(error) is kind
+    assert str(error).startswith("it cannot build: ")
+    assert ("close what else runs on the GPU" in str(error)) == (kind is CudaOutOfMemory)
+
+
+def test_the_words_for_a_full_gpu_are_the_librarys() -> None:
+    (folder,) = importlib.import_module("tensorrt_rtx_libs").__path__
+    (library,) = Path(folder).glob("libtensorrt_rtx.so.*")
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        assert [word for word in OUT_OF_MEMORY if text.find(word.encode()) < 0] == []

@@ -21,7 +21,7 @@ import torch
 from casgan.networks import Generator
 from casgan.presets import PresetConfig
 from engines.engine import Engine, EngineSpec, Precision, Slot
-from engines.errors import CudaError, CudaLost, EngineError, ModelError
+from engines.errors import CudaError, CudaLost, CudaOutOfMemory, EngineError, ModelError
 from engines.model import load_model
 from engines.open import probe
 from engines.parity import measure_parity
@@ -495,7 +495,7 @@ def test_a_gpu_without_room_says_how_much_was_free(open_torch: Opener, tiny_mode
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nmore")
 
     with pytest.raises(
-        EngineError,
+        CudaOutOfMemory,
         match=r"needed GPU memory for tiny\.onnx for 96x128 with 2 slots, got: CUDA out of memory\. Tried to "
         r"allocate 20\.00 MiB\.; 1\.0 of 4\.0 GiB are free; end what else uses the GPU",
     ):
