@@ -5,7 +5,9 @@ Map of the room:
     config.py              the room's settings, standard library only
     errors.py              its errors
     results.py             what each calibration step found, as a record keeps it
-    intensity.py           stored values to grey levels
+    intensity.py           stored values to grey levels: tables, their inverses, landmarks
+    intensity_site.py      a site's own table, measured from its frames
+    filling.py             which frames are filled with contrast medium
     phantom.py             one patient as a stream of frames with truth: `Phantom`, `training_pairs`
     phantom_view.py        patient coordinates, and how a C-arm projects them
     phantom_patient.py     who the patient is, and the pose of heart and diaphragm at a time

@@ -16,6 +16,8 @@ LANDMARKS_PERCENT = (1.0, 99.0)
 LANDMARK_GREYS = (0.34, 0.72)
 """Grey levels of the two landmarks: those of the digital phantom (mean of 40 training patients, 0.338 +- 0.043 and
 0.715 +- 0.029), on which the networks are taught first, so that other frames reach them at the same contrast."""
+REFERENCE_PERCENTS = (1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0)
+"""Percentiles inside the field at which the frames that a network was taught on are described in its card."""
 TAIL = 0.02
 """Share of the grey levels on either side kept for values far outside the landmarks."""
 
@@ -116,6 +118,48 @@ def landmark_table(
     if inverted:
         grey = 1.0 - grey
     return grey.astype(np.float32), invert(grey, largest)
+
+
+def mean_percentiles(
+    frames: np.ndarray, fields: Bool[np.ndarray, "n h w"], percents: tuple[float, ...] = REFERENCE_PERCENTS
+) -> tuple[tuple[float, float], ...]:
+    """(percentile, value) inside the field, each the mean over frames; nothing that lies outside the field counts.
+
+    Args:
+        frames: (n, rows, columns) of any real type.
+        fields: True inside the field of each.
+        percents: Rising, 0 to 100.
+
+    Raises:
+        ValueError: No frame, another shape of the fields, or a field that is empty.
+    """
+    if frames.shape != fields.shape or not len(frames) or not fields.any(axis=(1, 2)).all():
+        raise ValueError(f"fields must be {frames.shape} with pixels inside each, got {fields.shape}")
+    each = [
+        np.percentile(frame[field], percents).astype(np.float64)
+        for frame, field in zip(frames, fields, strict=True)
+    ]
+    return tuple(zip(percents, map(float, np.mean(each, axis=0)), strict=True))
+
+
+def check_reference(reference: tuple[tuple[float, float], ...]) -> None:
+    """Refuse landmarks that no table can be made from.
+
+    Args:
+        reference: (percentile, grey level) pairs.
+
+    Raises:
+        ValueError: Fewer than two, percentiles or grey levels that do not rise, or are outside 0 to 100 or 0 to 1.
+    """
+    percents, greys = np.array(reference, np.float64).reshape(-1, 2).T
+    within = (
+        np.isfinite(greys).all() and ((percents >= 0) & (percents <= 100) & (greys >= 0) & (greys <= 1)).all()
+    )
+    rising = (np.diff(percents) > 0).all() and (np.diff(greys) > 0).all()
+    if len(percents) < 2 or not within or not rising:
+        raise ValueError(
+            f"a reference needs two or more rising percentiles, 0 to 100, with rising grey levels, 0 to 1, got {reference}"
+        )
 
 
 def invert(grey: Float64[np.ndarray, "256"], largest: float) -> Float32[np.ndarray, "256"]:

@@ -27,7 +27,51 @@ class StepResult:
 
 @dataclass(frozen=True)
 class IntensityResult(StepResult):
-    """Stored pixel values to the grey levels the network was taught on (`calib/intensity.py`)."""
+    """Stored pixel values to the grey levels the network was taught on (`calib/intensity_site.py`).
+
+    The residual is how far the tables of two halves of the frames are apart.
+    """
+
+    bits_stored: int
+    """Bits stored per sample that the table is for."""
+    table: tuple[float, ...]
+    """Grey level, 0 black to 1 white, at 256 stored values from 0 to the largest."""
+    inverse: tuple[float, ...]
+    """Stored value at 256 grey levels from 0 to 1."""
+    percents: tuple[float, ...]
+    """The percentiles inside the field that serve as landmarks, of the picture with vessels dark."""
+    landmarks: tuple[float, ...]
+    """Stored values at those percentiles."""
+    reference: tuple[float, ...]
+    """Grey levels that the landmarks were brought to."""
+    reference_from: str
+    """Where those come from: "model" (its card), or "fallback" where its card has none."""
+    inverted: bool
+    """Whether the table inverts: the lowest stored value is white."""
+    polarity_said: str
+    """What the source says: "MONOCHROME1", "MONOCHROME2" or "nothing"."""
+    polarity_seen: str
+    """What the frames show: "dark" where thin structures are darker than their surroundings, "bright", or "cannot tell"."""
+    polarity_score: float
+    """-1 to 1: how much more of the thin structures is dark (above 0) than bright."""
+    response: str
+    """The detector's response by its noise: "linear", "logarithmic" or "cannot tell"."""
+    response_slope: float | None
+    """d ln(noise variance) / d ln(stored value), which is 1 for quantum noise of a linear response; None where unknown."""
+    clipped_low: float
+    """Share of the field's pixels at the lowest stored value."""
+    clipped_high: float
+    """Share at the largest."""
+    plateau_low: float | None
+    """Stored value above 0 at which dark pixels pile up; None where they do not."""
+    plateau_high: float | None
+    """Stored value below the largest at which bright pixels pile up, as of a saturated detector."""
+    filled_frames: tuple[int, ...]
+    """Frames that look filled with contrast medium and were left out, counted from 0."""
+    moved_frames: tuple[int, ...]
+    """Frames left out because the table had moved since their run's first frame."""
+    shift_percent: float
+    """Largest global shift of a used frame against its run's first one, % of the picture's shorter side."""
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,8 @@ def load_to_resume(config: TrainConfig) -> dict[str, Any] | None:
 def taught_network(folder: Path) -> tuple[Generator, TrainConfig, dict[str, Any]]:
     """The averaged weights of a run, ready to export; with its settings and what it says of itself.
 
-    `former` lists the runs that it started from, the first one first.
+    `former` lists the runs that it started from, the first one first; `reference_greys` are those of the unpaired frames
+    it has learned from, and empty where it has learned from phantom pairs alone.
 
     Raises:
         CheckpointError: As `load`, or the weights are not of the preset that the settings name.
@@ -126,7 +127,9 @@ def taught_network(folder: Path) -> tuple[Generator, TrainConfig, dict[str, Any]
             f"{folder / NAME} must hold the weights of preset {config.preset} as this version builds it; train anew"
         ) from error
     facts = {name: state[name] for name in ("stage", "step", "data_sha256", "seconds")}
-    return network.eval(), config, {**facts, "former": state.get("former", [])}
+    for name in ("former", "reference_greys"):
+        facts[name] = state.get(name, [])
+    return network.eval(), config, facts
 
 
 def former_run(config: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:

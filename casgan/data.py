@@ -1,9 +1,10 @@
 """Training pictures: paired phantom frames in memory, and the augmentation of a batch."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -13,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from calib.config import PhantomConfig
-from calib.phantom import training_pairs
+from calib.intensity import mean_percentiles
+from calib.phantom import Phantom, training_pairs
 from calib.phantom_inlay import inlaid_pairs
 from casgan.vessel_metrics import skeleton
 
@@ -21,6 +23,11 @@ Batch = tuple[
     Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]
 ]
 """Plain, angiogram (both -1 to 1), vessel mask (0 or 1), and the vessels' middle lines, 3 pixels wide (0 or 1)."""
+
+REFERENCE_PATIENTS = 100
+"""Patients whose pictures tell the grey levels of all."""
+FIELD_OPEN = 0.99
+"""Share of the beam that the blades let through, above which a pixel is inside the field."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,26 @@ def phantom_pairs(size: int, seeds: range, frames_per_patient: int) -> Pairs:
                 yield *pair, middle_line(pair[2])
 
     return _pool(render(), len(seeds) * frames_per_patient, size)
+
+
+@functools.cache
+def phantom_reference(size: int, seeds: range) -> tuple[tuple[float, float], ...]:
+    """(percentile, grey level) inside the field of contrast-free training pictures, mean over patients, one picture each.
+
+    The phantom's pairs are taught with the grey levels that they have, so these are what a site's frames are
+    brought to.
+
+    Args:
+        size: Rows and columns of the training pictures.
+        seeds: Training patients; the first `REFERENCE_PATIENTS` of them are enough.
+    """
+    pictures, fields = [], []
+    for seed in seeds[:REFERENCE_PATIENTS]:
+        config = replace(patient_config(seed), rows=size, columns=size)
+        pictures.append(next(training_pairs(size, [seed], 1, config))[0])
+        # Of the blades' blurred edge nothing is to count.
+        fields.append(Phantom(config).field > FIELD_OPEN)
+    return mean_percentiles(np.stack(pictures), np.stack(fields))
 
 
 def real_background_pairs(

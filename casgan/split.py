@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from calib.filling import FILLED, PLAIN
 from casgan.archive import Archive
-from casgan.domains import FILLED, PLAIN, Decision
+from casgan.domains import Decision
 from casgan.errors import DataError
 
 TEST_SHARE = 0.2

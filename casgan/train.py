@@ -34,7 +34,7 @@ from casgan.schedule import step_seed
 from casgan.segmenter import VesselSegmenter
 from casgan.stage import Stage
 from casgan.training_log import JudgeWatch, Progress, Table
-from casgan.unpaired import Unpaired, plain_batch
+from casgan.unpaired import Unpaired, plain_batch, reference_greys
 
 SAMPLES = 4
 """Frames in a picture of how far the run is."""
@@ -131,6 +131,7 @@ def train(
         if name == "cas-gan":
             frames = lessons.unpaired or frames_of(config, say)
             run.knows("unpaired", frames.sha256())
+            run.reference = [list(pair) for pair in reference_greys(frames.plain)]
             pairs = known_pairs() if config.weights.anchor else None
             stage = CasGanStage(fabric, config, frames, handed, lessons.segmenter, pairs)
             samples = _samples_of_frames(frames)
@@ -160,6 +161,7 @@ class Run:
         self.folder = Path(config.out)
         self.hashes: dict[str, str] = {}
         self.former: list[dict[str, Any]] = []
+        self.reference: list[list[float]] = []
         self.watch = JudgeWatch()
         self.kept: str | None = None
         self.began = time.monotonic()
@@ -171,6 +173,7 @@ class Run:
         self.kept = f"{saved['stage']}, step {saved['step']}"
         self.hashes = dict(saved["hashes"])
         self.former = saved.get("former", [])
+        self.reference = saved.get("reference_greys", [])
         self.watch.load_state(saved["watch"])
 
     def knows(self, what: str, sha256: str) -> None:
@@ -263,6 +266,7 @@ class Run:
             "seconds": time.monotonic() - self.began,
             "hashes": self.hashes,
             "former": self.former,
+            "reference_greys": self.reference,
             "data_sha256": hashlib.sha256("".join(self.hashes.values()).encode()).hexdigest(),
             "watch": self.watch.state(),
             "precision": self.precision.state_dict(),

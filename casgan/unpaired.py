@@ -19,11 +19,12 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from calib.intensity import field_landmarks, landmark_table
+from calib.filling import FILLED, PLAIN
+from calib.intensity import field_landmarks, landmark_table, mean_percentiles
 from calib.phantom import Phantom, training_pairs
 from casgan.archive import Archive, Run, read_archive
 from casgan.data import patient_config
-from casgan.domains import FILLED, PLAIN, Decision, decide, overridden, read_overrides, write_decisions
+from casgan.domains import Decision, decide, overridden, read_overrides, write_decisions
 from casgan.errors import DataError
 from casgan.field import margin_px
 from casgan.runs import load_run
@@ -242,6 +243,12 @@ def _check_leak(train: Unpaired, test: Unpaired) -> None:
                     f"runs {other} (training) and {run} (test) share a picture, so they are of one patient; put both "
                     "under one patient's folder"
                 )
+
+
+def reference_greys(frames: Frames) -> tuple[tuple[float, float], ...]:
+    """(percentile, grey level 0 to 1) inside the field, mean over frames: what a site's frames are brought to."""
+    found = mean_percentiles(frames.grey[:, 0].numpy(), frames.field[:, 0].numpy() > 0)
+    return tuple((percent, grey / 255.0) for percent, grey in found)
 
 
 def unpaired_phantom(size: int, plain_seeds: range, filled_seeds: range, frames_per_seed: int) -> Unpaired:

@@ -13,6 +13,7 @@ from calib.config import PhantomConfig
 from calib.phantom import Phantom
 from casgan import checkpoint
 from casgan.config import TrainConfig
+from casgan.data import phantom_reference
 from casgan.errors import CheckpointError
 from engines.config import ExportConfig
 from engines.engine import BackendName, EngineSpec
@@ -76,7 +77,7 @@ def card_of(run: TrainConfig, facts: dict[str, Any]) -> ModelCard:
 
     Args:
         run: The run's settings.
-        facts: What its checkpoint says of it: stage, step, seconds, data_sha256, former.
+        facts: What its checkpoint says of it: stage, step, seconds, data_sha256, former, reference_greys.
     """
     settings = dataclasses.asdict(run)
     for private in ("out", "start_from", "test_patients"):
@@ -93,7 +94,18 @@ def card_of(run: TrainConfig, facts: dict[str, Any]) -> ModelCard:
         training_run={**settings, "without": list(run.without), "former": facts["former"], **reached},
         data_sha256=facts["data_sha256"],
         licence=licence_of(run, facts["former"]),
+        reference_greys=reference_of(run, facts),
     )
+
+
+def reference_of(run: TrainConfig, facts: dict[str, Any]) -> tuple[tuple[float, float], ...]:
+    """Grey levels of the contrast-free frames that a run was taught on, as the card says them.
+
+    Those of its unpaired frames where it has come to them; else those of its phantom pairs, rendered again.
+    """
+    if facts["reference_greys"]:
+        return tuple((float(percent), float(grey)) for percent, grey in facts["reference_greys"])
+    return phantom_reference(run.picture_size, range(run.first_seed, run.first_seed + run.patients))
 
 
 def left_to_teach(run: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from calib.intensity import check_reference
 from engines.errors import ModelError
 
 FORMAT = "contrastream.model/1"
@@ -57,10 +58,15 @@ class ModelCard:
     licence: str = "Apache-2.0"
     sha256: str = ""
     """The ONNX file's own hash: the model's name."""
+    reference_greys: tuple[tuple[float, float], ...] = ()
+    """(percentile, grey level 0 to 1) inside the field of the contrast-free frames that the network was taught on; empty
+    where nobody measured them. `calib.intensity_site` brings a site's frames to these."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.threshold < 1.0:
             raise ValueError(f"the attention's threshold must be 0 to below 1, got {self.threshold}")
+        if self.reference_greys:
+            check_reference(self.reference_greys)
 
     def properties(self) -> dict[str, str]:
         """The same facts as strings, for the ONNX file's own metadata; a file cannot hold its own hash."""
@@ -135,6 +141,15 @@ def _read_card(path: Path) -> ModelCard:
             )
     known = {entry.name for entry in dataclasses.fields(ModelCard)}
     facts["value_range"] = tuple(facts.get("value_range", (-1.0, 1.0)))
+    try:
+        facts["reference_greys"] = tuple(
+            (float(p), float(grey)) for p, grey in facts.get("reference_greys", ())
+        )
+    except (TypeError, ValueError):
+        raise ModelError(
+            f"the sidecar {path.name} needs reference_greys as pairs of numbers, got {facts['reference_greys']!r}; "
+            "copy it again"
+        ) from None
     try:
         return ModelCard(**{name: value for name, value in facts.items() if name in known})
     except ValueError as error:

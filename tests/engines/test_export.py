@@ -23,7 +23,9 @@ from engines.model import ModelCard, load_model
 from engines.open import open_engine
 from engines.reference import Reference, load_reference, run_reference
 
-FACTS: dict[str, Any] = {"stage": "warm", "step": 3, "seconds": 1.2, "data_sha256": "d" * 64, "former": []}
+FACTS: dict[str, Any] = {
+    "stage": "warm", "step": 3, "seconds": 1.2, "data_sha256": "d" * 64, "former": [], "reference_greys": []
+}  # fmt: skip
 
 
 def save_run(folder: Path, *, preset: str = "compact-s", bias: float = 0.0) -> Generator:

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from casgan.data import phantom_reference
 from engines.engine import BackendName, EngineSpec
 from engines.errors import ModelError
 from engines.model import MODELS, ModelCard, file_sha256, load_model, save_card
@@ -110,3 +112,40 @@ def test_an_onnx_file_with_other_inputs_is_refused(backend: BackendName, tmp_pat
 
 def test_the_card_carries_the_files_hash(tiny_model: Path) -> None:
     assert load_model(tiny_model).card.sha256 == file_sha256(tiny_model)
+
+
+@pytest.mark.parametrize("name", ["compact", "compact-s"])
+def test_a_shipped_model_says_on_which_grey_levels_it_was_taught(name: str) -> None:
+    card = load_model(name).card
+    run = card.training_run
+    again = phantom_reference(card.network_size, range(run["first_seed"], run["first_seed"] + 12))
+    assert [percent for percent, _ in again] == [percent for percent, _ in card.reference_greys]
+    # Twelve patients against a hundred: within what patients differ by.
+    np.testing.assert_allclose(
+        [grey for _, grey in again], [grey for _, grey in card.reference_greys], atol=0.03
+    )
+
+
+def test_a_sidecar_of_former_days_has_no_reference_and_loads(copy: Path) -> None:
+    facts = json.loads(copy.with_suffix(".json").read_text())
+    del facts["reference_greys"]
+    copy.with_suffix(".json").write_text(json.dumps(facts))
+    assert load_model(copy).card.reference_greys == ()
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        pytest.param([[1, 0.3], 5], r"needs reference_greys as pairs of numbers", id="no pair"),
+        pytest.param([[1, "x"]], r"needs reference_greys as pairs of numbers", id="text"),
+        pytest.param([[1, 0.3], [99, 0.2]], r"needs two or more rising percentiles", id="falling"),
+        pytest.param([[1, 0.3]], r"needs two or more rising percentiles", id="one"),
+    ],
+)
+def test_a_reference_that_no_table_can_be_made_from_is_refused(
+    copy: Path, reference: object, message: str
+) -> None:
+    facts = json.loads(copy.with_suffix(".json").read_text())
+    copy.with_suffix(".json").write_text(json.dumps({**facts, "reference_greys": reference}))
+    with pytest.raises(ModelError, match=message):
+        load_model(copy)
