@@ -8,6 +8,8 @@ Map of the room:
     intensity.py           stored values to grey levels: tables, their inverses, landmarks
     intensity_site.py      a site's own table, measured from its frames
     filling.py             which frames are filled with contrast medium
+    field.py               the field as corners and a circle, and its mask
+    intensity.py           stored values to grey levels
     phantom.py             one patient as a stream of frames with truth: `Phantom`, `training_pairs`
     phantom_view.py        patient coordinates, and how a C-arm projects them
     phantom_patient.py     who the patient is, and the pose of heart and diaphragm at a time

@@ -75,8 +75,68 @@ class IntensityResult(StepResult):
 
 
 @dataclass(frozen=True)
+class Box:
+    """Whole pixels from the left and top ones up to, without, the right and bottom ones."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+@dataclass(frozen=True)
+class FieldCircle:
+    """In pixels; (0, 0) is the outer corner of the first pixel, whose middle is at (0.5, 0.5)."""
+
+    column: float
+    row: float
+    radius: float
+
+
+@dataclass(frozen=True)
+class PixelSpacing:
+    """How large a pixel is."""
+
+    row_mm: float
+    """From one row's middle to the next one's."""
+    column_mm: float
+    at: str
+    """Where it holds: "isocentre", "detector", or "calibrated object"."""
+    source: str
+    """What it follows from, in words."""
+    magnification: float | None
+    """How much larger the detector shows what lies at the isocentre; None where no distances are known."""
+    uncertainty: float
+    """Its relative standard uncertainty where it was measured; 0 where a header says it."""
+
+
+@dataclass(frozen=True)
 class GeometryResult(StepResult):
-    """Where the X-rays came through, what is burned in, and how large a pixel is (`calib/geometry.py`)."""
+    """Where the X-rays came through, what is burned in, and how large a pixel is (`calib/geometry.py`).
+
+    The field is what lies inside the corners and, where there is one, inside the circle too; its mask is made by
+    `calib.field.field_mask`. The residual is how far its edges lie apart in the first and the last half of the frames.
+    """
+
+    rows: int
+    columns: int
+    shape: str
+    """"whole" (no edge in the picture), "rectangle", "polygon", "circle" or "circle and blades"."""
+    corners: tuple[tuple[float, float], ...]
+    """(column, row) of the straight edges' corners in pixels, clockwise as seen, convex; the picture's own where there is
+    no straight edge. (0, 0) is the outer corner of the first pixel."""
+    circle: FieldCircle | None
+    """The round edge, as of an image intensifier."""
+    field_share: float
+    """Share of the picture that is field, burned-in regions counted as field."""
+    letterbox: Box
+    """The part of the frame that holds picture at all; the whole frame where no bars are around it."""
+    burned_in: tuple[Box, ...]
+    """Regions that do not change over the frames: text and logos."""
+    table_shift_px: float
+    """How far the whole picture moved between the frames, as when the table does."""
+    spacing: PixelSpacing | None
+    """How large a pixel is; None where it is unknown."""
 
 
 @dataclass(frozen=True)
