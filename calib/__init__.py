@@ -5,6 +5,8 @@ Map of the room:
     config.py              the room's settings, standard library only
     errors.py              its errors
     results.py             what each calibration step found, as a record keeps it
+    record.py              a site's record: the steps' results, for which source and model, in one TOML file
+    record_text.py         dataclasses to TOML and back, checked by their annotations
     intensity.py           stored values to grey levels: tables, their inverses, landmarks
     intensity_site.py      a site's own table, measured from its frames
     filling.py             which frames are filled with contrast medium

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from stream.blank import Blank
 from stream.control import (
     SLOT,
     ChildSocket,
@@ -64,11 +65,20 @@ class Grabber:
         source: An open source.
         pacing: When its frames are due.
         first_sequence: The number of its first frame; above 0 where another source process came before.
+        blank: Regions of burned-in text, made black before anybody sees the frame; frames of another size are left as
+            they are, and the guard says so.
     """
 
     def __init__(
-        self, guard: ChildSocket, source: Source, pacing: Pacing, *, first_sequence: int = 0
+        self,
+        guard: ChildSocket,
+        source: Source,
+        pacing: Pacing,
+        *,
+        first_sequence: int = 0,
+        blank: Blank | None = None,
     ) -> None:
+        self._blank = blank
         self._first_sequence = self._next_sequence = first_sequence
         self._guard = guard
         self._source = source
@@ -133,6 +143,7 @@ class Grabber:
         sequence = self._first_sequence
         index = 0
         discontinuity = sequence > 0
+        blank = self._blank_for(self._source.format)
         while self._pacing.frames is None or sequence < self._pacing.frames:
             if schedule is not None and self._is_behind(schedule, index) and self._source.skip():
                 schedule.advance(index)
@@ -148,6 +159,7 @@ class Grabber:
                 self._decoded.put(self._source.format)
                 memory, ring_number = self._rings.get()
                 repeats = RepeatDetector(self._source.format, noise=self._source.live)
+                blank = self._blank_for(self._source.format)
                 scratch = np.empty(
                     (self._source.format.rows, self._source.format.columns), self._source.format.dtype
                 )
@@ -170,6 +182,10 @@ class Grabber:
                 if schedule is None:
                     schedule = Schedule(self._source, self._pacing, self._clock.now_ns() + LEAD_NS)
                 due_ns = schedule.advance(index)
+            if blank is not None:
+                blank.write(
+                    out, self._source.format
+                )  # first, since a burned-in clock goes on while the image is held
             repeated = repeats.is_repeat(out)
             if sequence % FRAMES_BETWEEN_WARNINGS == 0:
                 self._tell_warnings()
@@ -187,6 +203,9 @@ class Grabber:
             )
             sequence, index, discontinuity = sequence + 1, index + 1, False
             self._next_sequence = sequence
+
+    def _blank_for(self, frame_format: FrameFormat) -> Blank | None:
+        return self._blank if self._blank is not None and self._blank.fits(frame_format) else None
 
     def _tell_warnings(self) -> None:
         """Pass on what the source has begun to warn of, each sentence once."""
@@ -260,9 +279,11 @@ def main() -> int:
             "frame_count": source.frame_count,
             "live": source.live,
             "notes": list(source.notes),
+            "device": source.device,
         }
         guard.send_json(Kind.OPENED, opened)
-        Grabber(guard, source, pacing, first_sequence=config["first_sequence"]).run()
+        blank = None if config.get("blank") is None else Blank.from_json(config["blank"])
+        Grabber(guard, source, pacing, first_sequence=config["first_sequence"], blank=blank).run()
     except SourceError as error:
         guard.send_json(Kind.ERROR, {"message": str(error), "input": True})
         return 2

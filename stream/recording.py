@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from stream.children import Child, exit_words
 from stream.control import SLOT, Kind, format_from_json, send_ring, unpack_frame, unpack_json
@@ -45,6 +46,8 @@ class Recording:
         frames: End after so many; None for the recording's own end.
         slots: Frames that may be held at once; the reader must keep fewer than `slots - GRANTS`.
         stopped: Asked while waiting; once it says True, `read` ends.
+        live: Read a live device too, until it is stopped.
+        blank: Regions to blank before anything sees them, as `stream.blank.Blank.as_json` gives them.
 
     Raises:
         SourceError: It cannot be opened, or has no end.
@@ -60,14 +63,17 @@ class Recording:
         frames: int | None,
         slots: int,
         stopped: Callable[[], bool],
+        live: bool = False,
+        blank: dict[str, Any] | None = None,
     ) -> None:
-        if source.startswith("v4l2:"):
+        if source.startswith("v4l2:") and not live:
             raise SourceError(
                 f"{source}: needed a recording, got a live device; use: contrastream run {source}"
             )
-        if source == "phantom" and frames is None:
+        if source == "phantom" and frames is None and not live:
             raise SourceError("phantom: it has no end of its own; give --frames, for example --frames 64")
         self._stopped = stopped
+        self._live = live
         self.ended = False
         """Whether `read` has given every frame."""
         pacing = Pacing(rate_hz=options.rate_hz, speed=math.inf, lossless=True, frames=frames)
@@ -76,6 +82,7 @@ class Recording:
             "options": dataclasses.asdict(options),
             "pacing": dataclasses.asdict(pacing),
             "first_sequence": 0,
+            "blank": blank,
         }
         self._ring: Ring | None = None
         self._child = Child("stream.grab", config, quiet=True)
@@ -96,20 +103,22 @@ class Recording:
             self.kind = str(opened["kind"])
             self.format: FrameFormat = format_from_json(opened["format"])
             self.notes = tuple(str(note) for note in opened["notes"])
+            self.device = str(opened["device"])
+            """What tells the device from others; empty where nothing says."""
             count = None if opened["frame_count"] is None else int(opened["frame_count"])
             live = bool(opened["live"])
             self.rate_hz = None if opened["recorded_hz"] is None else float(opened["recorded_hz"])
             """Frames per second; None where nothing says."""
         except MALFORMED as error:
             raise self._nonsense(error) from error
-        if live or (count is None and frames is None):
+        if not self._live and (live or (count is None and frames is None)):
             raise SourceError(
                 f"needed a recording with an end, got a {self.kind} source without one; give --frames"
                 if not live
                 else f"needed a recording, got a live {self.kind} source; use: contrastream run"
             )
-        self.frame_count = min(each for each in (count, frames) if each is not None)
-        """Frames that `read` will give, unless the recording is shorter than it says."""
+        self.frame_count = min((each for each in (count, frames) if each is not None), default=0)
+        """Frames that `read` will give, unless the recording is shorter than it says; 0 for a live device without end."""
         try:
             self._ring = Ring(self.format, slots)
         except OSError as error:
@@ -135,7 +144,7 @@ class Recording:
         try:
             if packet[0] != Kind.FRAME:
                 raise SourceError(
-                    "needed frames of one size and depth, and they change on the way; synthesize each part by itself"
+                    "needed frames of one size and depth, and they change on the way; take each part by itself"
                 )
             grabbed, _, _, _ = unpack_frame(packet)
             ring.fill(grabbed.slot)

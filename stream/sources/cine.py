@@ -88,6 +88,7 @@ class CineSource(Source):
         self._first = self._decode(0) if header.encapsulated else None
         self.frame_count = header.frames
         self.notes = header.notes
+        self.device = header.device
         self.rate_hz = header.timing.rate_hz if options.rate_hz is None else options.rate_hz
         self._retimed = options.rate_hz is not None
         if self.rate_hz is None and header.frames > 1 and not options.untimed:

@@ -99,6 +99,7 @@ class DeviceSource(Source):
         self.rate_hz = mode.rate_hz or None
         named = (f"The device is {card} at {path}.",) if card else ()
         self.notes = named + describe(mode, options, settled)
+        self.device = "".join(letter for letter in card if letter.isprintable())[:64]
         self._picture: np.ndarray | None = None
         self._pending: SourceFrame | None = None
         self._first_ns: int | None = None

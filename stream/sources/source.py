@@ -41,6 +41,8 @@ class Source(ABC):
     """Frames in one pass of a recording; None for a live source."""
     notes: tuple[str, ...] = ()
     """What a person should know: what was negotiated, converted or assumed, a sentence each."""
+    device: str = ""
+    """What tells the device from others, for a site's record: a card's name, or a hash of what a header says of it."""
 
     @abstractmethod
     def read(self, out: np.ndarray) -> SourceFrame | None:

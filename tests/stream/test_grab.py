@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stream.blank import Blank
 from stream.control import (
     MAX_PACKET,
     SLOT,
@@ -97,18 +98,28 @@ class OutlivingSocket(ChildSocket):
 class GuardsEnd:
     """The guard's side: a ring whose slots are granted, and what came back."""
 
-    def __init__(self, source: Source, pacing: Pacing, *, slots: int = 16, first_sequence: int = 0) -> None:
+    def __init__(
+        self,
+        source: Source,
+        pacing: Pacing,
+        *,
+        slots: int = 16,
+        first_sequence: int = 0,
+        blank: Blank | None = None,
+    ) -> None:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(30.0)
         self.rings: list[Ring] = []
         self.failure: BaseException | None = None
         self.frames: list[Grabbed] = []
         self.pixels: list[int] = []
+        self.picture = np.zeros(0)
+        """The last frame; its first 8 rows may be blanked."""
         self.dropped = (0, 0)
         self._slots = slots
         self.use(source.format)
         self.grabber = Grabber(
-            OutlivingSocket(theirs.detach()), source, pacing, first_sequence=first_sequence
+            OutlivingSocket(theirs.detach()), source, pacing, first_sequence=first_sequence, blank=blank
         )
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -140,7 +151,8 @@ class GuardsEnd:
         assert ring_number == len(self.rings)
         ring = self.rings[-1]
         ring.fill(grabbed.slot)
-        values = np.unique(ring.slots[grabbed.slot].live)
+        self.picture = ring.slots[grabbed.slot].live.copy()
+        values = np.unique(self.picture[8:])
         assert len(values) == 1
         ring.release(grabbed.slot)
         self.frames.append(grabbed)
@@ -395,3 +407,37 @@ def test_the_stamp_of_a_devices_driver_is_when_its_frame_was_due(guard: Callable
     frame = end.hear_frames(1, grants=False)[0]
     assert frame.due_ns == 1000 * (1 + frame.sequence)
     assert frame.grabbed_ns > NS_PER_MS
+
+
+# Burned-in text -----------------------------------------------------------------------------------------------
+
+
+class Clock(Loop):
+    """A held image with a burned-in clock that goes on."""
+
+    def read(self, out: np.ndarray) -> SourceFrame | None:
+        said = super().read(out)
+        out[2:6, 4:20] = self._next
+        return said
+
+
+def test_burned_in_regions_are_black_before_anybody_sees_the_frame(guard: Callable[..., GuardsEnd]) -> None:
+    end = guard(Clock([200] * 3), blank=Blank(64, 64, ((0, 2, 7, 22),)))
+    end.grant(3)
+    frames = end.hear_frames(3)
+    assert not end.picture[0:7, 2:22].any()
+    assert (end.picture[7:] == 200).all()
+    assert (end.picture[:7, 22:] == 200).all()
+    assert [frame.repeated for frame in frames] == [False, True, True]  # the clock no longer hides it
+
+
+def test_frames_of_another_size_are_not_blanked_in_the_wrong_place(guard: Callable[..., GuardsEnd]) -> None:
+    end = guard(Loop([200, 200], larger_from=1), blank=Blank(64, 64, ((0, 0, 8, 64),)))
+    end.grant(2)
+    assert isinstance(end.hear(), Grabbed)
+    assert not end.picture[:8].any()
+    assert isinstance(end.hear(), dict)
+    end.use(LARGE)
+    end.grant(2)
+    assert isinstance(end.hear(), Grabbed)
+    assert (end.picture == 200).all()

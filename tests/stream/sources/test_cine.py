@@ -278,6 +278,18 @@ def test_a_rate_that_is_asked_for_wins_over_the_header(ramp, write_cine, opening
     assert (source.rate_hz, source.interval_ms(1)) == (10.0, 100.0)
 
 
+def test_the_device_is_told_apart_without_a_word_of_the_header(ramp, write_cine, opening):
+    def device(**elements):
+        return opening(write_cine(ramp(), **elements)).device
+
+    one = device(Manufacturer="DOE^JANE", ManufacturerModelName="X", DeviceSerialNumber="1")
+    assert one == device(Manufacturer="DOE^JANE", ManufacturerModelName="X", DeviceSerialNumber="1")
+    assert one != device(Manufacturer="DOE^JANE", ManufacturerModelName="X", DeviceSerialNumber="2")
+    assert one.startswith("DICOM device ")
+    assert "JANE" not in one
+    assert device() == ""
+
+
 def test_a_single_frame_needs_no_rate(ramp, write_cine, read_all, opening):
     pixels = ramp(frames=1)
     source = opening(write_cine(pixels, FrameTime=None, NumberOfFrames=1))
