@@ -28,7 +28,7 @@ class BenchConfig:
     warmup: int | None = None
     """Frames before the measured ones; by default 100, or one whole loop of the source where that is longer."""
     model: str = "compact"
-    """A shipped model's name, or an ONNX file."""
+    """A shipped model's name, an ONNX file, or a preset's name: one that no model is shipped of gets random weights."""
     engine: Literal["auto", "off", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"] = "auto"
     """The runtime; off measures the path without an engine, and then there is no floor to compare with."""
     threads: int | None = None

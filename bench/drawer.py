@@ -9,8 +9,9 @@ import numpy as np
 
 from bench.errors import EvaluationError
 from engines.engine import Engine, EngineSpec, Slot
-from engines.model import file_sha256, load_model
+from engines.model import file_sha256
 from engines.open import open_engine
+from engines.untaught import find_model
 
 SERIAL_RUNS = 50
 WARM_RUNS = 10
@@ -85,7 +86,7 @@ class EngineDrawer:
     """An ONNX model on the first runtime that is usable here."""
 
     def __init__(self, model: str, spec: EngineSpec, threads: int | None) -> None:
-        card = load_model(model).card
+        card = find_model(model, untaught=True).card
         # An untaught network may be measured too; that it is one stands in the report.
         engine: Engine = open_engine(model, spec, untaught=True, threads=threads).engine
         self._engine = engine

@@ -21,7 +21,7 @@ Map of the room:
     cache_folder.py        a private folder of derived files: lock, atomic write
     build.py               `contrastream build`: a plan ahead of its first start; list, inspect, clear
     plan_table.py          ... as tables
-    untaught.py            a preset without a shipped model, with random weights, to measure it
+    untaught.py            a model by name; a preset without a shipped one, with random weights, to measure it
     interrupts.py          Ctrl-C while a library builds
     elapsed.py             what is being waited for, on a terminal
     torch_engine.py        the reference's graph on a GPU, in half precision; torch_slots.py: streams, CUDA graphs

@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,7 +32,7 @@ from engines.plan_table import (
     megabytes,
     short_census,
 )
-from engines.untaught import model_or_untaught
+from engines.untaught import find_model
 
 SCHEMA = "contrastream.build/1"
 EXTRAS: dict[PlanBackend, str] = {"tensorrt": "trt", "tensorrt_rtx": "trtrtx"}
@@ -115,16 +115,12 @@ def build_plan_of(config: BuildConfig) -> int:
     assert config.model is not None
     trt, device, skipped = load_builder(config)
     spec = spec_of(config)
-    with ExitStack() as opened:
-        with elapsed(f"preparing {Path(config.model).name}"):
-            model = opened.enter_context(model_or_untaught(config.model, untaught=config.untaught))
-        what = (
-            f"{model.card.preset} for {spec.rows}x{spec.columns} frames by {trt.__name__} {trt.__version__}"
-        )
-        with elapsed(f"building {what}"):
-            made = obtain_plan(trt, model, spec, config.precision, device=device)
-        taught = model.card.taught
-    print(format_made(made, config.model, taught, skipped))
+    with elapsed(f"preparing {Path(config.model).name}"):
+        model = find_model(config.model, untaught=config.untaught)
+    what = f"{model.card.preset} for {spec.rows}x{spec.columns} frames by {trt.__name__} {trt.__version__}"
+    with elapsed(f"building {what}"):
+        made = obtain_plan(trt, model, spec, config.precision, device=device)
+    print(format_made(made, config.model, model.card.taught, skipped))
     write_json(config.out, {"kind": "build", "skipped": skipped, **as_json(made)})
     return 0
 

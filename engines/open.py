@@ -9,8 +9,8 @@ from typing import Any, Literal
 from engines import onnxruntime_engine, openvino_engine, tensorrt_engine, torch_probe
 from engines.cuda import CudaCalls
 from engines.engine import AUTO_ORDER, BackendName, Engine, EngineSpec, Opened, Precision
-from engines.errors import EngineError, ModelError
-from engines.model import load_model
+from engines.errors import EngineError
+from engines.untaught import find_model
 
 IN_A_CONTEXT: tuple[BackendName, ...] = ("tensorrt", "tensorrt_rtx")
 """The backends that can run in a CUDA context of somebody else's."""
@@ -71,7 +71,8 @@ def open_engine(
     """Open a model.
 
     Args:
-        model: A shipped preset's name, or the path of an ONNX file with its sidecar beside it.
+        model: A shipped model's name, the path of an ONNX file with its sidecar beside it, or, with `untaught`, a
+            preset's name.
         spec: Frame size, bits and slots.
         backend: `auto` takes the first usable of `AUTO_ORDER`; a name is taken at its word, never replaced.
         untaught: Take a model with random weights too; it never streams as SYNTHETIC.
@@ -87,12 +88,7 @@ def open_engine(
     """
     if backend != "auto" and backend not in AUTO_ORDER:
         raise ValueError(f"backend must be auto or one of {', '.join(AUTO_ORDER)}, got {backend!r}")
-    file = load_model(model)
-    if not file.card.taught and not untaught:
-        raise ModelError(
-            f"needed a taught model, got {file.path.name}, whose weights are random; "
-            f"train it, or pass --untaught to run it without a synthetic picture"
-        )
+    file = find_model(model, untaught=untaught)
     skipped: list[tuple[BackendName, str]] = []
     for name in AUTO_ORDER if backend == "auto" else [known for known in AUTO_ORDER if known == backend]:
         if cuda is not None and name not in IN_A_CONTEXT:

@@ -48,13 +48,13 @@ class EngineConfig:
     """What turns a frame into an angiogram."""
 
     model: Annotated[str, arg(metavar="MODEL")] = "compact"
-    """A shipped model's name, or an ONNX file."""
+    """A shipped model's name, an ONNX file, or a preset's name with --untaught."""
     engine: EngineName = "auto"
     """The runtime; auto takes the first usable one and says why it passed over others; off shows live only."""
     threads: Annotated[int | None, arg(metavar="N")] = None
     """Threads of a CPU engine."""
     untaught: bool = False
-    """Run a model that was not taught, to measure it; its pictures are never shown as synthetic."""
+    """Run a model that was not taught, to measure it; its pictures are never shown as synthetic. A preset that no model is shipped of gets random weights."""
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,10 @@ def first_facts(
         opened: The engine.
         inference_ns: Median time of one inference, alone.
     """
-    from engines.model import load_model
+    from engines.untaught import find_model
 
     engine, frame_format = opened.engine, recording.format
-    file = load_model(config.model)
+    file = find_model(config.model, untaught=config.untaught)
     window = (frame_format.window_center, frame_format.window_width)
     return {
         "notice": SAID[Reason.NONE if engine.taught else Reason.UNTAUGHT],
