@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import importlib
 import importlib.util
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from jaxtyping import UInt8
 
 from engines.errors import CudaError, CudaLost, CudaOutOfMemory, EngineError
 from engines.page_lock import PageLocks, address_of
+
+log = logging.getLogger(__name__)
 
 INSTALL = 'run: pip install "contrastream[cuda]"'
 SEE_DOCTOR = "see nvidia-smi and contrastream doctor"
@@ -39,6 +42,9 @@ ADVICE = {
 
 ALLOCATIONS = ("cudaMalloc", "cudaHostAlloc")
 """Calls whose first argument is a size in bytes."""
+
+BUS_ID_BYTES = 32
+"""Room for domain:bus:device.function and the NUL behind it; 13 are promised to do."""
 
 LOST = frozenset(
     {
@@ -72,6 +78,9 @@ class Device:
     """Major and minor: (9, 0) is SM 90."""
     driver: int
     """The newest CUDA version that the driver supports, as 1000 major + 10 minor."""
+    bus_id: str = ""
+    """Its place on the PCI bus, domain:bus:device.function, by which NVML finds the same GPU; empty where not told.
+    NVML counts all GPUs, CUDA those of CUDA_VISIBLE_DEVICES, the fastest first."""
 
     @property
     def sm(self) -> int:
@@ -306,7 +315,17 @@ class Cuda:
             name.split(b"\0")[0].decode(errors="replace") if isinstance(name, bytes) else str(name),
             (int(properties.major), int(properties.minor)),
             int(self._call("cudaDriverGetVersion")),
+            self._bus_id(),
         )
+
+    def _bus_id(self) -> str:
+        try:
+            said = self._call("cudaDeviceGetPCIBusId", BUS_ID_BYTES, self.index)
+        except CudaError as error:
+            # It only tells the telemetry which GPU to look at.
+            log.debug("the GPU's place on the bus is not known: %s", error)
+            return ""
+        return str(said.split(b"\0")[0].decode("ascii", "replace"))
 
     def memory_info(self) -> tuple[int, int]:
         free, total = self._call("cudaMemGetInfo")

@@ -115,7 +115,9 @@ class PyCuda:
                 number for number in range(self._drv.Device.count()) if self._drv.Device(number) == device
             )
             major, minor = device.compute_capability()
-            return Device(index, device.name(), (major, minor), self._drv.get_driver_version())
+            return Device(
+                index, device.name(), (major, minor), self._drv.get_driver_version(), device.pci_bus_id()
+            )
 
     def memory_info(self) -> tuple[int, int]:
         with self._checked("mem_get_info"):

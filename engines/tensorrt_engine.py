@@ -191,6 +191,8 @@ class TensorRtEngine:
         self.model_sha256 = model.card.sha256
         self.taught = model.card.taught
         device = calls.device()
+        self.gpu_bus_id: str | None = device.bus_id or None
+        """Which GPU it runs on, for telemetry: its place on the PCI bus."""
         self._runtime = make_runtime(trt)
         self._engine, kept = load_plan(trt, self._runtime, model, spec, precision, device)
         check_engine(self._engine, spec, model.path.name)

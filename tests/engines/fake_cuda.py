@@ -191,6 +191,11 @@ class FakeRuntime:
         properties.major, properties.minor = self.capability
         return *OK, properties
 
+    def cudaDeviceGetPCIBusId(self, length, device):
+        if code := self._begin("cudaDeviceGetPCIBusId"):
+            return code, None
+        return *OK, b"0000:3B:00.0\0".ljust(length)
+
     def cudaMemGetInfo(self):
         code = self._begin("cudaMemGetInfo")
         return (code, None, None) if code else (*OK, 10**9, 8 * 10**9)

@@ -75,6 +75,16 @@ def test_a_gpu_is_named_with_its_compute_capability() -> None:
     assert reason == ""
     assert device is not None
     assert (device.name, device.sm, device.label) == ("NVIDIA Pretended", 90, "NVIDIA Pretended SM90")
+    assert device.bus_id == "0000:3B:00.0"
+
+
+def test_a_gpu_whose_place_on_the_bus_is_not_told_is_used_all_the_same() -> None:
+    runtime = FakeRuntime()
+    runtime.fail("cudaDeviceGetPCIBusId", "cudaErrorInvalidDevice")
+    device, reason = probe_cuda(runtime)
+    assert reason == ""
+    assert device is not None
+    assert device.bus_id == ""
 
 
 def test_a_gpu_that_is_not_there_is_refused() -> None:

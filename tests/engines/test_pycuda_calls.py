@@ -29,7 +29,7 @@ PYCUDA_2026_1 = {
     "": "Context Device Error Event LaunchError LogicError MemoryError RuntimeError Stream event_flags "
     "get_driver_version mem_alloc mem_get_info memcpy_dtoh_async memcpy_htod_async pagelocked_empty",
     "Context": "get_current get_device pop push",
-    "Device": "compute_capability count name",
+    "Device": "compute_capability count name pci_bus_id",
     "DeviceAllocation": "free",
     "Event": "query record synchronize time_since time_till",
     "PagelockedHostAllocation": "free",
@@ -106,6 +106,9 @@ class PretendedPyCuda:
 
             def compute_capability(self) -> tuple[int, int]:
                 return (8, 9)
+
+            def pci_bus_id(self) -> str:
+                return "0000:3B:00.0"
 
         class Stream:
             def __init__(self, flags: int = 0) -> None:

@@ -104,6 +104,7 @@ def test_rtx_runs_a_plan_that_it_has_built_and_makes_its_own_graphs(
     np.testing.assert_array_equal(synthetic, 255 - live)
     assert said.finite
     assert (engine.backend, engine.precision, engine.taught) == ("tensorrt_rtx", "f16", True)
+    assert getattr(engine, "gpu_bus_id", None) == "0000:3B:00.0"
     assert library.plans[0][:4] == b"vtrt"
     assert library.config.cuda_graph_strategy == trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
     assert library.config.set is library.config.cache
