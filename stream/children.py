@@ -16,7 +16,47 @@ MAX_BACKOFF_NS = 8 * NS_PER_S
 HEALTHY_NS = 30 * NS_PER_S
 
 
-class Child:
+class Peer:
+    """Another process of ours at the other end of a socket pair. Nothing in here waits.
+
+    Args:
+        sock: Our end.
+        pidfd: The process, as `os.pidfd_open` gives it: readable once it has ended.
+    """
+
+    def __init__(self, sock: socket.socket, pidfd: int) -> None:
+        self.socket = sock
+        self.socket.setblocking(False)
+        self.pidfd = pidfd
+        self.at_end = False
+        """Whether the other end is closed and all that was sent through it has been received."""
+
+    def send(self, packet: bytes) -> bool:
+        """Send a packet without waiting; False where the process is gone or has stopped reading."""
+        try:
+            self.socket.send(packet)
+        except (BlockingIOError, BrokenPipeError, ConnectionError):
+            return False
+        return True
+
+    def receive(self) -> bytes | None:
+        """The next packet without waiting; None where there is none, empty where the other end is closed."""
+        try:
+            packet = self.socket.recv(MAX_PACKET)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            packet = b""
+        self.at_end = not packet
+        return packet
+
+    def close(self) -> None:
+        """Close our end and the process's descriptor."""
+        self.socket.close()
+        os.close(self.pidfd)
+
+
+class Child(Peer):
     """A running child process.
 
     Args:
@@ -38,31 +78,12 @@ class Child:
                 # A group of its own, so that Ctrl-C in a terminal reaches the guard alone.
                 start_new_session=True,
             )
-        self.socket = ours
-        self.socket.setblocking(False)
-        self.pidfd = os.pidfd_open(self.process.pid)
+        super().__init__(ours, os.pidfd_open(self.process.pid))
         self.send(pack_json(Kind.CONFIG, config))
 
     @property
     def pid(self) -> int:
         return self.process.pid
-
-    def send(self, packet: bytes) -> bool:
-        """Send a packet without waiting; False where the child is gone or has stopped reading."""
-        try:
-            self.socket.send(packet)
-        except (BlockingIOError, BrokenPipeError, ConnectionError):
-            return False
-        return True
-
-    def receive(self) -> bytes | None:
-        """The next packet without waiting; None where there is none, empty where the child has closed its end."""
-        try:
-            return self.socket.recv(MAX_PACKET)
-        except BlockingIOError:
-            return None
-        except ConnectionError:
-            return b""
 
     def has_ended(self) -> bool:
         """Whether the process is over; never waits."""
@@ -76,8 +97,7 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         status = self.process.wait()
-        self.socket.close()
-        os.close(self.pidfd)
+        self.close()
         return status
 
 

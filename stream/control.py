@@ -36,6 +36,14 @@ class Kind(IntEnum):
     """The source may write this slot."""
     LEASE = 4
     """The engine may write this slot's synthetic and attention planes."""
+    ROOM = 5
+    """JSON with a room's number: the engine host serves one more, whose socket is beside it."""
+    ENGINE = 6
+    """A room's engine: a socket to the host and the host's pidfd, beside it."""
+    STOP = 7
+    """A room ends its stream."""
+    GPU_SEEN = 8
+    """JSON as of `GPU`, told on to a room."""
 
     OPENED = 65
     """JSON: the source is open; its format, rate and notes."""
@@ -55,6 +63,14 @@ class Kind(IntEnum):
     """JSON: it cannot go on; `input` is True where the user can mend it, `retry` where it may work later."""
     GPU = 73
     """JSON: what the GPU does, or why there is nothing to tell."""
+    PASSED_OVER = 74
+    """A lease is returned unused, as LEASE packs it: a newer frame of its room took its turn."""
+    LET_GO = 75
+    """The engine host serves this room no more; it writes nothing into its ring from here on."""
+    WANT_ENGINE = 76
+    """A room gave its engine up and wants another."""
+    STATUS = 77
+    """JSON: a room's heartbeat."""
 
 
 SLOT = struct.Struct("<BI")

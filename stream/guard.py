@@ -69,6 +69,8 @@ class Outgoing:
     leased_ns: int = 0
     result: Inferred | None = None
     failed: bool = False
+    passed_over: bool = False
+    """Its lease came back unused: a newer frame of this room took its turn at an engine that others use too."""
     state: State = State.PASSTHROUGH
     reason: Reason = Reason.NONE
     age_ms: int = 0
@@ -110,6 +112,8 @@ class Counters:
     dropped: dict[str, int] = field(default_factory=dict)
     late_results: int = 0
     """Inferences that came after their frame had gone out without them."""
+    passed_over: int = 0
+    """Frames whose turn at a shared engine a newer frame of this stream took."""
 
     @property
     def published(self) -> int:
@@ -127,6 +131,7 @@ class Counters:
             "repeated": self.repeated,
             "dropped": dict(self.dropped),
             "late_results": self.late_results,
+            "passed_over": self.passed_over,
         }
 
 
@@ -236,6 +241,20 @@ class Guard:
         self._feed_engine(now_ns)
         self._flush(now_ns)
 
+    def frame_passed_over(self, slot: int, epoch: int) -> None:
+        """The engine returned a lease unused: it serves other rooms too, and a newer frame took this one's turn."""
+        now_ns = self._clock.now_ns()
+        outgoing = self._leased.get(slot)
+        if not self.ring.return_lease(slot, epoch) or outgoing is None:
+            return
+        del self._leased[slot]
+        self.counters.passed_over += 1
+        outgoing.passed_over = True
+        if outgoing.gone and self._latched_until_ns is not None:
+            self._outcomes.append(False)
+        self._feed_engine(now_ns)
+        self._flush(now_ns)
+
     def tick(self) -> None:
         """A deadline, or the time of the next check, has come."""
         now_ns = self._clock.now_ns()
@@ -305,6 +324,10 @@ class Guard:
         if self._is_latched(now_ns):
             # The inference goes on, to see whether the engine keeps up again; its planes do not go out.
             out.reason = Reason.DEADLINE
+            return True
+        if out.passed_over:
+            out.reason = Reason.DEADLINE
+            self._miss(now_ns)
             return True
         if out.made_it and self._engine_reason is Reason.UNTAUGHT:
             # It is inferred, so that an untaught network can be measured, but never shown.

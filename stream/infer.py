@@ -79,6 +79,67 @@ def warm_up(slot: "Slot", frame_format: FrameFormat) -> int:
     return round(median(times_ns[WARM_UP // 2 :]))
 
 
+def open_warm(memory: RingMemory, config: dict[str, Any]) -> tuple["Opened", list["Slot"], dict[str, Any]]:
+    """Open the engine for a ring's frames and run its slots warm.
+
+    Args:
+        memory: The ring.
+        config: The guard's first packet.
+
+    Returns:
+        The engine, its slots, and the body of the READY packet.
+
+    Raises:
+        EngineError, ValueError: It cannot be opened; the user can mend it.
+    """
+    start_ns = MonotonicClock().now_ns()
+    opened = open_for(memory.frame_format, config)
+    slots = list(opened.engine.slots(int(config["slots"])))
+    inference_ns = max(warm_up(slot, memory.frame_format) for slot in slots)
+    opened_ns = MonotonicClock().now_ns() - start_ns
+    return (
+        opened,
+        slots,
+        {
+            "backend": opened.engine.backend,
+            "precision": opened.engine.precision,
+            "model_sha256": opened.engine.model_sha256,
+            "taught": opened.engine.taught,
+            "skipped": [list(pair) for pair in opened.skipped],
+            "gpu_bus_id": getattr(opened.engine, "gpu_bus_id", None),
+            "inference_ms": inference_ns / NS_PER_MS,
+            "open_ms": opened_ns / NS_PER_MS,
+        },
+    )
+
+
+def refusal(error: Exception) -> dict[str, Any]:
+    """The body of the ERROR packet for an engine that could not be opened."""
+    from engines.errors import CudaOutOfMemory, EngineError
+
+    if isinstance(error, CudaOutOfMemory):
+        # Whoever fills the GPU may be done with it soon: the guard tries again while the live picture goes on.
+        return {"message": str(error), "input": False, "retry": True}
+    if isinstance(error, (EngineError, ValueError)):
+        return {"message": str(error), "input": True}
+    said = f"the engine could not be opened: {type(error).__name__}: {error}"
+    return {"message": said, "input": False}
+
+
+def finish(slot: "Slot", index: int, epoch: int, submitted_ns: int) -> tuple[bytes, Exception | None]:
+    """Wait for a slot's inference: the DONE packet, and what went wrong where it says that the output is no use."""
+    from engines.errors import EngineError
+
+    failure: Exception | None = None
+    try:
+        said = slot.wait()
+        valid, values = said.finite, (said.minimum, said.maximum, said.mean, said.area)
+    except EngineError as error:
+        valid, values, failure = False, (0.0, 0.0, 0.0, 0.0), error
+    inferred_ns = MonotonicClock().now_ns()
+    return DONE.pack(Kind.DONE, index, epoch, submitted_ns, inferred_ns, valid, *values), failure
+
+
 class Inferrer:
     """Runs leased ring slots through the engine's slots, in the order they are leased.
 
@@ -134,25 +195,19 @@ class Inferrer:
 
     def _return_leases(self) -> None:
         """Wait for each inference in turn and say so; a thread of its own, so that the next one starts meanwhile."""
-        from engines.errors import CudaLost, EngineError
+        from engines.errors import CudaLost
 
         while (work := self._submitted.get()) is not None:
             slot, index, epoch, submitted_ns = work
+            done, failure = finish(slot, index, epoch, submitted_ns)
+            if failure is not None:
+                self._tell(str(failure))
+            if isinstance(failure, CudaLost):
+                # Only a new process may find the GPU again, and closing things in this one would fail or hang.
+                self._end(1)
+                return
             try:
-                said = slot.wait()
-                valid, values = said.finite, (said.minimum, said.maximum, said.mean, said.area)
-            except EngineError as error:
-                valid, values = False, (0.0, 0.0, 0.0, 0.0)
-                self._tell(str(error))
-                if isinstance(error, CudaLost):
-                    # Only a new process may find the GPU again, and closing things in this one would fail or hang.
-                    self._end(1)
-                    return
-            inferred_ns = self._clock.now_ns()
-            try:
-                self._guard.send(
-                    DONE.pack(Kind.DONE, index, epoch, submitted_ns, inferred_ns, valid, *values)
-                )
+                self._guard.send(done)
             except OSError:
                 return
             self._bind_ahead(slot, (index + self._ahead) % len(self._memory.slots))
@@ -180,7 +235,6 @@ def main() -> int:
     if not packet:
         return 0
     config = unpack_json(packet)
-    from engines.errors import CudaOutOfMemory, EngineError
     from engines.open import load_runtime
 
     try:
@@ -189,35 +243,12 @@ def main() -> int:
         if not packet:
             return 0
         memory, _ = receive_ring(packet, descriptors)
-        start_ns = MonotonicClock().now_ns()
-        opened = open_for(memory.frame_format, config)
-        slots = list(opened.engine.slots(int(config["slots"])))
-        inference_ns = max(warm_up(slot, memory.frame_format) for slot in slots)
-        opened_ns = MonotonicClock().now_ns() - start_ns
-    except CudaOutOfMemory as error:
-        # Whoever fills the GPU may be done with it soon: the guard tries again while the live picture goes on.
-        guard.send_json(Kind.ERROR, {"message": str(error), "input": False, "retry": True})
-        return 1
-    except (EngineError, ValueError) as error:
-        guard.send_json(Kind.ERROR, {"message": str(error), "input": True})
-        return 2
+        opened, slots, ready = open_warm(memory, config)
     except Exception as error:
-        said = f"the engine could not be opened: {type(error).__name__}: {error}"
-        guard.send_json(Kind.ERROR, {"message": said, "input": False})
-        return 1
-    guard.send_json(
-        Kind.READY,
-        {
-            "backend": opened.engine.backend,
-            "precision": opened.engine.precision,
-            "model_sha256": opened.engine.model_sha256,
-            "taught": opened.engine.taught,
-            "skipped": [list(pair) for pair in opened.skipped],
-            "gpu_bus_id": getattr(opened.engine, "gpu_bus_id", None),
-            "inference_ms": inference_ns / NS_PER_MS,
-            "open_ms": opened_ns / NS_PER_MS,
-        },
-    )
+        said = refusal(error)
+        guard.send_json(Kind.ERROR, said)
+        return 2 if said["input"] else 1
+    guard.send_json(Kind.READY, ready)
     gc.freeze()  # what was loaded so far lives as long as the process
     Inferrer(guard, slots, memory).run()
     opened.engine.close()

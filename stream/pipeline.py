@@ -29,9 +29,9 @@ from stream.control import (
 )
 from stream.credit import Credit
 from stream.endpoint import parse_endpoint
+from stream.engine_supply import EngineLink, EngineSupply, GpuReport, OwnEngine
 from stream.errors import EndpointError, EngineRefused, PipelineError, SourceError, StreamError
 from stream.frame import FrameFormat, Reason, State
-from stream.gpu import GpuWatch
 from stream.guard import Guard, Inferred, Outgoing
 from stream.latency import RecentLatencies, RecentRate
 from stream.pacing import Pacing
@@ -73,17 +73,29 @@ class PipelineConfig:
     """Begin only when the measuring client is there, and end when it goes."""
 
 
+def engine_config(config: PipelineConfig) -> dict[str, Any]:
+    """What the engine process needs to begin: its first packet."""
+    return {
+        "model": config.model,
+        "backend": config.engine,
+        "untaught": config.untaught,
+        "threads": config.threads,
+        "slots": ENGINE_SLOTS,
+    }
+
+
 class Pipeline:
     """Runs one stream until its source ends or `stop` is called.
 
     Args:
         config: What to run.
+        supply: Where its engine comes from; None for a process of its own.
 
     Raises:
         EndpointError: The endpoint is in use.
     """
 
-    def __init__(self, config: PipelineConfig) -> None:
+    def __init__(self, config: PipelineConfig, supply: EngineSupply | None = None) -> None:
         self.config = config
         self._clock = MonotonicClock()
         self.endpoint = parse_endpoint(config.endpoint)
@@ -100,11 +112,10 @@ class Pipeline:
         self._retired: list[Ring] = []
         self._guard: Guard | None = None
         self._source: Child | None = None
-        self._engine: Child | None = None
-        self._gpu: GpuWatch | None = None
+        self._supply = supply or OwnEngine(self._clock, engine_config(config))
+        self._engine: EngineLink | None = None
+        self._gpu: GpuReport | None = None
         self._gpu_of: tuple[str, str | None] | None = None
-        self._engine_backoff = Backoff(self._clock)
-        self._engine_at_ns: int | None = None
         self._engine_failure: str | None = None
         self._engine_retries = False
         """Whether this engine process has said that it may work later: the GPU is full."""
@@ -122,8 +133,8 @@ class Pipeline:
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._heartbeat_ns = 0
         self._poller = zmq.Poller()
-        self._polled: tuple[Child | None, ...] = ()
-        """The children that the poller knows."""
+        self._polled: tuple[object, ...] = ()
+        """The processes that the poller knows."""
         self._client_by_ns = 0
         self._started = not (config.wait_for_engine or config.wait_for_client)
         self._grabbed_rate = RecentRate()
@@ -139,6 +150,8 @@ class Pipeline:
         self.gpu: dict[str, Any] = {"gpu": None, "why": "no engine has been opened"}
         """What the GPU did over the run, set at its end."""
         self.on_note: Callable[[str], None] = log.warning
+        self.on_status: Callable[[dict[str, Any]], None] = lambda _status: None
+        """Called with each heartbeat."""
 
     # The loop -------------------------------------------------------------------------------------------------
 
@@ -152,11 +165,12 @@ class Pipeline:
         """
         try:
             self._source = self._start_source()
-            if self.config.engine != "off":
-                self._engine = self._start_engine()
+            self._ask_for_engine()
             gc.freeze()  # what was loaded so far lives as long as the pipeline
             while not self._stop.is_set() and not self._is_over():
                 ready = self._wait()
+                if self._supply.descriptor() in ready:
+                    self._supply.hear()
                 if self._engine is not None and self._engine.socket.fileno() in ready:
                     self._hear_engine()
                 if self._source is not None and self._source.socket.fileno() in ready:
@@ -200,6 +214,8 @@ class Pipeline:
             if child is not None:
                 poller.register(child.socket.fileno(), zmq.POLLIN)
                 poller.register(child.pidfd, zmq.POLLIN)
+        if (told := self._supply.descriptor()) is not None:
+            poller.register(told, zmq.POLLIN)
         if self._credit is not None:
             poller.register(self._credit.socket, zmq.POLLIN)
         return poller
@@ -211,9 +227,7 @@ class Pipeline:
             if self._guard.hung_since_ns() is not None:
                 log.warning("the engine has not answered; killing it")
                 self._lose_engine()
-        if self._engine_at_ns is not None and now_ns >= self._engine_at_ns and self._engine is None:
-            self._engine_at_ns = None
-            self._engine = self._start_engine()
+        self._ask_for_engine()
         if self._source_at_ns is not None and now_ns >= self._source_at_ns:
             self._source_at_ns = None
             self._source = self._start_source()
@@ -225,6 +239,7 @@ class Pipeline:
                 raise PipelineError("the measuring client ended before the replay did")
             self.last_status = self.status()
             self._publisher.heartbeat(self.last_status)
+            self.on_status(self.last_status)
             self._retired = [ring for ring in self._retired if not self._drop_if_idle(ring)]
 
     @staticmethod
@@ -328,16 +343,13 @@ class Pipeline:
         assert self._guard is not None
         log.info("frames are now %d x %d", frame_format.rows, frame_format.columns)
         old = self._ring
-        had_engine = self._engine is not None
         if self._engine is not None:
-            self._engine.kill()
+            self._supply.replace(self._engine)
             self._engine = None
             self._guard.engine_gone(Reason.STARTING)
         self._take_back_grants(old)
         self._retired.append(old)
         self._use_format(frame_format)
-        if had_engine:
-            self._engine = self._start_engine()  # only now: it opens for the ring it is given first
 
     def _grant(self) -> None:
         """Keep the source supplied with slots to write into."""
@@ -400,19 +412,15 @@ class Pipeline:
 
     # The engine -----------------------------------------------------------------------------------------------
 
-    def _start_engine(self) -> Child:
-        config = {
-            "model": self.config.model,
-            "backend": self.config.engine,
-            "untaught": self.config.untaught,
-            "threads": self.config.threads,
-            "slots": ENGINE_SLOTS,
-        }
-        self._engine_failure, self._engine_retries = None, False
-        child = Child("stream.infer", config)
-        if self._ring is not None:
-            send_ring(child.socket, self._ring.memory, self._ring_number)
-        return child
+    def _ask_for_engine(self) -> None:
+        """Take an engine where there is none and one is to be had; it opens for the ring that it is given first."""
+        if self._engine is not None or self.config.engine == "off":
+            return
+        self._engine = self._supply.due()
+        if self._engine is not None:
+            self._engine_failure, self._engine_retries = None, False
+            if self._ring is not None:
+                send_ring(self._engine.socket, self._ring.memory, self._ring_number)
 
     def _submit(self, slot: int, epoch: int) -> None:
         if self._engine is not None:
@@ -431,6 +439,9 @@ class Pipeline:
         if kind == Kind.DONE and self._guard is not None:
             _, slot, epoch, submitted_ns, inferred_ns, valid, *_values = DONE.unpack(packet)
             self._guard.frame_inferred(Inferred(slot, epoch, submitted_ns, inferred_ns, bool(valid)))
+        elif kind == Kind.PASSED_OVER and self._guard is not None:
+            _, slot, epoch = LEASE.unpack(packet)
+            self._guard.frame_passed_over(slot, epoch)
         elif kind == Kind.READY and self._guard is not None:
             self._take_ready(unpack_json(packet))
         elif kind == Kind.NOTE:
@@ -453,9 +464,11 @@ class Pipeline:
         assert self._guard is not None
         self.engine = said
         self._engine_waits = None
-        self._engine_backoff.healthy()
+        self._supply.healthy()
         self._watch_gpu(str(said["backend"]), said.get("gpu_bus_id"))
-        self._guard.engine_ready(taught=said["taught"], inference_ns=round(said["inference_ms"] * NS_PER_MS))
+        # Where others have their turns between, an answer takes as long as a round of all.
+        round_ms = said["inference_ms"] * said.get("rooms", 1)
+        self._guard.engine_ready(taught=said["taught"], inference_ns=round(round_ms * NS_PER_MS))
         log.info(
             "engine ready: %s %s, one inference %.1f ms, opened in %.0f ms",
             said["backend"],
@@ -470,13 +483,13 @@ class Pipeline:
             return
         if self._gpu is not None:
             self._gpu.close()
-        self._gpu, self._gpu_of = GpuWatch(self._clock, backend, bus_id), (backend, bus_id)
+        self._gpu, self._gpu_of = self._supply.watch_gpu(backend, bus_id), (backend, bus_id)
 
     def _lose_engine(self) -> None:
-        """Kill the engine (it may be dead already), take its leases back, and plan its restart."""
+        """Kill the engine (it may be dead already), take its leases back, and have another planned."""
         assert self._engine is not None
-        status = self._engine.kill()
-        self._engine = None
+        engine, self._engine = self._engine, None
+        status = engine.kill()
         if self._guard is not None:
             self._guard.engine_gone(Reason.ENGINE_LOST if self.engine else Reason.STARTING)
         if self._engine_failure is not None:
@@ -484,17 +497,16 @@ class Pipeline:
                 raise EngineRefused(self._engine_failure)
             # It has run before, so the room's picture goes on; trying the same again would change nothing.
             log.error("live only from here on: %s", self._engine_failure)
+            self._supply.refused()
             return
-        self._engine_at_ns = self._engine_backoff.died()
-        wait_s = (self._engine_at_ns - self._clock.now_ns()) / NS_PER_S
-        if self._engine_retries:
-            return  # it has said why, once
-        self._engine_waits = None
-        log.warning("the engine process ended (%s); starting it again in %.2f s", exit_words(status), wait_s)
+        self._supply.lost(engine, status, said=self._engine_retries)
+        if not self._engine_retries:
+            self._engine_waits = None
 
     def _see_deaths(self, ready: set[int]) -> None:
         # Asked for once more, since a child started in this round may have taken over a dead one's descriptor.
-        if self._engine is not None and self._engine.pidfd in ready and self._engine.has_ended():
+        engine = self._engine
+        if engine is not None and (engine.pidfd in ready or engine.at_end) and engine.has_ended():
             self._hear_engine()
             if self._engine is not None:
                 self._lose_engine()
@@ -554,7 +566,7 @@ class Pipeline:
             "engine_waits": self._engine_waits,
             "gpu": gpu,
             "gpu_why": gpu_why or None,
-            "engine_restarts": self._engine_backoff.restarts,
+            "engine_restarts": self._supply.restarts,
             "source_restarts": self._source_backoff.restarts,
             "fps_in": self._grabbed_rate.hz(),
             "fps_out": self._published_rate.hz(),
@@ -570,9 +582,11 @@ class Pipeline:
         if self._guard is not None:
             self.last_status = {**self.status(), "ended": True}
             self._publisher.heartbeat(self.last_status)
-        for child in (self._source, self._engine):
-            if child is not None:
-                child.kill()
+            self.on_status(self.last_status)
+        if self._source is not None:
+            self._source.kill()
+        if self._engine is not None:
+            self._supply.end(self._engine)
         self._source = self._engine = None
         if self._gpu is not None:
             self.gpu = self._gpu.report()

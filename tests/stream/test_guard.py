@@ -106,6 +106,10 @@ class Desk:
         ended_ns = now_ns - round(ended_ms_ago * NS_PER_MS)
         self.guard.frame_inferred(Inferred(slot, epoch, ended_ns, ended_ns, valid))
 
+    def pass_over(self, lease: int = -1) -> None:
+        """The engine returns a lease unused, since a newer frame took its turn."""
+        self.guard.frame_passed_over(*self.leases[lease])
+
     def wait_ms(self, duration_ms: float) -> None:
         """Time passes; the loop looks at the end of it."""
         self.clock.advance_ms(duration_ms)
@@ -683,6 +687,59 @@ def test_entering_and_leaving_a_state_is_logged_with_its_reason(
 # Any order of events ------------------------------------------------------------------------------------------
 
 
+# An engine that serves other rooms too -----------------------------------------------------------------------
+
+
+def test_a_frame_that_lost_its_turn_leaves_at_once_and_is_a_miss(desk: Callable[..., Desk]) -> None:
+    d = desk()
+    d.grab()
+    d.wait_ms(10.0)
+    d.grab()
+    d.pass_over(0)
+    assert [(sent.sequence, sent.state, sent.reason) for sent in d.sent] == [
+        (0, State.PASSTHROUGH, Reason.DEADLINE)
+    ]
+    d.infer(1)
+    assert d.last.state is State.SYNTHETIC
+    assert d.guard.counters.passed_over == 1
+
+
+def test_a_lost_turn_makes_room_for_the_next_frame(desk: Callable[..., Desk]) -> None:
+    d = desk()
+    for _ in range(3):
+        d.grab()
+    assert len(d.leases) == 2
+    d.pass_over(0)
+    assert [d.sequence_of[epoch] for _, epoch in d.leases] == [0, 1, 2]
+
+
+def test_three_lost_turns_latch(desk: Callable[..., Desk]) -> None:
+    d = desk()
+    for _ in range(3):
+        d.grab()
+        d.pass_over()
+    assert is_latched(d)
+
+
+def test_while_latched_lost_turns_keep_the_latch(desk: Callable[..., Desk]) -> None:
+    d = desk()
+    d.missed(3)
+    for _ in range(60):
+        d.grab()
+        d.pass_over()
+        d.wait_ms(PERIOD_MS)
+    assert is_latched(d)
+
+
+def test_a_lost_turn_of_an_engine_that_died_is_ignored(desk: Callable[..., Desk]) -> None:
+    d = desk()
+    d.grab()
+    d.guard.engine_gone(Reason.ENGINE_LOST)
+    d.pass_over()
+    assert d.guard.counters.passed_over == 0
+    assert len(d.sent) == 1
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Whatever happens in whatever order, what went out is right and no slot is lost."""
 
@@ -719,6 +776,12 @@ class AnyOrder(RuleBasedStateMachine):
         if valid:
             self.returned_valid.add(self.desk.leases[lease][1])
         self.desk.infer(lease, valid=valid, ended_ms_ago=ended_ms_ago)
+        self.note_leases()
+
+    @precondition(lambda self: self.outstanding)
+    @rule(which=st.integers(0, 1))
+    def pass_over(self, which: int) -> None:
+        self.desk.pass_over(self.outstanding.pop(which % len(self.outstanding)))
         self.note_leases()
 
     @precondition(lambda self: self.desk.leases)
