@@ -22,7 +22,7 @@ Map of the room:
     build.py               `contrastream build`: a plan ahead of its first start; list, inspect, clear
     plan_table.py          ... as tables
     untaught.py            a model by name; a preset without a shipped one, with random weights, to measure it
-    interrupts.py          Ctrl-C while a library builds
+    interrupts.py          Ctrl-C while a library builds: told to it where it asks
     elapsed.py             what is being waited for, on a terminal
     torch_engine.py        the reference's graph on a GPU, in half precision; torch_slots.py: streams, CUDA graphs
     torch_probe.py         whether torch can be an engine here, asked before it is imported

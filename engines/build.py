@@ -14,11 +14,12 @@ from types import ModuleType
 from typing import Any
 
 from engines.config import BuildConfig
+from engines.cuda import Device, probe_cuda
 from engines.elapsed import CLEAR, elapsed
 from engines.engine import EngineSpec
 from engines.errors import EngineError
 from engines.model import file_sha256
-from engines.obtain import obtain_plan
+from engines.obtain import Target, obtain_plan, target_of
 from engines.plan_cache import CachedPlan
 from engines.plan_facts import PlanBackend, Unfit, read_checked, recipe
 from engines.plan_room import KeptPlan, clear_folder, kept_plans, plan_folder, remove_plan
@@ -113,20 +114,20 @@ def warnings_shown() -> Iterator[None]:
 def build_plan_of(config: BuildConfig) -> int:
     """Build and keep a plan, or find it."""
     assert config.model is not None
-    trt, device, skipped = load_builder(config)
+    trt, target, skipped = load_builder(config)
     spec = spec_of(config)
     with elapsed(f"preparing {Path(config.model).name}"):
         model = find_model(config.model, untaught=config.untaught)
     what = f"{model.card.preset} for {spec.rows}x{spec.columns} frames by {trt.__name__} {trt.__version__}"
     with elapsed(f"building {what}"):
-        made = obtain_plan(trt, model, spec, config.precision, device=device)
+        made = obtain_plan(trt, model, spec, config.precision, target)
     print(format_made(made, config.model, model.card.taught, skipped))
     write_json(config.out, {"kind": "build", "skipped": skipped, **as_json(made)})
     return 0
 
 
-def load_builder(config: BuildConfig) -> tuple[ModuleType, str, list[str]]:
-    """The library that builds, the GPU it builds for, and why an earlier one was passed over.
+def load_builder(config: BuildConfig) -> tuple[ModuleType, Target, list[str]]:
+    """The library that builds, what it builds for, and why an earlier one was passed over.
 
     Raises:
         EngineError: It is not installed, or cannot be loaded; or there is no GPU where one is needed.
@@ -142,25 +143,23 @@ def load_builder(config: BuildConfig) -> tuple[ModuleType, str, list[str]]:
                 trt = importlib.import_module(backend)
             except (ImportError, OSError) as error:
                 raise EngineError(f"it cannot be loaded: {error}; run: contrastream doctor") from error
-            return trt, gpu_of_this_machine() if backend == "tensorrt" else "", skipped
+            return trt, target_of(trt, gpu_of_this_machine(needed=backend == "tensorrt")), skipped
         except EngineError as error:
             skipped.append(f"{backend}: {error}")
     needed = "tensorrt or tensorrt_rtx" if config.backend == "auto" else f"the backend {config.backend}"
     raise EngineError(f"needed {needed} to build a plan, found none: {'; '.join(skipped)}")
 
 
-def gpu_of_this_machine() -> str:
-    """The GPU that a plan of TensorRT is tied to.
+def gpu_of_this_machine(*, needed: bool) -> Device | None:
+    """The GPU that a plan is to run on; None where there is none to be used.
 
     Raises:
-        EngineError: There is none that can be used.
+        EngineError: There is none, and it is needed.
     """
-    from engines.cuda import probe_cuda
-
     gpu, reason = probe_cuda()
-    if gpu is None:
+    if gpu is None and needed:
         raise EngineError(f"it builds on the GPU that the plan is for, and there is none here: {reason}")
-    return gpu.label
+    return gpu
 
 
 def format_made(made: CachedPlan, model: str, taught: bool, skipped: list[str]) -> str:

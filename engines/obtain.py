@@ -1,8 +1,8 @@
 """`obtain_plan`: the plan of a model for one frame size, from the cache or built now. Commands and engine ask here."""
 
-from collections.abc import Sequence
 from types import ModuleType
 
+from engines.cuda import Device
 from engines.engine import EngineSpec
 from engines.errors import EngineError
 from engines.interrupts import held_interrupts
@@ -13,82 +13,76 @@ from engines.plan_facts import PlanKey, PlanPrecision, recipe
 DEFAULT_GPUS = "its default GPUs"
 """The device of a plan of TensorRT-RTX that was built without naming compute capabilities. By the header of a plan of
 1.7.1 these are 8.0 and later of those that it lists, so not 7.5."""
+Target = str | tuple[int, ...]
+"""What a plan is for: the one GPU's name and compute capability for `tensorrt`; for `tensorrt_rtx` compute capabilities
+as 86 or 89, none for the library's default."""
+
+
+DEFAULT_FROM = (8, 0)
+"""The compute capability from which on a GPU is among them."""
+
+
+def target_of(trt: ModuleType, device: Device | None) -> Target:
+    """What a plan that is to run on a GPU is for.
+
+    Args:
+        trt: The module `tensorrt` or `tensorrt_rtx`.
+        device: The GPU; None for `tensorrt_rtx`'s default.
+    """
+    if trt.__name__ == "tensorrt":
+        return "" if device is None else device.label
+    return () if device is None or device.compute_capability >= DEFAULT_FROM else (device.sm,)
 
 
 def plan_key(
-    trt: ModuleType,
-    model: ModelFile,
-    spec: EngineSpec,
-    precision: PlanPrecision,
-    *,
-    device: str = "",
-    compute_capabilities: Sequence[int] = (),
-    user_allocation: bool = False,
+    trt: ModuleType, model: ModelFile, spec: EngineSpec, precision: PlanPrecision, target: Target = ()
 ) -> PlanKey:
     """Everything that `obtain_plan`, called with the same arguments, builds a plan for.
 
     Raises:
-        ValueError: `device` is missing for `tensorrt`, whose plans are tied to a GPU, or given for `tensorrt_rtx`.
+        ValueError: The target is not of the library's kind.
     """
-    if trt.__name__ == "tensorrt":
-        if not device:
-            raise ValueError(
-                "a plan of tensorrt is of one GPU: its name and compute capability are needed, got none"
-            )
-    elif device:
-        raise ValueError(f"a plan of {trt.__name__} is of compute capabilities, got the device {device}")
-    else:
-        device = " ".join(f"SM{each}" for each in sorted(compute_capabilities)) or DEFAULT_GPUS
+    if trt.__name__ == "tensorrt" and not (isinstance(target, str) and target):
+        raise ValueError(
+            f"a plan of tensorrt is of one GPU: its name and compute capability are needed, got {target or 'none'}"
+        )
+    if trt.__name__ != "tensorrt" and isinstance(target, str):
+        raise ValueError(f"a plan of {trt.__name__} is of compute capabilities, got the device {target}")
+    device = target if isinstance(target, str) else " ".join(f"SM{each}" for each in sorted(target))
     return PlanKey(
         model_sha256=model.card.sha256,
         backend=trt.__name__,  # type: ignore[arg-type]  # checked there
         version=str(trt.__version__),
-        device=device,
+        device=device or DEFAULT_GPUS,
         rows=spec.rows,
         columns=spec.columns,
         sample_bytes=spec.sample_bytes,
         precision=precision,
         recipe=recipe(),
-        options="user_allocation" if user_allocation else "",
         preset=model.card.preset,
     )
 
 
 def obtain_plan(
-    trt: ModuleType,
-    model: ModelFile,
-    spec: EngineSpec,
-    precision: PlanPrecision,
-    *,
-    device: str = "",
-    compute_capabilities: Sequence[int] = (),
-    user_allocation: bool = False,
+    trt: ModuleType, model: ModelFile, spec: EngineSpec, precision: PlanPrecision, target: Target = ()
 ) -> CachedPlan:
     """A model's plan for one frame size: the kept one if it fits, else one that is built and kept.
+
+    Ctrl-C stops a build where the library asks (`IProgressMonitor`), and leaves nothing.
 
     Args:
         trt: The module `tensorrt` or `tensorrt_rtx`.
         model: The source and its card.
         spec: Frame size and bits; 9 to 16 bits stored share a plan.
         precision: What the convolutions are computed in.
-        device: The GPU's name and compute capability; for `tensorrt` only, whose plans run on that GPU alone.
-        compute_capabilities: As `engines.plan.build_plan` takes them; for `tensorrt_rtx` only.
-        user_allocation: As `engines.plan.build_plan` takes it; for `tensorrt_rtx` only.
+        target: The GPU or GPUs that it is for.
 
     Raises:
         ModelError: The model is not our graph, or a weight does not fit the precision.
         EngineError: The library cannot build it.
-        ValueError: `device` is missing, or of no use.
+        ValueError: The target is not of the library's kind.
     """
-    key = plan_key(
-        trt,
-        model,
-        spec,
-        precision,
-        device=device,
-        compute_capabilities=compute_capabilities,
-        user_allocation=user_allocation,
-    )
+    key = plan_key(trt, model, spec, precision, target)
 
     def build() -> Built:
         # Late: a start that finds its plan in the cache needs no ONNX.
@@ -102,13 +96,11 @@ def obtain_plan(
             ) from error
 
         typed = typed_model(model, spec, precision)
-        with held_interrupts("the build"):
+        capabilities = () if isinstance(target, str) else target
+        timings = read_blob(key, "timing")
+        with held_interrupts("the build") as stopped:
             built = build_plan(
-                trt,
-                typed,
-                timing_cache=read_blob(key, "timing"),
-                compute_capabilities=compute_capabilities,
-                user_allocation=user_allocation,
+                trt, typed, timing_cache=timings, compute_capabilities=capabilities, stopped=stopped
             )
         if built.timing_cache is not None:
             write_blob(key, "timing", built.timing_cache)

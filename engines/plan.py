@@ -1,3 +1,4 @@
+# mypy: allow-subclassing-any
 """Typed ONNX -> plan, by `tensorrt` 10.16 and later, 11 or `tensorrt_rtx`: one way for all.
 
 The types stand in the graph (`typed.py`), and the network is always strongly typed: the builder chooses
@@ -9,7 +10,7 @@ TensorRT builds for the GPU that it finds; TensorRT-RTX builds with no GPU at al
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -73,7 +74,7 @@ def build_plan(
     *,
     timing_cache: bytes | None = None,
     compute_capabilities: Sequence[int] = (),
-    user_allocation: bool = False,
+    stopped: Callable[[], bool] | None = None,
 ) -> BuiltPlan:
     """Build a plan.
 
@@ -84,23 +85,22 @@ def build_plan(
             GPU or version is set aside with a line in the log. TensorRT-RTX does not time kernels.
         compute_capabilities: The GPUs to build for, as 75, 86, 89 or 120; none for all that the library lists.
             TensorRT-RTX only.
-        user_allocation: Whoever runs the plan gives its contexts their memory, and in return a stream that runs
-            it can be captured by hand. TensorRT-RTX only; other plans always can.
+        stopped: Asked at each step of the build, from any thread; the build ends soon after it says True.
 
     Raises:
-        EngineError: The library cannot parse or build it; the sentence holds its reason. Or the graph is not one of
-            `typed_model`'s.
-        ValueError: TensorRT-RTX's options were given to TensorRT.
+        EngineError: The library cannot parse or build it, or was stopped; the sentence holds its reason. Or the graph
+            is not one of `typed_model`'s.
+        ValueError: Compute capabilities were given to TensorRT.
     """
     start = time.monotonic()
     precision = _properties(typed).get("precision", "none")
     if precision not in DTYPES:
         raise EngineError(f"needed a typed graph of f16 or f32, got {precision}; make it by typed_model")
     is_rtx = hasattr(trt, "ComputeCapability")
-    if not is_rtx and (compute_capabilities or user_allocation):
+    if not is_rtx and compute_capabilities:
         raise ValueError(
-            "compute capabilities and user allocation are chosen for tensorrt_rtx, got them for "
-            f"{trt.__name__}, which builds for the GPU of this machine; leave them out"
+            f"compute capabilities are chosen for tensorrt_rtx, got them for {trt.__name__}, "
+            "which builds for the GPU of this machine; leave them out"
         )
     with gather_lines() as lines:
         builder = _make_builder(trt, lines)
@@ -109,7 +109,10 @@ def build_plan(
         _parse(trt, network, typed, lines)
         layers = _census(network)
         _check_types(layers, precision)
-        config = _configure(trt, builder, compute_capabilities, user_allocation)
+        config = _configure(trt, builder, compute_capabilities)
+        monitor = None if stopped is None else _monitor(trt, stopped)  # must live as long as the build
+        if monitor is not None:
+            config.progress_monitor = monitor
         cache = None if is_rtx else _attach_timing_cache(config, timing_cache, lines)
         serialized = builder.build_serialized_network(network, config)
         if serialized is None:
@@ -186,9 +189,25 @@ def _check_types(layers: tuple[LayerCount, ...], precision: str) -> None:
         )
 
 
-def _configure(
-    trt: ModuleType, builder: Any, compute_capabilities: Sequence[int], user_allocation: bool
-) -> Any:
+def _monitor(trt: ModuleType, stopped: Callable[[], bool]) -> Any:
+    """The library's `IProgressMonitor` that has the build end once `stopped` says so."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            # The base class must be initialised by its name, or the library holds a null monitor.
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None: ...
+
+        def phase_finish(self, phase_name: str) -> None: ...
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            return not stopped()
+
+    return Monitor()
+
+
+def _configure(trt: ModuleType, builder: Any, compute_capabilities: Sequence[int]) -> Any:
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
     # Keeps the layers' names and types in the plan, for `contrastream build --inspect`.
@@ -196,8 +215,6 @@ def _configure(
     if hasattr(trt.BuilderFlag, "STRICT_NANS"):
         # The finite flag tells of NaNs; the builder must not reason them away.
         config.set_flag(trt.BuilderFlag.STRICT_NANS)
-    if user_allocation:
-        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if compute_capabilities:
         listed = trt.ComputeCapability.__members__
         unknown = [each for each in compute_capabilities if f"SM{each}" not in listed]

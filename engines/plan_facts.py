@@ -37,8 +37,6 @@ class PlanKey:
     precision: PlanPrecision
     recipe: str
     """Hash of our own code that makes a plan of a source model."""
-    options: str = ""
-    """What else the build was asked for."""
     preset: str = field(default="", compare=False)
     """Of the model; only to be read by a person."""
 

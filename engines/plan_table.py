@@ -60,14 +60,13 @@ def runs_on(key: PlanKey) -> str:
 def format_facts(facts: PlanFacts) -> list[str]:
     """What a plan was built for and how large it is, a line each."""
     key = facts.key
-    rest = f" ({key.options})" if key.options else ""
     memory = (
         f"plan {megabytes(facts.plan_bytes)} MB; on the GPU weights {megabytes(facts.weights_bytes)} MB, "
         f"and {megabytes(facts.activation_bytes)} MB for each frame in flight"
     )
     return [
         f"model      {key.preset or 'unnamed'} {key.model_sha256[:16]}",
-        f"runs on    {runs_on(key)}{rest}",
+        f"runs on    {runs_on(key)}",
         f"frames     {frames(key)}",
         f"precision  convolutions {key.precision}, norms and the final blend f32",
         f"memory     {memory}",

@@ -18,7 +18,7 @@ from engines.cuda_slots import CudaSlot, CudaSlots
 from engines.engine import BackendName, EngineSpec, Precision
 from engines.errors import EngineError
 from engines.model import INPUTS, OUTPUTS, ModelFile
-from engines.obtain import obtain_plan
+from engines.obtain import obtain_plan, target_of
 from engines.plan_cache import CachedPlan, forget_plan, read_blob, write_blob
 from engines.plan_facts import PlanPrecision
 from engines.planes import IoFacts, check_graph
@@ -261,12 +261,12 @@ def load_plan(
         CudaOutOfMemory: The GPU is full; the plan is kept for the next try.
         EngineError: It cannot be built, or the library refuses what it has built.
     """
-    gpu = "" if is_rtx(trt) else device.label
-    kept = obtain_plan(trt, model, spec, precision, device=gpu)
+    target = target_of(trt, device)
+    kept = obtain_plan(trt, model, spec, precision, target)
     engine, lines = deserialize(runtime, kept.plan)
     if engine is None and not kept.why_built and not is_out_of_memory(lines):
         forget_plan(kept.facts.key, reason_of(lines))
-        kept = obtain_plan(trt, model, spec, precision, device=gpu)
+        kept = obtain_plan(trt, model, spec, precision, target)
         engine, lines = deserialize(runtime, kept.plan)
     if engine is None:
         raise failure_of(

@@ -1,16 +1,16 @@
 """`contrastream build` with real builds of TensorRT-RTX: what is made, said, kept, listed, inspected, cleared."""
 
 import json
-import logging
 import os
 import pty
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -19,11 +19,12 @@ from casgan.presets import PRESETS, PresetConfig
 from engines.build import build
 from engines.cache_folder import locked
 from engines.config import BuildConfig
+from engines.cuda import Device
 from engines.elapsed import elapsed
 from engines.engine import EngineSpec
 from engines.errors import EngineError, ModelError
 from engines.model import ModelCard, load_model
-from engines.obtain import obtain_plan, plan_key
+from engines.obtain import obtain_plan, plan_key, target_of
 from engines.plan_table import ago, megabytes
 
 trt = pytest.importorskip("tensorrt_rtx", reason="plans are built by TensorRT-RTX; extra trtrtx")
@@ -301,10 +302,18 @@ def test_a_backend_asked_for_by_name_is_never_replaced(tiny_model: Path) -> None
 def test_a_plan_is_of_the_gpu_or_of_compute_capabilities_never_both(tiny_model: Path) -> None:
     model, spec = load_model(tiny_model), EngineSpec(64, 64)
     with pytest.raises(ValueError, match="is of compute capabilities, got the device NVIDIA H200 SM90"):
-        plan_key(trt, model, spec, "f16", device="NVIDIA H200 SM90")
-    of_two = plan_key(trt, model, spec, "f16", compute_capabilities=(89, 86))
+        plan_key(trt, model, spec, "f16", "NVIDIA H200 SM90")
+    full = ModuleType("tensorrt")
+    with pytest.raises(
+        ValueError, match="is of one GPU: its name and compute capability are needed, got none"
+    ):
+        plan_key(full, model, spec, "f16")
+    of_two = plan_key(trt, model, spec, "f16", (89, 86))
     assert of_two.device == "SM86 SM89"
     assert of_two != plan_key(trt, model, spec, "f16")
+    turing, ada = Device(0, "NVIDIA T4", (7, 5), 13000), Device(0, "NVIDIA L4", (8, 9), 13000)
+    assert (target_of(trt, turing), target_of(trt, ada), target_of(trt, None)) == ((75,), (), ())
+    assert target_of(full, ada) == "NVIDIA L4 SM89"
 
 
 def command(model: Path, *more: str) -> subprocess.Popen[str]:
@@ -340,35 +349,6 @@ def test_ctrl_c_while_waiting_for_another_builder_leaves_nothing(tiny_model: Pat
         out, said = waiting.communicate(timeout=30)
     assert (waiting.returncode, out, said) == (130, "", "")
     assert list(folder.iterdir()) == []
-
-
-class Interrupting(logging.Handler):
-    """Ctrl-C at the first line that the library logs."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        logging.getLogger("engines.tensorrt_log").removeHandler(self)
-        signal.raise_signal(signal.SIGINT)
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Ctrl-C as Python takes it, also where a shell started the tests with it ignored."""
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, former)
-
-
-@pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_inside_a_callback_of_the_library_is_not_lost_and_leaves_nothing(
-    tiny_model: Path, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG, "engines.tensorrt_log")
-    logging.getLogger("engines.tensorrt_log").addHandler(Interrupting())
-    with pytest.raises(KeyboardInterrupt):
-        obtain_plan(trt, load_model(tiny_model), EngineSpec(64, 64), "f16")
-    assert "stopping when the build is done; Ctrl-C once more stops it at once" in caplog.messages
-    assert list(folder.iterdir()) == []
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_terminal_shows_what_is_waited_for_and_keeps_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,11 +127,6 @@ def test_a_compute_capability_that_is_not_listed_is_refused(
         build_plan(trt, small_typed(), compute_capabilities=(89, 90))
 
 
-def test_a_plan_whose_memory_the_user_gives_is_built(small_typed: Callable[..., onnx.ModelProto]) -> None:
-    built = build_plan(trt, small_typed(), user_allocation=True)
-    assert built.warnings == ()
-
-
 def graph(
     node: onnx.NodeProto, inputs: dict[str, int], *, shape: tuple[int | str, ...] = (8, 8), domain: str = ""
 ) -> onnx.ModelProto:
@@ -249,14 +244,13 @@ def test_timings_of_nobody_are_set_aside(
     assert built.timing_cache
 
 
-@pytest.mark.parametrize("options", [{"compute_capabilities": (89,)}, {"user_allocation": True}])
-def test_full_tensorrt_is_not_given_the_options_of_rtx(
-    full_tensorrt: ModuleType, small_typed: Callable[..., onnx.ModelProto], options: dict[str, Any]
+def test_full_tensorrt_is_not_given_compute_capabilities(
+    full_tensorrt: ModuleType, small_typed: Callable[..., onnx.ModelProto]
 ) -> None:
     with pytest.raises(
         ValueError, match="are chosen for tensorrt_rtx, got them for tensorrt, which builds for"
     ):
-        build_plan(full_tensorrt, small_typed(), **options)
+        build_plan(full_tensorrt, small_typed(), compute_capabilities=(89,))
 
 
 def test_a_library_that_makes_no_builder_is_an_error(

@@ -101,7 +101,6 @@ def test_the_sidecar_holds_everything_it_was_built_for(folder: Path) -> None:
         {"sample_bytes": 2},
         {"precision": "f32"},
         {"recipe": "another"},
-        {"options": "user_allocation"},
     ],
     ids=lambda change: next(iter(change)),
 )

@@ -58,8 +58,8 @@ def full_plan(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """TensorRT itself is not here to build: its plan is that of TensorRT-RTX. Returns what was asked for."""
     asked: list[tuple[str, str]] = []
 
-    def obtain(library: Any, model: Any, spec: Any, precision: Any, *, device: str) -> Any:
-        asked.append((device, precision))
+    def obtain(library: Any, model: Any, spec: Any, precision: Any, target: str) -> Any:
+        asked.append((target, precision))
         return obtain_plan(trt, model, spec, "f16")
 
     monkeypatch.setattr(tensorrt_engine, "obtain_plan", obtain)
@@ -153,9 +153,8 @@ def test_a_kept_plan_that_the_library_refuses_is_built_anew_once(
 def just_built(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan from the cache passes for one that was built now, which saves building it once more."""
 
-    def obtain(*arguments: Any, **more: Any) -> Any:
-        del more["device"]
-        return replace(obtain_plan(trt, *arguments[1:], **more), why_built="for the test")
+    def obtain(_library: Any, *arguments: Any) -> Any:
+        return replace(obtain_plan(trt, *arguments), why_built="for the test")
 
     monkeypatch.setattr(tensorrt_engine, "obtain_plan", obtain)
 
