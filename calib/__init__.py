@@ -9,6 +9,9 @@ Map of the room:
     record_text.py         dataclasses to TOML and back, checked by their annotations
     intensity.py           stored values to grey levels: tables, their inverses, landmarks
     intensity_site.py      a site's own table, measured from its frames
+    polarity.py            whether thin structures are dark, as they are the right way round
+    detector_response.py   linear or logarithmic, by the noise; values cut off or piled up
+    table_motion.py        whether everything shifted
     filling.py             which frames are filled with contrast medium
     field.py               the field as corners and a circle, and its mask
     intensity.py           stored values to grey levels

@@ -2,7 +2,7 @@
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 PLAIN, FILLED, NEITHER = "plain", "filled", "neither"
 
@@ -14,7 +14,7 @@ PLAIN_RISE = 0.15
 PLAIN_AHEAD = 4
 """Contrast-free frames end this many frames before the first filled one: contrast comes before it is segmented."""
 PLAIN_FRAMES = 4
-"""And are at most the first 4 of a run: frames after them were seen to show contrast that no area told."""
+"""And, for teaching, are at most the first 4 of a run: frames after them were seen to show contrast that no area told."""
 PLAIN_MOST = 0.02
 PLAIN_SHARE = 0.25
 """A first frame with more vessel area than 2 % of the picture and a quarter of the run's largest shows vessels; a
@@ -30,7 +30,7 @@ LINE_DEPTH = 13
 """And how much darker than its surroundings it must be, in grey levels of 255."""
 
 
-def tell_frames(areas: Float[np.ndarray, " n"]) -> list[tuple[str, str]]:
+def tell_frames(areas: Float[np.ndarray, " n"], most_plain: int = PLAIN_FRAMES) -> list[tuple[str, str]]:
     """Tell the frames of one run apart by vessel area, our choice.
 
     A run whose first frame already shows vessels gives no contrast-free frame. A run that never fills clearly
@@ -39,6 +39,7 @@ def tell_frames(areas: Float[np.ndarray, " n"]) -> list[tuple[str, str]]:
 
     Args:
         areas: Vessel area of its frames in order, as a share of the picture, 0 to 1.
+        most_plain: Frames after that many are not taken for contrast-free.
 
     Returns:
         "plain", "filled" or "neither" of each frame, and why.
@@ -48,7 +49,7 @@ def tell_frames(areas: Float[np.ndarray, " n"]) -> list[tuple[str, str]]:
     plain_limit = min(PLAIN_GROWTH * first + PLAIN_SLACK, first + PLAIN_RISE * (largest - first))
     filled_limit = max(FILLED_SHARE * largest, first + FILLED_RISE, 1.5 * first)
     is_filled = (areas >= filled_limit) & fills
-    end = min(PLAIN_FRAMES, max(1, int(is_filled.argmax()) - PLAIN_AHEAD + 1))
+    end = min(most_plain, max(1, int(is_filled.argmax()) - PLAIN_AHEAD + 1))
     told = []
     bare = first <= max(PLAIN_MOST, PLAIN_SHARE * largest)
     still_plain = fills and bare
@@ -67,7 +68,7 @@ def tell_frames(areas: Float[np.ndarray, " n"]) -> list[tuple[str, str]]:
     return told
 
 
-def dark_line_share(picture: UInt8[np.ndarray, "h w"]) -> float:
+def dark_line_share(picture: UInt8[np.ndarray, "h w"], field: Bool[np.ndarray, "h w"] | None = None) -> float:
     """Share of a picture that is a narrow dark line: a vessel area that needs no network.
 
     Our choice: what a closing fills by more than 13 grey levels, less a margin at the border. Catheters, clips
@@ -75,17 +76,22 @@ def dark_line_share(picture: UInt8[np.ndarray, "h w"]) -> float:
 
     Args:
         picture: Vessels dark; grey levels of 255 after the run's own normalisation.
+        field: Where to look, less the same margin; None for the whole picture.
+
+    Returns:
+        Of what was looked at.
     """
-    rows, columns = picture.shape
-    margin = max(1, min(rows, columns) // 16)
-    depth = line_depth(picture)
-    return float((depth[margin:-margin, margin:-margin] > LINE_DEPTH).mean())
-
-
-def line_depth(picture: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    """How much darker than its surroundings each pixel of a narrow dark line is: a closing less the smoothed picture."""
     side = min(picture.shape)
+    margin = max(1, side // 16)
+    inside = np.zeros(picture.shape, bool)
+    inside[margin:-margin, margin:-margin] = True
+    if field is not None:
+        # What is outside must not make an edge.
+        picture = np.where(field, picture, np.uint8(np.median(picture[field])))
+        drawn_in = cv2.erode(np.pad(field, 1).astype(np.uint8), np.ones((2 * margin + 1,) * 2, np.uint8))
+        inside &= drawn_in[1:-1, 1:-1] > 0
     width = max(3, round(LINE_PX * side) | 1)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
     smooth = cv2.GaussianBlur(picture, (0, 0), side / 128)
-    return np.asarray(cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, kernel))
+    depth = cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, kernel)
+    return float((depth[inside] > LINE_DEPTH).mean()) if inside.any() else 0.0

@@ -18,6 +18,8 @@ LANDMARK_GREYS = (0.34, 0.72)
 0.715 +- 0.029), on which the networks are taught first, so that other frames reach them at the same contrast."""
 REFERENCE_PERCENTS = (1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0)
 """Percentiles inside the field at which the frames that a network was taught on are described in its card."""
+STEEPEST = 3.0
+"""Slopes between landmarks are kept within this many times the mean slope, and a third of it."""
 TAIL = 0.02
 """Share of the grey levels on either side kept for values far outside the landmarks."""
 
@@ -118,6 +120,83 @@ def landmark_table(
     if inverted:
         grey = 1.0 - grey
     return grey.astype(np.float32), invert(grey, largest)
+
+
+def matched_table(
+    landmarks: Float64[np.ndarray, " k"], greys: tuple[float, ...], bits_stored: int, inverted: bool = False
+) -> tuple[Float32[np.ndarray, "256"], Float32[np.ndarray, "256"]]:
+    """Grey-level table through landmarks of a site, each at the grey level of the same percentile in teaching.
+
+    Straight between landmarks; beyond the outer ones at the mean slope of all as far as grey levels 0.02 and
+    0.98, as `landmark_table` does. Piecewise linear matching of landmarks: Nyul and Udupa, On standardizing the MR
+    image intensity scale (1999). Where landmarks are so near to each other that the slope between them would be
+    more than `STEEPEST` times the mean, or less than the inverse of that, it is limited and the next ones make up
+    for it: a histogram's narrow peak is not to be stretched without end.
+
+    Args:
+        landmarks: Stored values of the picture with vessels dark (largest value less the stored one if `inverted`),
+            rising or equal.
+        greys: Their grey levels, rising.
+        bits_stored: Bits stored per sample, 8 to 16.
+        inverted: Whether the lowest stored value is white.
+
+    Returns:
+        As `default_tables`.
+
+    Raises:
+        ValueError: Bits outside 8 to 16, or landmarks not finite, not rising, not apart or outside the stored range.
+    """
+    if not 8 <= bits_stored <= 16:
+        raise ValueError(f"bits_stored must be 8 to 16, got {bits_stored}; convert the source")
+    largest = float((1 << bits_stored) - 1)
+    if (
+        len(landmarks) != len(greys)
+        or not np.isfinite(landmarks).all()
+        or (np.diff(landmarks) < 0.0).any()
+        or not 0.0 <= landmarks[0] < landmarks[-1] <= largest
+    ):
+        raise ValueError(
+            f"{len(greys)} landmarks must rise within 0 to {largest:g}, got {landmarks.tolist()}"
+        )
+    levels = np.array(greys, np.float64)
+    mean = (levels[-1] - levels[0]) / (landmarks[-1] - landmarks[0])
+    knots, heights = _limited(landmarks, levels, mean)
+    toe, shoulder = knots[0] - (heights[0] - TAIL) / mean, knots[-1] + (1.0 - TAIL - heights[-1]) / mean
+    before = [(0.0, 0.0), (toe, TAIL)] if toe > 0.0 else [(0.0, heights[0] - mean * knots[0])]
+    after = (
+        [(shoulder, 1.0 - TAIL), (largest, 1.0)]
+        if shoulder < largest
+        else [(largest, heights[-1] + mean * (largest - knots[-1]))]
+    )
+    corners = [*before, *zip(knots, heights, strict=True), *after]
+    places, values = np.array(corners).T
+    grey = np.interp(np.linspace(0.0, largest, KNOTS), places, values)
+    if inverted:
+        grey = grey[::-1].copy()
+    return grey.astype(np.float32), invert(grey, largest)
+
+
+def _limited(
+    landmarks: Float64[np.ndarray, " k"], levels: Float64[np.ndarray, " k"], mean: float
+) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
+    """The landmarks with grey levels moved so that no slope between them is beyond `STEEPEST` times the mean's.
+
+    The outer two stay where they are.
+    """
+    gaps = np.diff(landmarks)
+    least, most = mean * gaps / STEEPEST, mean * gaps * STEEPEST
+    steps = np.diff(levels)
+    for _ in range(len(steps)):
+        steps = np.clip(steps, least, most)
+        # What limiting took or gave is shared by those that may still change, in proportion to their width.
+        left = levels[-1] - levels[0] - steps.sum()
+        room = most - steps if left > 0.0 else steps - least
+        if abs(left) < 1e-12 or room.sum() <= 0.0:
+            break
+        steps = steps + left * room / room.sum()
+    heights = levels[0] + np.concatenate([[0.0], np.cumsum(steps)])
+    apart = np.concatenate([[True], gaps > 0.0])
+    return landmarks[apart], heights[apart]
 
 
 def mean_percentiles(
