@@ -77,8 +77,14 @@ class ServingConfig:
 
 @dataclass(frozen=True)
 class RunConfig(ServingConfig, EngineConfig, SourceConfig):
-    """Run the live path: frames in, synthesized angiograms out, until Ctrl-C or the recording's end."""
+    """Run the live path: frames in, synthesized angiograms out, until Ctrl-C or the recording's end.
 
+    Several sources are several rooms, each with a live path, an endpoint (NAME-1, NAME-2 ...) and, with --web, a viewer
+    (PORT, PORT + 1 ...) of its own. One engine process serves them all with fair turns.
+    """
+
+    more: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE")] = ()
+    """More sources, a room each; the other settings hold for all of them."""
     out: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write the summary as JSON."""
 

@@ -84,6 +84,23 @@ def parse_endpoint(text: str | None = None) -> Endpoint:
     raise EndpointError(f"an endpoint is a name, ipc:///path or tcp://127.0.0.1:PORT, got {text!r}")
 
 
+def numbered_endpoint(text: str | None, number: int) -> str:
+    """The endpoint of one of several rooms: NAME-1, NAME-2 and so on; of TCP, every tenth port from the given one on.
+
+    Args:
+        text: As `parse_endpoint` takes it.
+        number: The room's number, from 1.
+
+    Raises:
+        EndpointError: As `parse_endpoint`.
+    """
+    parse_endpoint(text)
+    if text is not None and text.startswith("tcp://"):
+        host, _, port = text.rpartition(":")
+        return f"{host}:{int(port) + 10 * (number - 1)}"
+    return f"{text or DEFAULT_NAME}-{number}"
+
+
 def _ipc(path: Path) -> Endpoint:
     if len(os.fsencode(path)) > MAX_IPC_PATH:
         raise EndpointError(

@@ -11,21 +11,30 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 from stream.config import ReplayConfig, RunConfig
 from stream.display.browser import open_page
+from stream.endpoint import numbered_endpoint
 from stream.errors import DisplayError, StreamError
 from stream.measure import Measured, MeasuringClient
 from stream.pacing import Pacing
 from stream.pipeline import Pipeline, PipelineConfig
+from stream.rooms import Rooms
 from stream.sources.options import SourceOptions, parse_crop
-from stream.statusline import StatusLine, format_summary, log_to_stderr
+from stream.statusline import (
+    StatusLine,
+    format_rooms,
+    format_rooms_summary,
+    format_summary,
+    log_to_stderr,
+)
 
 VIEWER_STOP_S = 2.0
+MAX_ROOMS = 32
 
 
 @runtime_checkable
@@ -138,16 +147,17 @@ class WebViewer:
     """The web viewer's server, an ordinary client in a process of its own.
 
     Args:
-        pipeline: Whose stream it shows; it is stopped when the server cannot be served.
+        endpoint: The stream it shows.
+        work: What is stopped when the server cannot be served.
         port: Its port on this host.
         browser: Open it where there is a display.
     """
 
-    def __init__(self, pipeline: Pipeline, port: int, *, browser: bool) -> None:
-        self._pipeline = pipeline
+    def __init__(self, endpoint: str, work: Stoppable, port: int, *, browser: bool) -> None:
+        self._work = work
         self._closing = False
         self.failed = False
-        command = [sys.executable, "-m", "stream.display.web", pipeline.endpoint.text, "--port", str(port)]
+        command = [sys.executable, "-m", "stream.display.web", endpoint, "--port", str(port)]
         self._process = subprocess.Popen(
             [*command, "--die-with-parent"], stdin=subprocess.DEVNULL, start_new_session=True
         )
@@ -160,7 +170,7 @@ class WebViewer:
     def _watch(self) -> None:
         if self._process.wait() and not self._closing:
             self.failed = True
-            self._pipeline.stop()
+            self._work.stop()
 
     def close(self) -> None:
         """End the server."""
@@ -180,16 +190,29 @@ def run_pipeline(pipeline: Pipeline, config: RunConfig | ReplayConfig) -> None:
         DisplayError: The web viewer could not be served; it has said why.
         StreamError: As `Pipeline.run`.
     """
-    viewer = WebViewer(pipeline, config.port, browser=config.browser) if config.web else None
-    line = StatusLine(lambda: pipeline.last_status)
+    with _viewers(config, [pipeline.endpoint.text], pipeline):
+        line = StatusLine(lambda: pipeline.last_status)
+        try:
+            with stopped_by_signals(pipeline):
+                pipeline.run()
+        finally:
+            line.close()
+
+
+@contextlib.contextmanager
+def _viewers(config: RunConfig | ReplayConfig, endpoints: Sequence[str], work: Stoppable) -> Iterator[None]:
+    """A web viewer for each stream, where they are asked for."""
+    viewers = [
+        WebViewer(endpoint, work, config.port + place, browser=config.browser and place == 0)
+        for place, endpoint in enumerate(endpoints)
+        if config.web
+    ]
     try:
-        with stopped_by_signals(pipeline):
-            pipeline.run()
+        yield
     finally:
-        line.close()
-        if viewer is not None:
+        for viewer in viewers:
             viewer.close()
-    if viewer is not None and viewer.failed:
+    if any(viewer.failed for viewer in viewers):
         raise DisplayError("the web viewer needed its port, and could not be served; see the line above")
 
 
@@ -212,12 +235,51 @@ def run(config: RunConfig) -> int:
     """`contrastream run`."""
     log_to_stderr()
     pacing = Pacing(rate_hz=config.rate, loop=config.loop, frames=config.frames)
+    if config.more:
+        return run_rooms(config, pacing)
     pipeline = Pipeline(pipeline_config(config, pacing, measured=False))
     run_pipeline(pipeline, config)
     status = pipeline.last_status or pipeline.status()
     print(format_summary(status))
     write_json(config.out, {"schema": "contrastream.run/1", "config": dataclasses.asdict(config), **status})
     return 0
+
+
+def run_rooms(config: RunConfig, pacing: Pacing) -> int:
+    """`contrastream run` with several sources: a room each, one engine host for all."""
+    rooms = room_configs(config)
+    work = Rooms([pipeline_config(room, pacing, measured=False) for room in rooms])
+    line = StatusLine(lambda: work.statuses, form=format_rooms)
+    try:
+        with _viewers(config, [str(room.endpoint) for room in rooms], work), stopped_by_signals(work):
+            work.run()
+    finally:
+        line.close()
+        print(format_rooms_summary(work.statuses, work.host_restarts))
+        report = {"schema": "contrastream.rooms/1", "config": dataclasses.asdict(config), "gpu": work.gpu}
+        write_json(config.out, {**report, "host_restarts": work.host_restarts, "rooms": work.statuses})
+    return 0
+
+
+def room_configs(config: RunConfig) -> list[RunConfig]:
+    """The settings of each room.
+
+    Raises:
+        ValueError: Too many rooms.
+    """
+    sources = (config.source, *config.more)
+    if len(sources) > MAX_ROOMS:
+        raise ValueError(f"a run takes 1 to {MAX_ROOMS} sources, got {len(sources)}; start a second run")
+    return [
+        dataclasses.replace(
+            config,
+            source=source,
+            more=(),
+            endpoint=numbered_endpoint(config.endpoint, number),
+            port=config.port + number - 1,
+        )
+        for number, source in enumerate(sources, 1)
+    ]
 
 
 def replay(config: ReplayConfig) -> int:

@@ -3,7 +3,7 @@
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from stream.gpu import GPU_BACKENDS
@@ -112,6 +112,52 @@ def format_summary(status: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def format_rooms(statuses: Sequence[dict[str, Any] | None]) -> str:
+    """The status line of several rooms."""
+    rooms = []
+    for number, status in enumerate(statuses, 1):
+        if status is None:
+            rooms.append(f"{number} starting")
+            continue
+        latency = status["latency_ms"]
+        rooms.append(
+            f"{number} {state_text(status)} {status['fps_out']:.1f} fps p50 {_ms(latency['p50'])} "
+            f"max {_ms(latency['max'])} ms"
+        )
+    return " | ".join(rooms)
+
+
+def format_rooms_summary(statuses: Sequence[dict[str, Any] | None], host_restarts: int) -> str:
+    """What happened in several rooms, from the last status of each."""
+    lines = [
+        f"{'room':4}{'grabbed':>9}{'SYNTHETIC':>11}{'PASSTHROUGH':>13}{'lost turns':>12}{'dropped':>9}{'fps':>7}"
+        f"{'p50 ms':>8}{'p99 ms':>8}{'max ms':>8}"
+    ]
+    for number, status in enumerate(statuses, 1):
+        counters = status["counters"] if status else {}
+        if not status or not counters:
+            lines.append(f"{number:<4} no frame came")
+            continue
+        latency = status["latency_ms"]
+        lines.append(
+            f"{number:<4}{counters['grabbed']:>9}{counters['synthetic']:>11}"
+            f"{sum(counters['passthrough'].values()):>13}{counters['passed_over']:>12}"
+            f"{sum(counters['dropped'].values()):>9}{status['fps_out']:>7.1f}"
+            + "".join(f"{_ms(latency[name]):>8}" for name in ("p50", "p99", "max"))
+        )
+        lines.append(
+            f"     PASSTHROUGH: {_counts(counters['passthrough'])}; dropped: {_counts(counters['dropped'])}"
+        )
+    engine: dict[str, Any] = next((s["engine"] for s in statuses if s and s["engine"]), {})
+    lines += [
+        f"engine   {engine_text(engine)} for all rooms, {host_restarts} restarts",
+        f"         passed over: {passed_over(engine.get('skipped', []))}",
+        "latency  due to published, the last frames of each room (p99 wants 1,000); fps at the end",
+        "Research tool, not a medical device.",
+    ]
+    return "\n".join(lines)
+
+
 class StatusLine:
     """Prints the status line from a thread of its own, so that a stopped terminal never stops a frame.
 
@@ -123,10 +169,10 @@ class StatusLine:
 
     def __init__(
         self,
-        status: Callable[[], dict[str, Any] | None],
+        status: Callable[[], Any],
         out: TextIO = sys.stderr,
         *,
-        form: Callable[[dict[str, Any]], str] = format_status,
+        form: Callable[[Any], str] = format_status,
     ) -> None:
         self._status = status
         self._form = form
@@ -161,10 +207,14 @@ class LineAwareHandler(logging.StreamHandler[TextIO]):
         super().emit(record)
 
 
-def log_to_stderr() -> None:
-    """Log our own messages to stderr with the time of day."""
+def log_to_stderr(who: str = "") -> None:
+    """Log our own messages to stderr with the time of day.
+
+    Args:
+        who: Stands before each message, where several processes share a terminal.
+    """
     handler = LineAwareHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(logging.Formatter(f"%(asctime)s {who}%(message)s", "%H:%M:%S"))
     logger = logging.getLogger("contrastream")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
