@@ -59,12 +59,17 @@ def gpu_text(status: dict[str, Any]) -> str:
     )
 
 
-def passed_over(skipped: list[list[str]]) -> str:
-    """Which engines `auto` did not take, those with the same reason together."""
+def grouped(skipped: list[list[str]]) -> dict[str, list[str]]:
+    """The engines that `auto` did not take, by the reason, since several have the same."""
     names: dict[str, list[str]] = {}
     for name, why in skipped:
         names.setdefault(why, []).append(name)
-    return "; ".join(f"{', '.join(which)} ({why})" for why, which in names.items()) or "none"
+    return names
+
+
+def passed_over(skipped: list[list[str]]) -> str:
+    """Which engines `auto` did not take, and why."""
+    return "; ".join(f"{', '.join(names)} ({why})" for why, names in grouped(skipped).items()) or "none"
 
 
 def format_status(status: dict[str, Any]) -> str:

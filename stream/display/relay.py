@@ -14,6 +14,8 @@ from typing import Any
 
 from stream.errors import StreamError
 from stream.frame import Reason, State
+from stream.gpu import GPU_BACKENDS
+from stream.statusline import grouped
 from stream.subscribe import NO_SIGNAL_AFTER_NS, Shown, Subscriber
 from stream.timing import NS_PER_MS, NS_PER_S, Clock, MonotonicClock
 from stream.wire import Message
@@ -251,12 +253,18 @@ class Relay:
 def heartbeat_figures(status: dict[str, Any]) -> dict[str, Any]:
     """What the page shows of a heartbeat (`Pipeline.status`); None where the heartbeat does not say."""
     engine, source, counters = (_table(status, name) for name in ("engine", "source", "counters"))
-    notes = [f"{note}" for note in source.get("notes") or ()]
-    notes += [f"{pair[0]} not taken: {pair[1]}" for pair in engine.get("skipped") or () if len(pair) == 2]
+    gpu = _table(status, "gpu")
+    skipped = [[f"{pair[0]}", f"{pair[1]}"] for pair in engine.get("skipped") or () if len(pair) == 2]
     return {
         "engine": f"{engine['backend']} {engine.get('precision', '')}".strip()
         if engine.get("backend")
         else None,
+        "engine_waits": status.get("engine_waits"),
+        "model": str(engine["model_sha256"])[:8] if engine.get("model_sha256") else None,
+        "passed_over": [[", ".join(names), why] for why, names in grouped(skipped).items()],
+        "on_gpu": engine.get("backend") in GPU_BACKENDS,
+        "gpu": gpu or None,
+        "gpu_why": status.get("gpu_why"),
         "inference_ms": engine.get("inference_ms"),
         "engine_restarts": status.get("engine_restarts"),
         "drops": _table(counters, "dropped") if counters else None,
@@ -266,7 +274,7 @@ def heartbeat_figures(status: dict[str, Any]) -> dict[str, Any]:
         "grabbed_hz": status.get("fps_in"),
         "published_hz": status.get("fps_out"),
         "ended": bool(status.get("ended")),
-        "notes": notes,
+        "notes": [f"{note}" for note in source.get("notes") or ()],
     }
 
 

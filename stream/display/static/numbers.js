@@ -1,8 +1,13 @@
 // The figures of the head line and of the details: counted here, from what this page itself saw.
 
+import { engineLines } from "./engine.js";
+
 const RATE_OVER_MS = 2000;
 // Added latency above this harms manual catheter work (docs of the project, budgets).
 const LATE_MS = 100;
+// The details: where the second column begins, and characters of it in a line.
+const COLUMN = 24;
+const WIDEST = 72;
 // An age that cannot be: the stamps are of another host's clock.
 const ABSURD_MS = 3600000;
 
@@ -94,6 +99,7 @@ export class Numbers {
       ["Without AI", counts(said?.passthrough)],
       ["Synthetic", said?.published > 0 ? `${said.synthetic} of ${said.published}` : "--"],
       ["One inference", typeof inference === "number" ? `${inference.toFixed(1)} ms` : "--"],
+      ...engineLines(said),
       ["Engine restarts", said?.engine_restarts ?? "--"],
       ["Skipped by this viewer", this.skipped],
       ["Not readable", this.refusals === 0 ? "none" : `${this.refusals}: ${this.refusal}`],
@@ -108,6 +114,17 @@ export class Numbers {
       );
     }
     for (const note of said?.notes ?? []) lines.push(["Note", note]);
-    return lines.map(([name, value]) => `${name.padEnd(24)}${value}`).join("\n");
+    return lines.map(([name, value]) => `${name.padEnd(COLUMN)}${folded(value)}`).join("\n");
   }
+}
+
+/** A long value over several lines, each below the first. */
+function folded(value) {
+  const lines = [""];
+  for (const word of `${value}`.split(" ")) {
+    const line = lines[lines.length - 1];
+    if (line !== "" && line.length + word.length >= WIDEST) lines.push(word);
+    else lines[lines.length - 1] = line === "" ? word : `${line} ${word}`;
+  }
+  return lines.join(`\n${" ".repeat(COLUMN)}`);
 }

@@ -1,6 +1,7 @@
 // The page: joins the link, the pictures, the state and the user's hands.
 
 import { Link } from "./link.js";
+import { engineWords, gpuWords } from "./engine.js";
 import { Picture, Window } from "./picture.js";
 import { compose, save } from "./snapshot.js";
 import { currentState, hasSynthetic, largeWords, NOT_LIVE, seconds, stateWords, syntheticMark } from "./states.js";
@@ -123,7 +124,11 @@ function tick() {
   element("age").classList.toggle("late", age.late);
   text("fps", numbers.fps(nowMs));
   text("drops", numbers.drops(said));
-  text("engine", said?.engine ?? "--");
+  text("engine", engineWords(said));
+  const gpu = gpuWords(said);
+  element("gpu-figures").hidden = gpu === null;
+  text("gpu-name", said?.gpu?.name ?? "GPU");
+  text("gpu", gpu ?? "--");
   if (!element("details").hidden) {
     text("details", numbers.details(nowMs, link.clock, said, drawn, drawn && grey.current(drawn)));
   }

@@ -1,7 +1,7 @@
 """A publisher of known pixels, in a process of its own: python publisher.py ENDPOINT SCRIPT.json
 
 The script is JSON: {"rows", "columns", "bits", "photometric", "window", "rate_hz", "pattern", "state", "reason",
-"age_ms", "planes", "frames", "heartbeat", "unmasked_text"}. It is read again when it changes, so that a test can
+"age_ms", "planes", "frames", "heartbeat", "unmasked_text", "engine", "more"}; `more` is for the heartbeat. It is read again when it changes, so that a test can
 change what is published while frames flow. Prints "ready" once both sockets are bound.
 """
 
@@ -37,6 +37,8 @@ DEFAULTS: dict[str, Any] = {
     "heartbeat": True,
     "status_state": None,
     "unmasked_text": False,
+    "engine": {"backend": "openvino", "precision": "bf16", "inference_ms": 5.2},
+    "more": {},
 }
 
 
@@ -157,7 +159,7 @@ def main() -> None:
                         "state_code": int(shown),
                         "reason_code": int(reason),
                         "age_ms": said["age_ms"],
-                        "engine": {"backend": "openvino", "precision": "bf16", "inference_ms": 5.2},
+                        "engine": said["engine"],
                         "fps_in": said["rate_hz"],
                         "fps_out": said["rate_hz"],
                         "counters": {
@@ -167,6 +169,7 @@ def main() -> None:
                             "dropped": {"source_late": 2, "ring_full": 1},
                         },
                         "stamp_ns": time.clock_gettime_ns(time.CLOCK_MONOTONIC),
+                        **said["more"],
                     }
                 )
             )

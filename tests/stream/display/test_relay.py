@@ -53,7 +53,14 @@ def test_a_viewer_takes_only_what_a_page_sends(said):
 def test_the_figures_of_a_heartbeat_are_those_of_the_head_line():
     figures = heartbeat_figures(
         {
-            "engine": {"backend": "openvino", "precision": "bf16", "skipped": [["tensorrt", "no GPU"]]},
+            "engine": {
+                "backend": "openvino",
+                "precision": "bf16",
+                "model_sha256": "0123456789abcdef",
+                "skipped": [["tensorrt", "not installed"], ["tensorrt_rtx", "no GPU"], ["torch", "no GPU"]],
+            },
+            "engine_waits": "the GPU is full; close what else runs on it",
+            "gpu_why": "the engine runs on the CPU (openvino)",
             "source": {"notes": ["15 fps from the file"]},
             "counters": {"dropped": {"ring_full": 2}, "synthetic": 5, "published": 7},
             "fps_in": 15.0,
@@ -61,7 +68,11 @@ def test_the_figures_of_a_heartbeat_are_those_of_the_head_line():
     )
     assert figures["engine"] == "openvino bf16"
     assert figures["drops"] == {"ring_full": 2}
-    assert figures["notes"] == ["15 fps from the file", "tensorrt not taken: no GPU"]
+    assert figures["notes"] == ["15 fps from the file"]
+    assert figures["passed_over"] == [["tensorrt", "not installed"], ["tensorrt_rtx, torch", "no GPU"]]
+    assert (figures["model"], figures["on_gpu"], figures["gpu"]) == ("01234567", False, None)
+    assert figures["engine_waits"] == "the GPU is full; close what else runs on it"
+    assert figures["gpu_why"] == "the engine runs on the CPU (openvino)"
     assert (figures["synthetic"], figures["published"], figures["grabbed_hz"]) == (5, 7, 15.0)
 
 
@@ -73,5 +84,8 @@ def test_the_figures_of_a_heartbeat_are_those_of_the_head_line():
 def test_a_heartbeat_that_says_nothing_shows_nothing(status):
     figures = heartbeat_figures(status)
     assert figures["engine"] is None
+    assert figures["gpu"] is None
+    assert figures["on_gpu"] is False
+    assert figures["passed_over"] == []
     assert figures["drops"] is None
     assert figures["notes"] == []

@@ -368,6 +368,112 @@ def test_a_killed_publisher_is_no_signal_within_a_second_and_comes_back(page, pu
     settle(page, check_untouched)
 
 
+ON_GPU = {
+    "backend": "tensorrt", "precision": "f16", "inference_ms": 0.9, "model_sha256": "0123456789abcdef", "skipped": [],
+}  # fmt: skip
+GPU = {
+    "name": "GPU of a test", "driver": "580.95.05", "sm_mhz": 1755, "sm_max_mhz": 1980, "temperature_c": 63,
+    "power_w": 412.5, "power_limit_w": 700.0, "busy_percent": 45, "memory_used_mib": 3174, "memory_total_mib": 24576,
+    "throttle": ["power cap", "idle"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "head", "details"),
+    [
+        pytest.param(
+            {"engine": ON_GPU, "more": {"gpu": GPU, "gpu_why": None}},
+            "slowed: power cap · 45 % · 63 °C · 3.1 of 24 GiB",
+            [
+                "Engine tensorrt f16",
+                "Model 01234567",
+                "GPU GPU of a test, driver 580.95.05",
+                "GPU busy 45 %, memory 3.1 of 24 GiB",
+                "GPU heat 63 °C, 413 W of 700 W",
+                "GPU clock 1755 MHz of 1980 MHz",
+                "GPU slowed by power cap",
+            ],
+            id="a GPU",
+        ),
+        pytest.param(
+            {"engine": ON_GPU, "more": {"gpu": {"name": "old", "throttle": ["idle"]}}},
+            "--",
+            [
+                "GPU old, driver --",
+                "GPU busy --, memory --",
+                "GPU heat --, -- of --",
+                "GPU slowed by nothing",
+            ],
+            id="a GPU that tells little",
+        ),
+        pytest.param(
+            {"engine": ON_GPU, "more": {"gpu": None, "gpu_why": "the GPU is lost: it is off; look at dmesg"}},
+            "not known",
+            ["Engine tensorrt f16", "GPU the GPU is lost: it is off; look at dmesg"],
+            id="a GPU that is lost",
+        ),
+        pytest.param(
+            {
+                "engine": {
+                    **ON_GPU,
+                    "backend": "openvino",
+                    "skipped": [["tensorrt", "not here"], ["torch", "not here"]],
+                },
+                "more": {"gpu": None, "gpu_why": "the engine runs on the CPU (openvino)"},
+            },
+            None,
+            [
+                "Engine openvino f16",
+                "Passed over tensorrt, torch: not here",
+                "GPU the engine runs on the CPU (openvino)",
+            ],
+            id="a CPU",
+        ),
+        pytest.param(
+            {
+                "engine": {},
+                "more": {"engine_waits": "cudaMalloc failed: out of memory; close what else runs"},
+            },
+            None,
+            ["Engine waits: cudaMalloc failed: out of memory"],
+            id="an engine that waits",
+        ),
+    ],
+)
+def test_engine_and_gpu_are_told_in_the_head_line_and_in_full_in_the_details(
+    page, publisher, values, head, details
+):
+    publisher.change(**values)
+    page.keyboard.press("i")
+    shown = "document.getElementById('details').textContent.replace(/ +/g, ' ')"
+    for line in details:
+        wait_for(page, f"{shown}.split('\\n').includes({line!r})")
+    assert page.locator("#gpu-figures").is_hidden() is (head is None)
+    if head is not None:
+        assert page.locator("#gpu").inner_text() == head
+        assert (
+            page.locator("#gpu-name").inner_text() == values["more"]["gpu"]["name"]
+            if values["more"]["gpu"]
+            else "GPU"
+        )
+    box = page.locator("#details").bounding_box()
+    assert box["y"] > 0
+    page.keyboard.press("i")
+
+
+def test_a_long_reason_is_folded_below_its_first_line(page, publisher):
+    why = "tensorrt_rtx runs on the compute capabilities 75, 80, 86, 89, 120, 121, this GPU is a NVIDIA H200 of 90; use torch"
+    publisher.change(engine={**ON_GPU, "skipped": [["tensorrt_rtx", why]]})
+    page.keyboard.press("i")
+    wait_for(page, "document.getElementById('details').textContent.includes('Passed over')")
+    lines = page.locator("#details").inner_text().split("\n")
+    assert max(map(len, lines)) <= 24 + 72
+    at = next(index for index, line in enumerate(lines) if line.startswith("Passed over"))
+    assert lines[at + 1].startswith(" " * 24)
+    assert " ".join(f"{lines[at][24:]} {lines[at + 1]}".split()) == f"tensorrt_rtx: {why}"
+    page.keyboard.press("i")
+
+
 def test_unmasked_burned_in_text_is_warned_of(page, publisher):
     assert not page.locator("#warning").is_visible()
     publisher.change(unmasked_text=True)
