@@ -38,6 +38,10 @@ Map of the room:
     config.py              the settings of export and build
     reference.py           the graph once more in torch
     parity.py              any engine against that reference
+    drawing.py             an engine as a plain function
+    site_precision.py      every engine that is usable here on a site's frames; int8 tried
+    quantize.py            source model -> int8 for the CPU, by NNCF on a site's frames
+    int8.py                such models kept and found again
     errors.py              what can be wrong with a model or a runtime
     models/                the shipped ONNX files and their cards
 """

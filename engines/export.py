@@ -11,6 +11,7 @@ import numpy as np
 
 from calib.config import PhantomConfig
 from calib.phantom import Phantom
+from calib.precision import LIMITS
 from casgan import checkpoint
 from casgan.config import TrainConfig
 from casgan.data import phantom_reference
@@ -25,7 +26,7 @@ from engines.parity import Parity, measure_parity
 from engines.reference import Reference
 
 CPU_ENGINES: tuple[BackendName, ...] = ("openvino", "onnxruntime")
-LARGEST = 1.0
+LARGEST = LIMITS["f32"].grey_max
 """Grey levels of 255 that an engine may differ from torch in fp32: both round, so one is a tie broken otherwise."""
 PARITY_FRAMES = ((512, 512, 8), (384, 320, 12))
 """Rows, columns and bits stored of the phantom's frames; one has another shape, and two bytes a sample."""

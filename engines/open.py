@@ -67,6 +67,7 @@ def open_engine(
     threads: int | None = None,
     precision: Precision | None = None,
     cuda: CudaCalls | tensorrt_engine.CudaName | None = None,
+    int8_frames_sha256: str = "",
 ) -> Opened:
     """Open a model.
 
@@ -80,6 +81,7 @@ def open_engine(
         precision: What the convolutions are computed in; None for what suits this machine.
         cuda: `pycuda` to run in the pycuda context that is current, or calls on a context of the caller's, as
             `engines.tensorrt_engine.choose_cuda` takes them; only for TensorRT. None where that is all the same.
+        int8_frames_sha256: For precision int8, which only OpenVINO has: the hash of the frames it was calibrated on.
 
     Raises:
         ModelError: The model is missing, broken, of another kind, or untaught.
@@ -91,12 +93,16 @@ def open_engine(
     file = find_model(model, untaught=untaught)
     skipped: list[tuple[BackendName, str]] = []
     for name in AUTO_ORDER if backend == "auto" else [known for known in AUTO_ORDER if known == backend]:
-        if cuda is not None and name not in IN_A_CONTEXT:
+        if (precision == "int8" or int8_frames_sha256) and name != "openvino":
+            usable, reason = False, "it has no int8 of a site's own frames; only openvino has"
+        elif cuda is not None and name not in IN_A_CONTEXT:
             usable, reason = False, "it does not run in a given CUDA context; leave cuda out"
         else:
             usable, reason = probe(name)
         if usable:
-            given = {} if cuda is None else {"cuda": cuda}
+            given: dict[str, Any] = {} if cuda is None else {"cuda": cuda}
+            if int8_frames_sha256:
+                given["int8_frames_sha256"] = int8_frames_sha256
             engine = OPENERS[name](file, spec, threads=threads, precision=precision, **given)
             return Opened(engine, tuple(skipped))
         skipped.append((name, reason))

@@ -11,6 +11,7 @@ import numpy as np
 from engines.cache_folder import cache_folder
 from engines.engine import BackendName, EngineSpec, FrameStatistics, Precision
 from engines.errors import EngineError, ModelError
+from engines.int8 import int8_key, read_int8
 from engines.model import ModelFile
 from engines.planes import IoFacts, Settings, byte_planes, check_graph, statistics_of, unlocked
 
@@ -48,7 +49,12 @@ def load_openvino() -> Any:
 
 
 def open_openvino(
-    model: ModelFile, spec: EngineSpec, *, threads: int | None = None, precision: Precision | None = None
+    model: ModelFile,
+    spec: EngineSpec,
+    *,
+    threads: int | None = None,
+    precision: Precision | None = None,
+    int8_frames_sha256: str = "",
 ) -> "OpenVinoEngine":
     """Open a model for one frame size.
 
@@ -56,13 +62,24 @@ def open_openvino(
         model: The file and its card.
         spec: Frame size, bits and slots.
         threads: CPU threads; None for as many as there are cores.
-        precision: What the convolutions are computed in; None for what suits this CPU.
+        precision: What the convolutions are computed in; None for what suits this CPU. int8 is the model that
+            `engines.quantize.obtain_int8` made of a site's frames; what is not quantised is computed in what suits the CPU.
+        int8_frames_sha256: Which frames; needed for int8, and for nothing else.
 
     Raises:
         ModelError: Not an ONNX file, or another graph than ours.
-        EngineError: OpenVINO cannot compile it.
+        EngineError: OpenVINO cannot compile it, or there is no int8 model of those frames.
     """
-    return OpenVinoEngine(model, spec, threads=threads, precision=precision or default_precision())
+    if (precision == "int8") != bool(int8_frames_sha256):
+        raise EngineError(
+            "int8 is calibrated on a site's own frames, so precision int8 and the hash of those frames go together, got "
+            f"{precision or 'no precision'} and {int8_frames_sha256 or 'no hash'}; run: contrastream calib precision, and "
+            "name its record with --site"
+        )
+    precision = precision or default_precision()
+    return OpenVinoEngine(
+        model, spec, threads=threads, precision=precision, int8_frames_sha256=int8_frames_sha256
+    )
 
 
 class OpenVinoEngine:
@@ -71,7 +88,13 @@ class OpenVinoEngine:
     backend: BackendName = "openvino"
 
     def __init__(
-        self, model: ModelFile, spec: EngineSpec, *, threads: int | None, precision: Precision
+        self,
+        model: ModelFile,
+        spec: EngineSpec,
+        *,
+        threads: int | None,
+        precision: Precision,
+        int8_frames_sha256: str = "",
     ) -> None:
         ov = load_openvino()
         self.spec = spec
@@ -80,12 +103,15 @@ class OpenVinoEngine:
         self.taught = model.card.taught
         self.settings = Settings.default(spec)
         core = ov.Core()
-        graph = _read(core, model)
+        graph = read_graph(core, model)
+        if precision == "int8":
+            kept = read_int8(int8_key(model.card.sha256, ov.__version__, int8_frames_sha256))
+            graph = core.read_model(kept.xml, kept.weights)
         properties: dict[str, Any] = {
             # One stream: requests queue and finish in the order of their submission.
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
-            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_PRECISION_HINT": default_precision() if precision == "int8" else precision,
             # Pinned threads were 1.13x slower on two shared cores.
             "ENABLE_CPU_PINNING": False,
         }
@@ -192,7 +218,12 @@ class OpenVinoSlot:
         self._request = None
 
 
-def _read(core: Any, model: ModelFile) -> Any:
+def read_graph(core: Any, model: ModelFile) -> Any:
+    """OpenVINO's form of the source, checked to be our graph.
+
+    Raises:
+        ModelError: Not an ONNX file, or another graph than ours.
+    """
     try:
         graph = core.read_model(str(model.path))
     except RuntimeError as error:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from calib.precision import Differences
+from engines.drawing import drawing
 from engines.engine import Engine
 from engines.planes import Settings
 from engines.reference import Reference, run_reference
@@ -39,31 +41,20 @@ def measure_parity(engine: Engine, reference: Reference, frames: Iterable[np.nda
     """
     spec = engine.spec
     settings = Settings.default(spec)
-    (slot,) = engine.slots(1)
-    to_grey = 255.0 / float(settings.max_value[0])
-    synthetic_errors: list[tuple[float, float]] = []
-    attention_errors: list[tuple[float, float]] = []
-    exact = True
+    draw = drawing(engine)
+    differences = Differences(spec.bits_stored)
     for live in frames:
-        synthetic = np.empty_like(live)
-        attention = np.empty(live.shape, np.uint8)
-        slot.bind(live, synthetic, attention)
-        slot.submit()
-        slot.wait()
         expected = run_reference(reference, spec, live, settings)
-        difference = np.abs(synthetic.astype(np.float64) - expected.synthetic) * to_grey
-        synthetic_errors.append((float(difference.max()), float(difference.mean())))
-        difference = np.abs(attention.astype(np.float64) - expected.attention)
-        attention_errors.append((float(difference.max()), float(difference.mean())))
-        untouched = attention == 0
-        exact &= bool(np.array_equal(synthetic[untouched], live[untouched]))
-    if not synthetic_errors:
+        differences.add(live, draw(live), (expected.synthetic, expected.attention))
+    if not differences.frames:
         raise ValueError("parity needs at least one frame, got none")
+    synthetic_mean, _, synthetic_max = differences.grey
+    attention_mean, _, attention_max = differences.attention
     return Parity(
-        frames=len(synthetic_errors),
-        synthetic_max=max(largest for largest, _ in synthetic_errors),
-        synthetic_mean=float(np.mean([mean for _, mean in synthetic_errors])),
-        attention_max=max(largest for largest, _ in attention_errors),
-        attention_mean=float(np.mean([mean for _, mean in attention_errors])),
-        background_exact=exact,
+        frames=differences.frames,
+        synthetic_max=synthetic_max,
+        synthetic_mean=synthetic_mean,
+        attention_max=attention_max,
+        attention_mean=attention_mean,
+        background_exact=differences.background_exact,
     )
