@@ -83,7 +83,7 @@ class RunConfig(ServingConfig, EngineConfig, SourceConfig):
     (PORT, PORT + 1 ...) of its own. One engine process serves them all with fair turns.
     """
 
-    more: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE")] = ()
+    more: Annotated[Positional[tuple[str, ...]], arg(metavar="[SOURCE ...]")] = ()
     """More sources, a room each; the other settings hold for all of them."""
     out: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write the summary as JSON."""
