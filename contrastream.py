@@ -72,9 +72,9 @@ def dispatch(config: object) -> int:
 
             return build(config)
         case BenchConfig():
-            from bench.live import bench_live
+            from bench.workloads import bench
 
-            return bench_live(config)
+            return bench(config.workload)
         case DoctorConfig():
             from bench.doctor import doctor
 

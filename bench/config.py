@@ -1,56 +1,152 @@
 """The settings of the measuring commands, one frozen dataclass each; the string below a field is its help."""
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import (
-    Positional,
-    arg,
-)  # what a dataclass cannot express: an argument without a flag, and its name
+# What a dataclass cannot express: an argument without a flag, its name, and a command below a command.
+from tyro.conf import Positional, arg, subcommand
+
+EngineName = Literal["auto", "off", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
+Backend = Literal["auto", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
+RATES_HZ = (7.5, 10.0, 15.0, 25.0, 30.0, 60.0)
+"""The rates of the field."""
 
 
 @dataclass(frozen=True)
-class BenchConfig:
-    """Measure this machine: the whole path, paced, beside a floor of the same hops in the same run."""
+class WorkloadConfig:
+    """What every measurement is told."""
 
-    workload: Positional[Literal["live"]] = "live"
-    """live: source, ring, guard, engine, publisher and a client in a process of its own."""
-    source: Positional[str] = "phantom"
+    source: Annotated[Positional[str], arg(metavar="LOOP")] = "phantom"
     """phantom, or a recorded cine loop (looped)."""
-    rate: float = 30.0
-    """Frames per second."""
-    size: int = 512
+    size: Annotated[int, arg(metavar="PIXELS")] = 512
     """Rows and columns of the phantom."""
-    frames: int = 2000
-    """Frames measured, after the warm-up; 18000 at 30 per second is ten minutes."""
-    warmup: int | None = None
-    """Frames before the measured ones; by default 100, or one whole loop of the source where that is longer."""
-    model: str = "compact"
+    model: Annotated[str, arg(metavar="MODEL")] = "compact"
     """A shipped model's name, an ONNX file, or a preset's name: one that no model is shipped of gets random weights."""
-    engine: Literal["auto", "off", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"] = "auto"
-    """The runtime; off measures the path without an engine, and then there is no floor to compare with."""
-    threads: int | None = None
+    threads: Annotated[int | None, arg(metavar="N")] = None
     """Threads of a CPU engine."""
-    out: Path | None = None
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write the report as JSON."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.rate) and 0 < self.rate <= 240):
-            raise ValueError(f"--rate must be above 0 and at most 240 frames per second, got {self.rate}")
-        if self.frames < 1:
-            raise ValueError(f"--frames must be 1 or more, got {self.frames}; p99 wants 1000")
-        if self.warmup is not None and self.warmup < 10:
-            raise ValueError(
-                f"--warmup must be 10 or more, got {self.warmup}; a cold machine measures itself"
-            )
         if not 64 <= self.size <= 2048:
             raise ValueError(f"--size must be 64 to 2048 pixels a side, got {self.size}")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"--threads must be 1 or more, got {self.threads}")
-        if self.out is not None and not self.out.parent.is_dir():
-            raise ValueError(f"--out needs an existing folder, got {self.out.parent}; make it first")
+        check_out(self.out)
+
+
+def check_out(out: Path | None) -> None:
+    """Find out before a run that its report could not be written.
+
+    Raises:
+        ValueError: It could not; the sentence says what to do.
+    """
+    if out is None:
+        return
+    if not out.parent.is_dir():
+        raise ValueError(f"--out needs an existing folder, got {out.parent}; make it first")
+    if out.is_dir():
+        raise ValueError(f"--out needs a file name, got the folder {out}; add a name")
+    if not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise ValueError(f"--out needs a place that can be written, got {out}; choose another")
+
+
+def _check_rate(rate: float) -> None:
+    if not (math.isfinite(rate) and 0 < rate <= 240):
+        raise ValueError(f"--rate must be above 0 and at most 240 frames per second, got {rate}")
+
+
+def _check_frames(frames: int) -> None:
+    if frames < 1:
+        raise ValueError(f"--frames must be 1 or more, got {frames}; p99 wants 1000")
+
+
+@dataclass(frozen=True)
+class LiveConfig(WorkloadConfig):
+    """The whole path, paced, beside a floor of the same hops in the same run: a row for each rate.
+
+    Source, ring, guard, engine, publisher and a client in a process of its own. Latency runs from the instant a frame
+    was due, so a stall does not hide the frames behind it. All six rates at 1,000 frames take about ten minutes;
+    --rate 30 --frames 18000 is ten minutes of one.
+    """
+
+    rate: Annotated[tuple[float, ...], arg(metavar="HZ")] = RATES_HZ
+    """Frames per second, one or several; those of the field by default."""
+    frames: Annotated[int, arg(metavar="N")] = 1000
+    """Frames measured at each rate, after the warm-up."""
+    warmup: Annotated[int | None, arg(metavar="N")] = None
+    """Frames before the measured ones; by default 100, or one whole loop of the source where that is longer."""
+    engine: EngineName = "auto"
+    """The runtime; off measures the path without an engine, and then there is no floor to compare with."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.rate:
+            raise ValueError("--rate must be one rate or more, got none; for example --rate 15 30")
+        for rate in self.rate:
+            _check_rate(rate)
+        _check_frames(self.frames)
+        if self.warmup is not None and self.warmup < 10:
+            raise ValueError(
+                f"--warmup must be 10 or more, got {self.warmup}; a cold machine measures itself"
+            )
+
+
+@dataclass(frozen=True)
+class EngineConfig(WorkloadConfig):
+    """The engine with nothing around it: serial, where each inference waits for the one before, and saturated, where
+    every slot is full. Beside them what this machine's cores can do at most, measured in the same run.
+    """
+
+    frames: Annotated[int, arg(metavar="N")] = 1000
+    """Inferences of each kind, over all rounds."""
+    rounds: Annotated[int, arg(metavar="N")] = 5
+    """Serial and saturated take turns so often."""
+    engine: Backend = "auto"
+    """The runtime."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_frames(self.frames)
+        if not 1 <= self.rounds <= self.frames:
+            raise ValueError(f"--rounds must be 1 to the number of frames, got {self.rounds}")
+
+
+@dataclass(frozen=True)
+class ScaleConfig(WorkloadConfig):
+    """How many streams one engine keeps up with: 1, 2, 4 ... rooms until frames miss their deadline."""
+
+    rate: Annotated[float, arg(metavar="HZ")] = 15.0
+    """Frames per second of each stream."""
+    streams: Annotated[tuple[int, ...], arg(metavar="N")] = (1, 2, 4, 8)
+    """How many streams to try, one after the other; the first that misses is the last."""
+    frames: Annotated[int, arg(metavar="N")] = 300
+    """Frames of each stream, after the warm-up."""
+    engine: Backend = "auto"
+    """The runtime."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_rate(self.rate)
+        _check_frames(self.frames)
+        if not self.streams or any(not 1 <= count <= 32 for count in self.streams):
+            raise ValueError(f"--streams must be numbers from 1 to 32, got {self.streams or 'none'}")
+        if list(self.streams) != sorted(set(self.streams)):
+            raise ValueError(f"--streams must rise, got {' '.join(map(str, self.streams))}")
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """Measure this machine: frames per second and latency, always beside what they are to be compared with."""
+
+    workload: (
+        Annotated[LiveConfig, subcommand("live")]
+        | Annotated[EngineConfig, subcommand("engine")]
+        | Annotated[ScaleConfig, subcommand("scale")]
+    )
 
 
 @dataclass(frozen=True)
@@ -61,8 +157,7 @@ class DoctorConfig:
     """Write it as JSON too."""
 
     def __post_init__(self) -> None:
-        if self.out is not None and not self.out.parent.is_dir():
-            raise ValueError(f"--out needs an existing folder, got {self.out.parent}; make it first")
+        check_out(self.out)
 
 
 @dataclass(frozen=True)

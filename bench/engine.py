@@ -1,236 +1,194 @@
-"""The engine and the source alone, in a process of their own: how long one inference takes with nothing around it,
-and whether the steady loop allocates anything of a frame's size.
+"""`contrastream bench engine`: the engine with nothing around it, serial and saturated, beside the machine's own limits.
 
-`python -m bench.engine`; `Alone` asks it.
+Serial: each inference waits for the one before, which is what a frame waits for in the live path. Saturated: every
+slot is full, which is what the machine can draw per second. The two are never mixed. They take turns, so that what
+the machine does in a bad minute hits both.
 """
 
-import dataclasses
+import math
 import sys
-import tracemalloc
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from bench.errors import BenchError
-from bench.worker import Worker, serve
-from stream.control import become_child, format_from_json, format_to_json
-from stream.errors import StreamError
-from stream.frame import FrameFormat
-from stream.gpu import GpuWatch
-from stream.ring import RingMemory
+from bench import machine
+from bench.alone import ENGINE_SLOTS, Alone
+from bench.config import EngineConfig
+from bench.machine import one_line, steal_ms
+from bench.machine_limits import least_ms
+from bench.progress import Progress
+from stream.latency import summarize_ms
+from stream.session import write_json
 from stream.sources.options import SourceOptions
-from stream.sources.source import Source
-from stream.timing import NS_PER_MS, NS_PER_S, MonotonicClock, sleep_until_ns
+from stream.timing import NS_PER_MS, MonotonicClock
 
-if TYPE_CHECKING:
-    from engines.engine import Opened, Slot
-
-FRAMES_KEPT = 8
-ENGINE_SLOTS = 2
-SETTLE = 20
-"""Frames before anything is measured."""
+SCHEMA = "contrastream.bench.engine/1"
+EDGE = 10
+"""Inferences at the beginning and the end of each round that are left out."""
 
 
-def _loop_frames(source: Source) -> int:
-    """Frames of one pass; the phantom renders its loop in the first one."""
-    from stream.sources.phantom import PhantomSource
+def bench_engine(config: EngineConfig) -> int:
+    """Run the workload.
 
-    return source.phantom.loop.frames if isinstance(source, PhantomSource) else source.frame_count or 0
+    Returns:
+        0 when the run is whole, 130 when Ctrl-C stopped it; the report then says so.
 
-
-class Alone:
-    """Asks the process in which the engine and the source run alone."""
-
-    def __init__(self) -> None:
-        self._worker = Worker("bench.engine")
-        self.engine: dict[str, Any] = {}
-        """What was opened: backend, precision, model and so on; empty without an engine."""
-        self.loop_frames = 0
-        """Frames of one pass of the source, after which it is in its steady state."""
-        self.gpu: dict[str, Any] = {"gpu": None, "why": "nothing was measured"}
-        """What the GPU did during the last inferences, or why that is not known."""
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._worker.pid
-
-    def open(self, source: str, options: SourceOptions, engine: dict[str, Any] | None) -> FrameFormat:
-        """Open the source and, where asked for, the engine for its frames; returns their format.
-
-        Args:
-            source: As `open_source` takes it; a recording.
-            options: What was asked of it.
-            engine: What `stream.infer.open_for` needs; None for no engine.
-
-        Raises:
-            BenchError: They cannot be opened; the sentence is theirs.
-        """
-        said = self._worker.ask("open", source=source, options=dataclasses.asdict(options), engine=engine)
-        self.engine = said["engine"]
-        self.loop_frames = int(said["loop_frames"])
-        return format_from_json(said["format"])
-
-    def serial_ms(self, frames: int) -> np.ndarray:
-        """Inferences one after the other, (frames,) ms each."""
-        return self._serial(frames=frames)
-
-    def paced_ms(self, frames: int, rate_hz: float) -> np.ndarray:
-        """Inferences at the frame rate, with sleep between them, (frames,) ms each."""
-        return self._serial(frames=frames, rate_hz=rate_hz)
-
-    def _serial(self, **asked: Any) -> np.ndarray:
-        said = self._worker.ask("serial", **asked)
-        self.gpu = said["gpu"]
-        return np.array(said["times_ms"])
-
-    def engine_peak_bytes(self, frames: int) -> int:
-        """The most Python and numpy held beyond the start while an engine's slots ran."""
-        return int(self._worker.ask("engine_peak", frames=frames)["peak_bytes"])
-
-    def source_peak_bytes(self, frames: int) -> int:
-        """The most Python and numpy held beyond the start while the source was read."""
-        return int(self._worker.ask("source_peak", frames=frames)["peak_bytes"])
-
-    def close(self) -> None:
-        """End it; may be called twice."""
-        self._worker.close()
+    Raises:
+        BenchError: The source or the engine cannot be opened.
+    """
+    report = measure_engine(config)
+    print(format_engine(report))
+    write_json(config.out, report)
+    return 0 if report["complete"] else 130
 
 
-class Bench:
-    """The process' own side."""
-
-    def __init__(self) -> None:
-        self._clock = MonotonicClock()
-        self._opened: Opened | None = None
-        self._slots: list[Slot] = []
-        self._memory: RingMemory | None = None
-        self._source = ""
-        self._options = SourceOptions()
-        self._loop_frames = 0
-        self._gpu: GpuWatch | None = None
-
-    def open(self, source: str, options: dict[str, Any], engine: dict[str, Any] | None) -> dict[str, Any]:
-        from stream.sources.open import open_source
-
-        self._source, self._options = source, SourceOptions(**options)
-        opened_source = open_source(source, self._options)
-        if opened_source.live:
-            raise BenchError(f"a benchmark needs a recording or the phantom, got the device {source}")
-        frame_format = opened_source.format
-        memory = self._memory = RingMemory.create(frame_format, FRAMES_KEPT)
-        for view in memory.slots:
-            if opened_source.read(view.live) is None:
-                opened_source.rewind()
-                opened_source.read(view.live)
-        self._loop_frames = _loop_frames(opened_source)
-        opened_source.close()
-        said = {} if engine is None else self._open_engine(frame_format, engine)
-        return {
-            "format": format_to_json(frame_format),
-            "engine": said,
-            "loop_frames": self._loop_frames,
-        }
-
-    def _open_engine(self, frame_format: FrameFormat, config: dict[str, Any]) -> dict[str, Any]:
-        from stream.infer import open_for
-
-        start_ns = self._clock.now_ns()
-        opened = self._opened = open_for(frame_format, {**config, "slots": ENGINE_SLOTS})
-        self._slots = list(opened.engine.slots(ENGINE_SLOTS))
-        open_ms = (self._clock.now_ns() - start_ns) / NS_PER_MS
-        bus_id = getattr(opened.engine, "gpu_bus_id", None)
-        self._gpu = GpuWatch(self._clock, opened.engine.backend, bus_id)
-        self._infer(SETTLE)
-        return {
-            "backend": opened.engine.backend,
-            "precision": opened.engine.precision,
-            "model_sha256": opened.engine.model_sha256,
-            "taught": opened.engine.taught,
-            "skipped": [list(pair) for pair in opened.skipped],
-            "open_ms": open_ms,
-        }
-
-    def _infer(self, frames: int, rate_hz: float | None = None) -> list[float]:
-        """As the engine process does it, in ring slots, but each inference waited for."""
-        assert self._memory is not None
-        times_ms = []
-        start_ns = self._clock.now_ns()
-        for step in range(frames):
-            view = self._memory.slots[step % FRAMES_KEPT]
-            slot = self._slots[step % len(self._slots)]
-            if rate_hz is not None:
-                sleep_until_ns(start_ns + round(step * NS_PER_S / rate_hz), self._clock)
-            slot.bind(view.live, view.synthetic, view.attention)
-            submitted_ns = self._clock.now_ns()
-            slot.submit()
-            slot.wait()
-            times_ms.append((self._clock.now_ns() - submitted_ns) / NS_PER_MS)
-        return times_ms
-
-    def serial(self, frames: int, rate_hz: float | None = None) -> dict[str, Any]:
-        self._infer(SETTLE, rate_hz)
-        if self._gpu is not None:
-            self._gpu.begin_anew()
-        times_ms = self._infer(frames, rate_hz)
-        gpu = {"gpu": None, "why": "no engine"} if self._gpu is None else self._gpu.report()
-        return {"times_ms": times_ms, "gpu": gpu}
-
-    def engine_peak(self, frames: int) -> dict[str, Any]:
-        tracemalloc.start()
-        self._infer(SETTLE)
-        tracemalloc.reset_peak()
-        before, _ = tracemalloc.get_traced_memory()
-        self._infer(frames)
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        return {"peak_bytes": peak - before}
-
-    def source_peak(self, frames: int) -> dict[str, Any]:
-        from stream.repeats import RepeatDetector
-        from stream.sources.open import open_source
-
-        assert self._memory is not None
-        source = open_source(self._source, self._options)
-        repeats = RepeatDetector(source.format, noise=False)
-
-        def read(count: int) -> None:
-            assert self._memory is not None
-            for step in range(count):
-                live = self._memory.slots[step % FRAMES_KEPT].live
-                if source.read(live) is None:
-                    source.rewind()
-                    source.read(live)
-                repeats.is_repeat(live)
-
-        tracemalloc.start()
-        read(SETTLE + self._loop_frames)
-        tracemalloc.reset_peak()
-        before, _ = tracemalloc.get_traced_memory()
-        read(frames)
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        source.close()
-        return {"peak_bytes": peak - before}
-
-
-def main() -> int:
-    """Entry point."""
-    become_child()
-    from engines.errors import EngineError
-
-    bench = Bench()
-    serve(
+def measure_engine(config: EngineConfig) -> dict[str, Any]:
+    """Run it and make the report."""
+    alone = Alone()
+    serial: list[np.ndarray] = []
+    saturated: list[np.ndarray] = []
+    rates_hz: list[float] = []
+    limits: list[dict[str, Any]] = []
+    complete = False
+    clock = MonotonicClock()
+    try:
+        size = config.size if config.source == "phantom" else None
+        asked = {"model": config.model, "backend": config.engine, "untaught": True, "threads": config.threads}
+        frame_format = alone.open(config.source, SourceOptions(rate_hz=30.0, size=size), asked)
+        frames = 2 * EDGE + math.ceil(config.frames / config.rounds)
+        stolen_before_ms, start_ns = steal_ms(), clock.now_ns()
+        for _ in Progress().over(range(config.rounds), "rounds"):
+            serial.append(alone.serial_ms(frames)[EDGE:-EDGE])
+            times_ms, total_s = alone.saturated(frames)
+            saturated.append(times_ms[EDGE:-EDGE])
+            rates_hz.append(frames / total_s)
+            limits.append(alone.limits(config.model))
+        complete = True
+    except KeyboardInterrupt:
+        print("bench: stopped; the report is incomplete", file=sys.stderr)
+        if not serial:
+            raise
+    finally:
+        alone.close()
+    stolen_ms, passed_ms = steal_ms(), (clock.now_ns() - start_ns) / NS_PER_MS
+    stolen = None if stolen_ms is None or stolen_before_ms is None else stolen_ms - stolen_before_ms
+    return engine_report(
+        config,
         {
-            "open": bench.open,
-            "serial": bench.serial,
-            "engine_peak": bench.engine_peak,
-            "source_peak": bench.source_peak,
+            "complete": complete,
+            "workload": {
+                "name": "engine",
+                "source": "phantom" if config.source == "phantom" else "recording",
+                "rows": frame_format.rows,
+                "columns": frame_format.columns,
+                "bits_stored": frame_format.bits_stored,
+                "slots": ENGINE_SLOTS,
+                "rounds": len(rates_hz),
+                "threads": config.threads,
+                "left_out": f"the first and last {EDGE} of each round, and a warm-up before it",
+            },
+            "machine": machine.describe(),
+            "engine": alone.engine,
+            "gpu": alone.gpu,
+            "steal_share": None if stolen is None else stolen / passed_ms,
         },
-        expected=(StreamError, EngineError, BenchError, ValueError),
+        serial,
+        saturated,
+        rates_hz,
+        limits,
     )
-    return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def engine_report(
+    config: EngineConfig,
+    facts: dict[str, Any],
+    serial: list[np.ndarray],
+    saturated: list[np.ndarray],
+    rates_hz: list[float],
+    limits: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """The figures of all rounds.
+
+    Args:
+        config: What was asked.
+        facts: What is known beside the figures.
+        serial: (n,) ms of each round.
+        saturated: (n,) ms of each round, submission to result.
+        rates_hz: Frames per second of each saturated round.
+        limits: What the machine could do, after each round.
+    """
+    best = (
+        {name: max(each["machine"][name] for each in limits) for name in limits[0]["machine"]}
+        if limits
+        else None
+    )
+    work = limits[0]["network"] if limits else None
+    least = None if best is None else least_ms(work, best)
+    medians = [float(np.median(times)) for times in serial]
+    all_serial = summarize_ms(np.concatenate(serial) if serial else np.zeros(0))
+    return {
+        "schema": SCHEMA,
+        **facts,
+        "serial_ms": all_serial,
+        "serial_median_ms_by_round": medians,
+        "saturated_ms": summarize_ms(np.concatenate(saturated) if saturated else np.zeros(0)),
+        "saturated_fps": float(np.median(rates_hz)) if rates_hz else None,
+        "saturated_fps_by_round": rates_hz,
+        "network": work,
+        "machine_limits": best,
+        "least_ms": least,
+        "serial_median_times_least": None
+        if least is None or all_serial["p50"] is None
+        else all_serial["p50"] / least["larger"],
+    }
+
+
+def _number(value: float | None, form: str = ".2f") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _spread(values: list[float], form: str = ".2f") -> str:
+    return f"{_number(min(values), form)} to {_number(max(values), form)}" if values else "-"
+
+
+def format_engine(report: dict[str, Any]) -> str:
+    """The report as a short table for a terminal; its engine line reads as trtexec's summary does."""
+    work, engine = report["workload"], report["engine"]
+    lines = [
+        "" if report["complete"] else "INCOMPLETE: stopped before its end\n",
+        f"machine  {one_line(report['machine'])}",
+        f"workload {work['source']} {work['rows']}x{work['columns']}, {work['bits_stored']} bits, {work['rounds']} rounds, "
+        f"{work['slots']} slots; left out: {work['left_out']}",
+        f"engine   {engine['backend']} {engine['precision']} {engine['model_sha256'][:8]}"
+        + (" (UNTAUGHT)" if engine["taught"] is False else ""),
+        "host     "
+        + (
+            "steal time is not counted here"
+            if report["steal_share"] is None
+            else f"{100 * report['steal_share']:.1f} % of a core stolen"
+        ),
+        "",
+        f"{'ms':26}{'n':>7}"
+        + "".join(f"{name:>9}" for name in ("min", "p50", "p95", "p99", "max"))
+        + "   medians by round",
+    ]
+    for name, key, spread in (
+        ("serial", "serial_ms", _spread(report["serial_median_ms_by_round"])),
+        ("saturated, each", "saturated_ms", ""),
+    ):
+        summary = report[key]
+        figures = "".join(f"{_number(summary[figure]):>9}" for figure in ("min", "p50", "p95", "p99", "max"))
+        lines.append(f"{name:26}{summary['n']:>7}{figures}   {spread}")
+    lines.append(
+        f"saturated, frames per second: {_number(report['saturated_fps'], '.1f')} "
+        f"(rounds {_spread(report['saturated_fps_by_round'], '.1f')})"
+    )
+    least, limits, network = report["least_ms"], report["machine_limits"], report["network"]
+    if least is not None:
+        lines.append(
+            f"the network asks {network['gmac']:.2f} GMAC and {network['mbytes']:.1f} MB; these cores gave "
+            f"{limits['gflops']:.0f} GFLOP/s (fp32 matrix product) and {limits['gbytes_per_s']:.1f} GB/s (copy): at least "
+            f"{least['larger']:.2f} ms in fp32; the serial median is {_number(report['serial_median_times_least'])} times that"
+        )
+    lines.append("p99 wants 1,000 inferences. Research tool, not a medical device.")
+    return "\n".join(lines).lstrip("\n")

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 
 from bench import machine
-from bench.config import BenchConfig
-from bench.engine import Alone
+from bench.alone import Alone
+from bench.config import LiveConfig
 from bench.errors import BenchError
 from bench.floor import Block, Floor, FloorSamples
-from bench.report import build_report, format_table
+from bench.report import build_rates_report, build_report, format_rates, format_table
 from bench.witness import Witness, WitnessRecord
 from stream.frame import FrameFormat, Plane
 from stream.guard import MAX_DEADLINE_NS
@@ -44,6 +44,8 @@ WARM_UP = 100
 SERIAL_FRAMES = 200
 PACED_FRAMES = 100
 FLOOR_FRAMES = 200
+PART_S = 8.0
+"""How long each part that is paced alone may take."""
 BLOCK_FRAMES = 150
 ALLOCATION_FRAMES = 500
 SETTLE_FRAMES = 50
@@ -56,8 +58,11 @@ HEARTBEAT_S = 0.1
 class Run:
     """Everything a run has gathered so far; what is missing stays None or empty."""
 
-    config: BenchConfig
+    config: LiveConfig
+    rate_hz: float
     machine: dict[str, Any]
+    brief: bool = False
+    """Leave out what another rate of the same command has shown: the passes under tracemalloc."""
     warmup: int = WARM_UP
     frame_format: FrameFormat | None = None
     engine: dict[str, Any] = field(default_factory=dict)
@@ -81,7 +86,7 @@ class Run:
     @property
     def period_ns(self) -> float:
         """From one frame to the next."""
-        return NS_PER_S / self.config.rate
+        return NS_PER_S / self.rate_hz
 
     @property
     def deadline_ms(self) -> float:
@@ -94,8 +99,8 @@ class Run:
         return float(np.median(np.concatenate([*self.serial_ms.values()]))) if self.serial_ms else None
 
 
-def bench_live(config: BenchConfig) -> int:
-    """`contrastream bench live`.
+def bench_live(config: LiveConfig) -> int:
+    """`contrastream bench live`: one rate with its whole table, or several with a row each.
 
     Returns:
         0 when the run is whole, 130 when it was stopped by Ctrl-C; the report then says so.
@@ -105,16 +110,28 @@ def bench_live(config: BenchConfig) -> int:
         StreamError: As `Pipeline.run`.
     """
     log_to_stderr()
-    run = Run(config, machine.describe())
-    try:
-        measure(run)
-        run.complete = True
-    except KeyboardInterrupt:
-        say("stopped; the report is incomplete")
-    report = build_report(run)
-    print(format_table(report))
-    write_json(config.out, report)
-    return 0 if run.complete else 130
+    facts = machine.describe()
+    reports: list[dict[str, Any]] = []
+    for place, rate_hz in enumerate(config.rate):
+        if len(config.rate) > 1:
+            say(f"rate {place + 1} of {len(config.rate)}: {rate_hz:g} per second")
+        run = Run(config, rate_hz, facts, brief=place > 0)
+        try:
+            measure(run)
+            run.complete = True
+        except KeyboardInterrupt:
+            say("stopped; the report is incomplete")
+        reports.append(build_report(run))
+        if not run.complete:
+            break
+    if len(config.rate) == 1:
+        print(format_table(reports[0]))
+        write_json(config.out, reports[0])
+    else:
+        report = build_rates_report(reports, config.rate)
+        print(format_rates(report))
+        write_json(config.out, report)
+    return 0 if all(report["complete"] for report in reports) else 130
 
 
 def say(text: str) -> None:
@@ -122,9 +139,9 @@ def say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def source_options(config: BenchConfig) -> SourceOptions:
+def source_options(config: LiveConfig, rate_hz: float) -> SourceOptions:
     """What is asked of the source."""
-    return SourceOptions(rate_hz=config.rate, size=config.size if config.source == "phantom" else None)
+    return SourceOptions(rate_hz=rate_hz, size=config.size if config.source == "phantom" else None)
 
 
 def measure(run: Run) -> None:
@@ -141,7 +158,9 @@ def measure(run: Run) -> None:
             "untaught": True,
             "threads": config.threads,
         }
-        run.frame_format = alone.open(config.source, source_options(config), asked if has_engine else None)
+        run.frame_format = alone.open(
+            config.source, source_options(config, run.rate_hz), asked if has_engine else None
+        )
         run.engine = alone.engine
         run.warmup = config.warmup if config.warmup is not None else max(WARM_UP, alone.loop_frames)
         if has_engine:
@@ -154,7 +173,8 @@ def measure(run: Run) -> None:
         if floor is not None:
             measure_floor(run, floor, "after")
             measure_engine(run, alone, "after")
-        measure_allocations(run, alone)
+        if not run.brief:
+            measure_allocations(run, alone)
     finally:
         if floor is not None:
             floor.close()
@@ -168,17 +188,22 @@ def measure_engine(run: Run, alone: Alone, when: str) -> None:
     run.serial_ms[when] = alone.serial_ms(frames)
     run.gpu[f"engine alone, {when}"] = alone.gpu
     if when == "before":
-        frames = min(PACED_FRAMES, max(20, run.config.frames))
-        say(f"the engine alone, {when}: {frames} at {run.config.rate:g} per second")
-        run.paced_alone_ms = alone.paced_ms(frames, run.config.rate)
+        frames = within(PART_S, run.rate_hz, min(PACED_FRAMES, max(20, run.config.frames)))
+        say(f"the engine alone, {when}: {frames} at {run.rate_hz:g} per second")
+        run.paced_alone_ms = alone.paced_ms(frames, run.rate_hz)
 
 
 def measure_floor(run: Run, floor: Floor, when: str) -> None:
     """The floor with nothing beside it."""
-    frames = min(FLOOR_FRAMES, max(20, run.config.frames))
+    frames = within(PART_S, run.rate_hz, min(FLOOR_FRAMES, max(20, run.config.frames)))
     say(f"the floor alone, {when}: {frames} frames")
     floor.begin([Block(time.monotonic_ns() + LEAD_NS, frames)], run.period_ns)
-    run.floor_alone[when] = floor.finish(30.0 + 2.0 * frames / run.config.rate)
+    run.floor_alone[when] = floor.finish(30.0 + 2.0 * frames / run.rate_hz)
+
+
+def within(seconds: float, rate_hz: float, frames: int) -> int:
+    """As many frames as fit into so long at a rate, 20 at least, so that slow rates take no longer than fast ones."""
+    return min(frames, max(20, round(seconds * rate_hz)))
 
 
 def plan_blocks(warmup: int, frames: int) -> list[tuple[int, int]]:
@@ -193,11 +218,11 @@ def measure_pipeline(run: Run, floor: Floor | None) -> None:
     config = run.config
     total = run.warmup + config.frames
     say(
-        f"the pipeline: {run.warmup} frames to warm up, {config.frames} measured, at {config.rate:g} per second"
+        f"the pipeline: {run.warmup} frames to warm up, {config.frames} measured, at {run.rate_hz:g} per second"
     )
     witness = Witness()
     try:
-        pipeline = Pipeline(pipeline_config(config, total))
+        pipeline = Pipeline(pipeline_config(config, run.rate_hz, total))
         beside = (
             threading.Thread(target=_run_floor_beside, args=(run, pipeline, floor), daemon=True)
             if floor is not None
@@ -229,12 +254,12 @@ def measure_pipeline(run: Run, floor: Floor | None) -> None:
         witness.close()
 
 
-def pipeline_config(config: BenchConfig, frames: int) -> PipelineConfig:
+def pipeline_config(config: LiveConfig, rate_hz: float, frames: int) -> PipelineConfig:
     """The pipeline as `replay` has it, on an endpoint of its own."""
     return PipelineConfig(
         source=config.source,
-        options=source_options(config),
-        pacing=Pacing(rate_hz=config.rate, loop=True, frames=frames),
+        options=source_options(config, rate_hz),
+        pacing=Pacing(rate_hz=rate_hz, loop=True, frames=frames),
         endpoint=f"bench-{time.monotonic_ns()}",
         model=config.model,
         engine=config.engine,
@@ -291,7 +316,7 @@ def measure_allocations(run: Run, alone: Alone) -> None:
     run.allocations["source"] = {"peak_bytes": alone.source_peak_bytes(frames), "frames": frames}
     if run.config.engine != "off":
         run.allocations["engine"] = {"peak_bytes": alone.engine_peak_bytes(frames), "frames": frames}
-    pipeline = Pipeline(pipeline_config(run.config, SETTLE_FRAMES + frames))
+    pipeline = Pipeline(pipeline_config(run.config, run.rate_hz, SETTLE_FRAMES + frames))
     peak = _PeakWatch(pipeline)
     with (
         tempfile.TemporaryDirectory(prefix="contrastream-bench-") as folder,

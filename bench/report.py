@@ -1,6 +1,7 @@
 """A run as a report (JSON) and as a short table. Each target stands beside what was measured."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from bench.live import Run
 
 SCHEMA = "contrastream.bench/1"
+RATES_SCHEMA = "contrastream.bench.rates/1"
 OVERHEAD_MS = 2.0
 FLOOR_RATIO = 1.3
 SYNTHETIC_SHARE = 0.98
@@ -35,7 +37,7 @@ def build_report(run: "Run") -> dict[str, Any]:
     report: dict[str, Any] = {
         "schema": SCHEMA,
         "complete": run.complete,
-        "config": {**dataclasses.asdict(run.config), "out": str(run.config.out) if run.config.out else None},
+        "config": {**dataclasses.asdict(run.config), "out": None, "rate": run.rate_hz},
         "workload": _workload(run),
         "machine": run.machine,
         "engine": _engine(run, measured),
@@ -66,6 +68,42 @@ def build_report(run: "Run") -> dict[str, Any]:
     return report
 
 
+def build_rates_report(reports: list[dict[str, Any]], rates_hz: Sequence[float]) -> dict[str, Any]:
+    """Several rates in one report: a row each, and their whole reports."""
+    return {
+        "schema": RATES_SCHEMA,
+        "complete": len(reports) == len(rates_hz) and all(report["complete"] for report in reports),
+        "machine": reports[0]["machine"],
+        "rows": [rate_row(report) for report in reports],
+        "runs": reports,
+    }
+
+
+def rate_row(report: dict[str, Any]) -> dict[str, Any]:
+    """What one rate comes to."""
+    frames, floor = report["frames"], report["floor"] or {}
+    return {
+        "rate_hz": report["workload"]["rate_hz"],
+        "complete": report["complete"],
+        "fps": report["fps"],
+        "measured": frames["measured"],
+        "synthetic_share": frames["synthetic_share"],
+        "inferred_in_time_share": frames["inferred_in_time_share"],
+        "dropped": sum(frames["dropped"].values()),
+        "unexplained": frames["unexplained"],
+        "pacing_ms": report["pacing_ms"],
+        "latency_ms": report["latency_ms"],
+        "engine_ms": report["engine"]["in_pipeline_ms"],
+        "serial_median_ms": report["engine"]["serial_median_ms"],
+        "overhead_ms": floor.get("pipeline_ms"),
+        "floor_ratio": floor.get("ratio"),
+        "late": report["late"]["count"],
+        "steal_share": report["steal_share"],
+        "others_share": report["others_share"],
+        "witness_ms": report["witness_ms"],
+    }
+
+
 # Parts ---------------------------------------------------------------------------------------------------------
 
 
@@ -92,9 +130,9 @@ def _window(run: "Run", measured: Measured | None) -> Any:
 def _workload(run: "Run") -> dict[str, Any]:
     config, frame_format = run.config, run.frame_format
     return {
-        "name": config.workload,
+        "name": "live",
         "source": ((run.status or {}).get("source") or {}).get("kind", config.source),
-        "rate_hz": config.rate,
+        "rate_hz": run.rate_hz,
         "rows": frame_format.rows if frame_format else None,
         "columns": frame_format.columns if frame_format else None,
         "bits_stored": frame_format.bits_stored if frame_format else None,
@@ -409,3 +447,41 @@ def format_table(report: dict[str, Any]) -> str:
     ]
     tail = ["p99 wants 1,000 frames, p99.9 10,000. Research tool, not a medical device."]
     return "\n".join([*head, *body, "", *uses, "", *verdicts, *tail]).lstrip("\n")
+
+
+def format_rates(report: dict[str, Any]) -> str:
+    """Several rates as a table: a row each."""
+    first = report["runs"][0]
+    work, engine = first["workload"], first["engine"]
+    lines = [
+        "" if report["complete"] else "INCOMPLETE: stopped before its end\n",
+        f"machine  {one_line(report['machine'])}",
+        f"workload {work['source']} {work['rows']}x{work['columns']}, {work['bits_stored']} bits, "
+        f"{work['frames']} frames a rate after {work['warmup']} to warm up",
+        f"engine   {engine['backend'] or 'none'} {engine['precision'] or ''} {(engine['model_sha256'] or '')[:8]}"
+        + (" (UNTAUGHT: inferred but not sent as synthetic)" if engine["taught"] is False else ""),
+        "",
+        f"{'':>10}{'':>8}{'in time':>9}{'':>7}|{'pacing error, ms':^24}|{'due to received, ms':^33}|"
+        f"{'engine':>8}{'the rest':>10}{'x floor':>9}|{'':>6}{'host':>7}{'gap':>8}",
+        f"{'per second':>10}{'fps':>8}{'share':>9}{'drops':>7}|{'p50':>8}{'p99':>8}{'max':>8}|"
+        f"{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8} |{'p50':>8}{'p50':>10}{'':>9}|{'late':>6}{'steal':>7}{'ms':>8}",
+    ]
+    for row in report["rows"]:
+        pacing, latency = row["pacing_ms"], row["latency_ms"]
+        lines.append(
+            f"{row['rate_hz']:>10g}{_number(row['fps']):>8}{_percent(row['inferred_in_time_share']):>9}{row['dropped']:>7}|"
+            + "".join(f"{_number(pacing[key]):>8}" for key in ("p50", "p99", "max"))
+            + "|"
+            + "".join(f"{_number(latency[key]):>8}" for key in ("p50", "p95", "p99", "max"))
+            + f" |{_number(row['engine_ms']['p50']):>8}{_number((row['overhead_ms'] or {}).get('p50')):>10}"
+            f"{_number((row['floor_ratio'] or {}).get('value')):>9}|"
+            f"{row['late'] if row['late'] is not None else '-':>6}{_percent(row['steal_share']):>7}"
+            f"{_number(row['witness_ms'], '.1f'):>8}"
+        )
+    lines += [
+        "",
+        "pacing error: grabbed - due. the rest: due to received without the engine; x floor: times bare processes with the",
+        "same hops, bytes and planes in the same run. late: past deadline + witness gap. gap: longest of the witness thread.",
+        "p99 wants 1,000 frames. Research tool, not a medical device.",
+    ]
+    return "\n".join(lines).lstrip("\n")

@@ -79,7 +79,22 @@ def test_a_client_holds_no_ai_library_and_no_codec() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "run", "replay", "view", "train", "evaluate", "synthesize", "export", "build", "bench", "doctor"],
+    [
+        "",
+        "run",
+        "replay",
+        "view",
+        "train",
+        "evaluate",
+        "synthesize",
+        "export",
+        "build",
+        "bench",
+        "bench live",
+        "bench engine",
+        "bench scale",
+        "doctor",
+    ],
 )
 def test_help_imports_neither_torch_nor_numpy(command: str) -> None:
     code = (

@@ -1,53 +1,91 @@
-"""The engine alone, and what a helper process says when it cannot."""
+"""`bench engine`: serial and saturated are never mixed, and stand beside the machine's limits."""
 
-import os
-import signal
-from collections.abc import Iterator
+import json
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from bench.engine import Alone
+from bench.config import EngineConfig
+from bench.engine import bench_engine, engine_report, format_engine, measure_engine
 from bench.errors import BenchError
-from stream.sources.options import SourceOptions
+from bench.machine import describe
 
-ENGINE = {"model": "compact", "backend": "auto", "untaught": True, "threads": 1}
-
-
-@pytest.fixture
-def alone() -> Iterator[Alone]:
-    process = Alone()
-    yield process
-    process.close()
-
-
-def test_the_engine_alone_gives_a_time_for_every_inference(alone: Alone) -> None:
-    frame_format = alone.open("phantom", SourceOptions(size=64, rate_hz=60.0), ENGINE)
-    assert (frame_format.rows, frame_format.columns) == (64, 64)
-    assert alone.engine["backend"] in ("openvino", "onnxruntime")
-    assert len(alone.engine["model_sha256"]) == 64
-    times_ms = alone.serial_ms(5)
-    assert times_ms.shape == (5,)
-    assert (times_ms > 0).all()
-
-
-def test_neither_source_nor_engine_keeps_a_frame_for_each_frame(alone: Alone) -> None:
-    alone.open("phantom", SourceOptions(size=512, rate_hz=5.0), ENGINE)
-    assert alone.source_peak_bytes(10) < 512 * 512
-    assert alone.engine_peak_bytes(10) < 512 * 512
+FACTS: dict[str, Any] = {
+    "complete": True,
+    "workload": {
+        "name": "engine",
+        "source": "phantom",
+        "rows": 512,
+        "columns": 512,
+        "bits_stored": 8,
+        "slots": 2,
+        "rounds": 2,
+        "threads": None,
+        "left_out": "none",
+    },
+    "engine": {"backend": "openvino", "precision": "f32", "model_sha256": "ab" * 32, "taught": True},
+    "gpu": {"gpu": None, "why": "CPU"},
+    "steal_share": 0.01,
+}
 
 
-def test_a_source_that_is_not_there_is_the_source_s_own_sentence(alone: Alone) -> None:
-    with pytest.raises(BenchError, match=r"/nowhere/loop\.dcm: needed phantom.*No such file"):
-        alone.open("/nowhere/loop.dcm", SourceOptions(), None)
+def report(frames: int) -> dict[str, Any]:
+    """Two rounds: 10 and 12 ms serial, 18 ms each saturated at 100 and 110 per second."""
+    limits = {"machine": {"gflops": 100.0, "gbytes_per_s": 10.0}, "network": {"gmac": 0.5, "mbytes": 4.0}}
+    slower = {"machine": {"gflops": 50.0, "gbytes_per_s": 12.0}, "network": {"gmac": 0.5, "mbytes": 4.0}}
+    return engine_report(
+        EngineConfig(),
+        {**FACTS, "machine": describe()},
+        [np.full(frames, 10.0), np.full(frames, 12.0)],
+        [np.full(frames, 18.0)] * 2,
+        [100.0, 110.0],
+        [limits, slower],
+    )
 
 
-def test_a_model_that_is_not_there_is_the_engine_s_own_sentence(alone: Alone) -> None:
+def test_rounds_are_shown_one_by_one_and_together() -> None:
+    made = report(500)
+    assert made["serial_ms"]["n"] == 1000
+    assert made["serial_median_ms_by_round"] == [10.0, 12.0]
+    assert made["saturated_fps"] == 105.0
+    assert made["saturated_ms"]["p50"] == 18.0
+    assert json.loads(json.dumps(made)) == made
+
+
+def test_the_limit_is_the_best_the_machine_showed_in_any_round() -> None:
+    made = report(500)
+    assert made["machine_limits"] == {"gflops": 100.0, "gbytes_per_s": 12.0}
+    assert made["least_ms"]["by_flop"] == pytest.approx(10.0)
+    assert made["serial_median_times_least"] == pytest.approx(1.1)
+
+
+def test_too_few_inferences_give_no_p99() -> None:
+    assert report(100)["serial_ms"]["p99"] is None
+    assert "p99 wants 1,000 inferences" in format_engine(report(100))
+
+
+def test_a_run_that_was_stopped_before_its_first_round_has_no_figures() -> None:
+    made = engine_report(EngineConfig(), {**FACTS, "machine": describe(), "complete": False}, [], [], [], [])
+    assert made["serial_ms"]["p50"] is None
+    assert format_engine(made).startswith("INCOMPLETE")
+
+
+def test_a_real_engine_runs_serial_and_saturated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "engine.json"
+    config = EngineConfig(size=64, model="compact-s", threads=1, frames=8, rounds=2, out=out)
+    assert bench_engine(config) == 0
+    made = json.loads(out.read_text())
+    assert made["complete"] is True
+    assert made["serial_ms"]["n"] == made["saturated_ms"]["n"] == 8
+    assert made["saturated_fps"] > 0
+    assert made["network"]["gmac"] > 0.1
+    printed = capsys.readouterr().out
+    assert "saturated, frames per second" in printed
+    assert "not a medical device" in printed
+
+
+def test_a_model_that_is_not_there_is_the_engine_s_own_sentence() -> None:
     with pytest.raises(BenchError, match="needed a model file, found none at"):
-        alone.open("phantom", SourceOptions(size=64), {**ENGINE, "model": "no-such-model"})
-
-
-def test_a_helper_that_was_killed_is_an_error_that_names_it(alone: Alone) -> None:
-    alone.open("phantom", SourceOptions(size=64), None)
-    os.kill(alone.pid, signal.SIGKILL)
-    with pytest.raises(BenchError, match=r"the bench\.engine process ended"):
-        alone.source_peak_bytes(5)
+        measure_engine(EngineConfig(size=64, model="no-such-model"))

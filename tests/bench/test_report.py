@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.config import BenchConfig
+from bench.config import LiveConfig
 from bench.floor import FloorSamples
 from bench.live import Run, plan_blocks
 from bench.machine import describe
@@ -36,7 +36,7 @@ DESIGN_KEYS = {
 
 def _run(frames: int, *, late_ms: tuple[float, ...] = (), untaught: bool = False) -> Run:
     """A run at 50 frames per second, each 11.2 ms from due to received, a floor of 1 ms beside it."""
-    config = BenchConfig(rate=50.0, frames=frames, warmup=WARM_UP)
+    config = LiveConfig(rate=(50.0,), frames=frames, warmup=WARM_UP)
     count = WARM_UP + frames
     period_ns = NS_PER_S // 50
     due = np.arange(1, count + 1, dtype=np.int64) * period_ns
@@ -50,7 +50,7 @@ def _run(frames: int, *, late_ms: tuple[float, ...] = (), untaught: bool = False
         stamps[row, 5] = due[row] + round(value * NS_PER_MS)
         state[row], reason[row] = State.PASSTHROUGH, Reason.DEADLINE
     numbers = np.arange(count, dtype=np.uint64)
-    run = Run(config, describe(), warmup=WARM_UP, frame_format=FrameFormat(512, 512))
+    run = Run(config, 50.0, describe(), warmup=WARM_UP, frame_format=FrameFormat(512, 512))
     run.engine = {
         "backend": "openvino",
         "precision": "bf16",
@@ -166,7 +166,7 @@ def test_frames_that_nobody_accounts_for_are_a_target_missed() -> None:
 
 
 def test_a_run_that_was_stopped_early_says_so_and_makes_no_claim() -> None:
-    report = build_report(Run(BenchConfig(), describe()))
+    report = build_report(Run(LiveConfig(), 30.0, describe()))
     assert report["complete"] is False
     assert report["latency_ms"]["n"] == 0
     assert all(row["met"] is None for row in report["targets"])

@@ -1,0 +1,20 @@
+"""`contrastream bench WORKLOAD`: one workload each, opened late."""
+
+from bench.config import EngineConfig, LiveConfig, ScaleConfig
+
+
+def bench(workload: LiveConfig | EngineConfig | ScaleConfig) -> int:
+    """Run a workload; returns the command's exit status."""
+    match workload:
+        case LiveConfig():
+            from bench.live import bench_live
+
+            return bench_live(workload)
+        case EngineConfig():
+            from bench.engine import bench_engine
+
+            return bench_engine(workload)
+        case ScaleConfig():
+            from bench.scale import bench_scale
+
+            return bench_scale(workload)
