@@ -3,3 +3,7 @@
 
 class CalibrationError(Exception):
     """Base of this package's errors. The message says what was needed, what came and what to do."""
+
+
+class DomainError(CalibrationError):
+    """Frames that the domain's statistics or threshold cannot be taken from, or statistics that are broken."""

@@ -127,7 +127,16 @@ class Generator(nn.Module):
         Args:
             x: Grey levels, -1 black to 1 white; sides are multiples of the preset's stride.
         """
-        return self.decode(self.predict(self.encode(x)))
+        attention, context, _ = self.logits_and_latent(x)
+        return attention, context
+
+    def logits_and_latent(
+        self, x: Float[Tensor, "b 1 h w"]
+    ) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"], Float[Tensor, "b c h2 w2"]]:
+        """As `logits`, and z = E_BG(x), by which a frame is known to be like the taught ones or not."""
+        z = self.encode(x)
+        attention, context = self.decode(self.predict(z))
+        return attention, context, z
 
     def encode(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b c h2 w2"]:
         """z = E_BG(x)."""

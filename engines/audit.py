@@ -26,7 +26,7 @@ ALLOWED = frozenset(
     (
         *("Abs", "Add", "Cast", "Clip", "Concat", "Conv", "DepthToSpace", "Div", "Equal", "Floor", "Gather"),
         *("Greater", "Less", "Max", "Min", "Mul", "Pad", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"),
-        *("Relu", "Reshape", "Resize", "Sigmoid", "Slice", "Sub", "Tanh", "Transpose", "Where"),
+        *("Relu", "Reshape", "Resize", "Sigmoid", "Slice", "Sqrt", "Sub", "Tanh", "Transpose", "Where"),
         *NORMS,
     )
 )

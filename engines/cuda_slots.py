@@ -380,7 +380,7 @@ class CudaSlot:
             self._busy = False
         for name in self._staged - {"live"}:
             np.copyto(self._planes[name].reshape(-1), self._staging[name])
-        return statistics_of(self._small["statistics"].view(np.float32))
+        return statistics_of(self._small["statistics"].view(np.float32), self._machine.settings.domain)
 
     def times(self) -> SlotTimes:
         """Of the last frame, after `wait`.

@@ -1,10 +1,13 @@
 """The engine contract: what the frame path asks of a runtime, whichever it is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Float32
+
+from calib.domain import Domain
 
 BackendName = Literal["tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
 Precision = Literal["f32", "bf16", "f16", "int8"]
@@ -57,6 +60,11 @@ class FrameStatistics:
     """Mean A over the frame."""
     area: float
     """Share of pixels whose 8-bit attention is above 0."""
+    domain: float
+    """How unlike the taught frames this one is, by the engine's `domain`: near 1 for such frames, above its threshold
+    for strange ones, infinite where it cannot be said; NaN where the engine has no domain."""
+    features: Float32[np.ndarray, "71"] = field(compare=False, repr=False)
+    """What that is judged by (`calib/domain.py`)."""
 
 
 @runtime_checkable
@@ -106,6 +114,11 @@ class Engine(Protocol):
     taught: bool
     """Whether the network was taught; an untaught one never streams as SYNTHETIC."""
 
+    @property
+    def domain(self) -> Domain | None:
+        """What frames are judged by: the model card's statistics, until a site's are set; None where there are none."""
+        ...
+
     def slots(self, count: int) -> Sequence[Slot]:
         """The engine's slots; `count` is at most `spec.slots`."""
         ...
@@ -125,6 +138,10 @@ class Engine(Protocol):
         Args:
             field: (rows, columns) uint8, 0 outside and 255 inside; None for the whole frame.
         """
+        ...
+
+    def set_domain(self, domain: Domain | None) -> None:
+        """Judge frames by other statistics, a site's, from the next `wait` on; None does not judge them."""
         ...
 
     def close(self) -> None:

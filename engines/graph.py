@@ -11,6 +11,8 @@ The order, which the torch reference (`reference.py`) repeats operation by opera
     attention         -> A <- max(0, (A - t) / (1 - t)), 0 outside the field; A8 = round(255 A)
     blend             -> live + A8 / 255 (C through the inverse table - live), rounded, clipped
     select, pack      -> where A8 = 0 the input's own bytes
+    statistics        -> finite flag and A in numbers; sums of latent and picture over the field, by which
+                         `calib/domain.py` knows whether the frame is like the taught ones
 
 Sizes are dynamic: rows, columns and bytes per sample (1 for 8 bits stored, 2 above) come from the input, so
 one file serves every frame. Only operations that every runtime executes alike are used: Resize without
@@ -27,7 +29,9 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from calib.domain import CLIPPED, mixtures
 from casgan.networks import Generator
+from casgan.presets import PresetConfig
 from engines.model import FORMAT, INPUTS, LEVELS, OUTPUTS, ModelCard, save_card
 
 OPSET = 17
@@ -137,7 +141,7 @@ def build_model(network: Generator, threshold: float, properties: dict[str, str]
     )
 
     boxed, inside = _letterbox(writer, network_grey, rows, columns, size)
-    attention_logit, context_logit = _inline(writer, network, boxed)
+    attention_logit, context_logit, latent = _inline(writer, network, boxed)
     planes = []
     for kind, logit in (("Sigmoid", attention_logit), ("Tanh", context_logit)):
         plane = writer.add(kind, logit)
@@ -146,7 +150,8 @@ def build_model(network: Generator, threshold: float, properties: dict[str, str]
         for axis, (start, end), side in zip((3, 2), inside[::-1], (columns, rows), strict=True):
             plane = writer.resize(plane, axis, writer.add("Sub", end, start), side)
         planes.append(plane)
-    attention, level = _attention(writer, planes[0], rows, columns, threshold)
+    field = writer.add("Min", writer.cast("field", TensorProto.FLOAT), writer.floats(1.0))
+    attention, level = _attention(writer, planes[0], field, rows, columns, threshold)
 
     context_level = writer.add(
         "Mul", writer.add("Add", planes[1], writer.floats(1.0)), writer.floats((LEVELS - 1) / 2)
@@ -156,7 +161,12 @@ def build_model(network: Generator, threshold: float, properties: dict[str, str]
     blended = writer.add("Add", live, writer.add("Mul", opacity, writer.add("Sub", context, live)))
     stored = writer.clip(writer.round(blended), writer.floats(0.0), "max_value")
     _select_and_pack(writer, stored, level, live_planes, rows, columns, samples)
-    _statistics(writer, attention, level, attention_logit, context_logit)
+    boxed_field = _boxed_field(writer, field, rows, columns, inside, size)
+    features = [
+        _latent_features(writer, latent, boxed_field, network.preset),
+        *_picture_features(writer, boxed, boxed_field),
+    ]
+    _statistics(writer, attention, level, features, attention_logit, context_logit)
     return _model(writer, properties)
 
 
@@ -212,8 +222,8 @@ def _letterbox(
     return boxed, ((starts[0], ends[0]), (starts[1], ends[1]))
 
 
-def _inline(writer: GraphWriter, network: Generator, picture: str) -> tuple[str, str]:
-    """Append the network's own nodes; their names get a prefix."""
+def _inline(writer: GraphWriter, network: Generator, picture: str) -> tuple[str, str, str]:
+    """Append the network's own nodes; their names get a prefix. Returns attention and context logits, and the latent."""
     part = _export_network(network)
     renamed = {part.input[0].name: picture, "": ""}
 
@@ -228,7 +238,8 @@ def _inline(writer: GraphWriter, network: Generator, picture: str) -> tuple[str,
         node.input[:] = [rename(name) for name in node.input]
         node.output[:] = [rename(name) for name in node.output]
         writer.nodes.append(node)
-    return rename(part.output[0].name), rename(part.output[1].name)
+    attention, context, latent = (rename(output.name) for output in part.output)
+    return attention, context, latent
 
 
 class _Logits(torch.nn.Module):
@@ -236,8 +247,8 @@ class _Logits(torch.nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.network.logits(picture)
+    def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self.network.logits_and_latent(picture)
 
 
 def _export_network(network: Generator) -> onnx.GraphProto:
@@ -255,19 +266,129 @@ def _export_network(network: Generator) -> onnx.GraphProto:
             training=torch.onnx.TrainingMode.PRESERVE,
             opset_version=OPSET,
             input_names=["picture"],
-            output_names=["attention_logit", "context_logit"],
+            output_names=["attention_logit", "context_logit", "latent"],
         )
     return onnx.load_from_string(buffer.getvalue()).graph
 
 
-def _attention(writer: GraphWriter, plane: str, rows: str, columns: str, threshold: float) -> tuple[str, str]:
+def _boxed_field(
+    writer: GraphWriter,
+    field: str,
+    rows: str,
+    columns: str,
+    inside: tuple[tuple[str, str], tuple[str, str]],
+    size: int,
+) -> str:
+    """The field as the network's square sees it, 0 to 1 and 0 around the picture: (1, 1, size, size), nearest neighbour.
+
+    Args:
+        writer: The graph.
+        field: fp32, 0 to 1, (rows, columns).
+        rows: Of the frame.
+        columns: Of the frame.
+        inside: Where the frame lies in the square.
+        size: The square's side.
+    """
+    none = writer._constant(np.zeros(0, np.int64))
+    for axis, (side, (start, end)) in enumerate(zip((rows, columns), inside, strict=True)):
+        count = writer.add("Sub", end, start)
+        order = writer.add(
+            "Range",
+            writer._constant(np.int64(0)),
+            writer.add("Reshape", count, none),
+            writer._constant(np.int64(1)),
+        )
+        # floor((order + 1/2) side / count), in integers
+        centre = writer.add("Add", writer.add("Mul", order, writer.integers(2)), writer.integers(1))
+        twice = writer.add("Mul", count, writer.integers(2))
+        index = writer.add("Div", writer.add("Mul", centre, side), twice)
+        field = writer.add("Gather", field, writer.cast(index, TensorProto.INT32), axis=axis)
+    starts = [start for start, _ in inside]
+    rests = [writer.add("Sub", writer.integers(size), end) for _, end in inside]
+    pads = writer.add("Concat", *starts, *rests, axis=0)
+    boxed = writer.add("Pad", field, pads, writer.add("Reshape", writer.floats(0.0), none))
+    return writer.add("Reshape", boxed, writer.integers(1, 1, size, size), name="boxed_field")
+
+
+def _latent_features(writer: GraphWriter, latent: str, field: str, preset: PresetConfig) -> str:
+    """`calib.domain.mixtures` of each channel's mean and root mean square over the field: (64,).
+
+    No MatMul: it would count as the network's, and OpenVINO would compute all of this in bf16.
+    """
+    # The field where each latent pixel has its middle; means over its pixels cost more than all the rest.
+    middle, step = (
+        writer.integers(*[preset.latent_stride // 2] * 2),
+        writer.integers(*[preset.latent_stride] * 2),
+    )
+    end = writer.integers(preset.network_size, preset.network_size)
+    weight = writer.add("Slice", field, middle, end, writer.integers(2, 3), step)
+    weight = writer.add("Div", weight, _at_least(writer, writer.add("ReduceSum", weight, keepdims=1)))
+    weighted = writer.add("Mul", latent, weight)
+    across = writer.integers(2, 3)
+    mean = writer.add("ReduceSum", weighted, across, keepdims=0)
+    square = writer.add("ReduceSum", writer.add("Mul", weighted, latent), across, keepdims=0)
+    values = writer.add("Concat", mean, writer.add("Sqrt", square), axis=1)
+    mixed = writer.add("Mul", writer._constant(mixtures(preset.widths[-1])), values)
+    return writer.add("ReduceSum", mixed, writer.integers(1), keepdims=0, name="latent_features")
+
+
+def _picture_features(writer: GraphWriter, picture: str, field: str) -> list[str]:
+    """`calib.domain.PICTURE` numbers over the field, each (1,): of every fourth row and its next.
+
+    Thousands of pixels say as much as all of them, at a quarter of the time; whole rows are contiguous.
+    """
+
+    def lines(value: str, first: int) -> str:
+        end = writer.integers(MAX_SIDE)
+        return writer.add("Slice", value, writer.integers(first), end, writer.integers(2), writer.integers(4))
+
+    def run(value: str, axis: int, start: int, end: int) -> str:
+        return writer.part(value, writer.integers(start), writer.integers(end), axis)
+
+    def mean(value: str, weight: str, total: str) -> str:
+        whole = writer.add("ReduceSum", writer.add("Mul", value, weight), keepdims=0)
+        return writer.add("Reshape", writer.add("Div", whole, total), writer.integers(1))
+
+    def total_of(weight: str) -> str:
+        return _at_least(writer, writer.add("ReduceSum", weight, keepdims=0))
+
+    rows, weight = lines(picture, 1), lines(field, 1)
+    total = total_of(weight)
+    found = [mean(rows, weight, total), mean(writer.add("Mul", rows, rows), weight, total)]
+    before, inner, after = run(rows, 3, 0, -2), run(rows, 3, 1, -1), run(rows, 3, 2, MAX_SIDE)
+    step = writer.add("Sub", after, inner)
+    bend = writer.add("Sub", step, writer.add("Sub", inner, before))
+    inside = writer.add("Min", run(weight, 3, 0, -2), run(weight, 3, 1, -1), run(weight, 3, 2, MAX_SIDE))
+    inside_total = total_of(inside)
+    down = writer.add("Sub", lines(picture, 2), rows)
+    both = writer.add("Min", lines(field, 2), weight)
+    found += [
+        mean(writer.add("Abs", step), inside, inside_total),
+        mean(writer.add("Abs", down), both, total_of(both)),
+        mean(writer.add("Abs", bend), inside, inside_total),
+    ]
+    for near in (
+        writer.add("Less", rows, writer.floats(CLIPPED - 1.0)),
+        writer.add("Greater", rows, writer.floats(1.0 - CLIPPED)),
+    ):
+        found.append(mean(writer.cast(near, TensorProto.FLOAT), weight, total))
+    return found
+
+
+def _at_least(writer: GraphWriter, total: str) -> str:
+    """A divisor: a field of nothing gives features of 0, which are like no taught frame's."""
+    return writer.add("Max", total, writer.floats(1e-6))
+
+
+def _attention(
+    writer: GraphWriter, plane: str, field: str, rows: str, columns: str, threshold: float
+) -> tuple[str, str]:
     """A after clamp and field, and its 8-bit level, still fp32 (1, 1, rows, columns)."""
     above = writer.add("Add", plane, writer.floats(-threshold))
     clamped = writer.add(
         "Max", writer.add("Mul", above, writer.floats(1.0 / (1.0 - threshold))), writer.floats(0.0)
     )
-    inside = writer.add("Min", writer.cast("field", TensorProto.FLOAT), writer.floats(1.0))
-    attention = writer.add("Mul", clamped, inside, name="attention_fp32")
+    attention = writer.add("Mul", clamped, field, name="attention_fp32")
     level = writer.round(writer.add("Mul", attention, writer.floats(255.0)))
     level = writer.clip(level, writer.floats(0.0), writer.floats(255.0))
     plane_shape = writer.add("Concat", rows, columns, axis=0)
@@ -298,8 +419,8 @@ def _select_and_pack(
     writer.cast(interleaved, TensorProto.UINT8, name="synthetic")
 
 
-def _statistics(writer: GraphWriter, attention: str, level: str, *logits: str) -> None:
-    """Finite flag, min, max, mean and area of A, fp32: bytes cannot carry a NaN.
+def _statistics(writer: GraphWriter, attention: str, level: str, features: list[str], *logits: str) -> None:
+    """Finite flag, min, max, mean and area of A, and the features of the domain, fp32: bytes cannot carry a NaN.
 
     The flag is taken from the logits: sigmoid and tanh of a runtime may turn a NaN into a number.
     """
@@ -315,7 +436,8 @@ def _statistics(writer: GraphWriter, attention: str, level: str, *logits: str) -
         writer.add("ReduceMean", drawn, keepdims=0),
     ]
     one = writer.integers(1)
-    writer.add("Concat", *(writer.add("Reshape", value, one) for value in flat), axis=0, name="statistics")
+    flat = [writer.add("Reshape", value, one) for value in flat]
+    writer.add("Concat", *flat, *features, axis=0, name="statistics")
 
 
 def _model(writer: GraphWriter, properties: dict[str, str]) -> onnx.ModelProto:

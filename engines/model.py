@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from calib.domain import FEATURES
 from calib.intensity import check_reference
 from engines.errors import ModelError
 
-FORMAT = "contrastream.model/1"
+FORMAT = "contrastream.model/2"
 LEVELS = 256
 """Knots of a grey-level table."""
+STATISTICS = 5 + FEATURES
 MODELS = Path(__file__).parent / "models"
 
 INPUTS: dict[str, tuple[str, tuple[str | int, ...]]] = {
@@ -30,9 +32,10 @@ INPUTS: dict[str, tuple[str, tuple[str | int, ...]]] = {
 OUTPUTS: dict[str, tuple[str, tuple[str | int, ...]]] = {
     "synthetic": ("uint8", ("rows", "columns", "bytes")),
     "attention": ("uint8", ("rows", "columns")),
-    "statistics": ("float32", (5,)),
+    "statistics": ("float32", (STATISTICS,)),
 }
-"""The graph's outputs, in order. Statistics: finite flag, then min, max, mean and area of A."""
+"""The graph's outputs, in order. Statistics: finite flag, then min, max, mean and area of A, then the features by which
+`calib/domain.py` knows whether the frame is like the taught ones."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,9 @@ class ModelCard:
     reference_greys: tuple[tuple[float, float], ...] = ()
     """(percentile, grey level 0 to 1) inside the field of the contrast-free frames that the network was taught on; empty
     where nobody measured them. `calib.intensity_site` brings a site's frames to these."""
+    domain: dict[str, Any] | None = None
+    """Statistics of the taught frames, as `calib.domain.TaughtDomain.card` gives them; None where nobody measured them.
+    Only in the sidecar: they are measured with the finished file."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.threshold < 1.0:
@@ -71,7 +77,7 @@ class ModelCard:
     def properties(self) -> dict[str, str]:
         """The same facts as strings, for the ONNX file's own metadata; a file cannot hold its own hash."""
         facts = dataclasses.asdict(self)
-        del facts["sha256"]
+        del facts["sha256"], facts["domain"]
         return {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from calib.domain import Domain
 from engines.engine import BackendName, EngineSpec, FrameStatistics, Precision
 from engines.errors import EngineError, ModelError
-from engines.model import ModelFile
-from engines.planes import IoFacts, Settings, byte_planes, check_graph, statistics_of
+from engines.model import STATISTICS, ModelFile
+from engines.planes import IoFacts, Settings, byte_planes, check_graph, domain_of, statistics_of
 
 DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
@@ -53,7 +54,7 @@ class OnnxRuntimeEngine:
         self.spec = spec
         self.model_sha256 = model.card.sha256
         self.taught = model.card.taught
-        self.settings = Settings.default(spec)
+        self.settings = Settings.default(spec, domain_of(model))
         self._session = _open_session(model, spec, threads)
         self._slots = [OnnxRuntimeSlot(self, self._session.io_binding()) for _ in range(spec.slots)]
         self._submitted: queue.SimpleQueue[OnnxRuntimeSlot | None] = queue.SimpleQueue()
@@ -81,6 +82,13 @@ class OnnxRuntimeEngine:
     def set_field(self, field: np.ndarray | None) -> None:
         self.settings = self.settings.with_field(field)
 
+    @property
+    def domain(self) -> Domain | None:
+        return self.settings.domain
+
+    def set_domain(self, domain: Domain | None) -> None:
+        self.settings = self.settings.with_domain(domain)
+
     def close(self) -> None:
         self._submitted.put(None)
         self._worker.join()
@@ -99,7 +107,7 @@ class OnnxRuntimeSlot:
         self._busy = False
         self._done = threading.Event()
         self._failure: Exception | None = None
-        self._statistics = np.zeros(5, np.float32)
+        self._statistics = np.zeros(STATISTICS, np.float32)
         self._set("statistics", self._statistics)
 
     def _set(self, name: str, array: np.ndarray) -> None:
@@ -150,7 +158,7 @@ class OnnxRuntimeSlot:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise EngineError(f"onnxruntime failed on a frame: {failure}; open the engine anew") from failure
-        return statistics_of(self._statistics)
+        return statistics_of(self._statistics, self._engine.settings.domain)
 
 
 def _open_session(model: ModelFile, spec: EngineSpec, threads: int | None) -> Any:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from calib.domain import Domain
 from engines.cache_folder import cache_folder
 from engines.engine import BackendName, EngineSpec, FrameStatistics, Precision
 from engines.errors import EngineError, ModelError
 from engines.int8 import int8_key, read_int8
-from engines.model import ModelFile
-from engines.planes import IoFacts, Settings, byte_planes, check_graph, statistics_of, unlocked
+from engines.model import STATISTICS, ModelFile
+from engines.planes import IoFacts, Settings, byte_planes, check_graph, domain_of, statistics_of, unlocked
 
 LOST = "compiled models are not kept, so every start compiles anew"
 DTYPES = {"u8": "uint8", "f32": "float32"}
@@ -101,7 +102,7 @@ class OpenVinoEngine:
         self.precision = precision
         self.model_sha256 = model.card.sha256
         self.taught = model.card.taught
-        self.settings = Settings.default(spec)
+        self.settings = Settings.default(spec, domain_of(model))
         core = ov.Core()
         graph = read_graph(core, model)
         if precision == "int8":
@@ -146,6 +147,13 @@ class OpenVinoEngine:
     def set_field(self, field: np.ndarray | None) -> None:
         self.settings = self.settings.with_field(field)
 
+    @property
+    def domain(self) -> Domain | None:
+        return self.settings.domain
+
+    def set_domain(self, domain: Domain | None) -> None:
+        self.settings = self.settings.with_domain(domain)
+
     def close(self) -> None:
         for slot in self._slots:
             slot.close()
@@ -163,7 +171,7 @@ class OpenVinoSlot:
         self._settings: Settings | None = None
         self._bound: dict[str, np.ndarray] = {}
         self._busy = False
-        self._statistics = np.zeros(5, np.float32)
+        self._statistics = np.zeros(STATISTICS, np.float32)
         self._set("statistics", self._statistics)
 
     def _set(self, name: str, array: np.ndarray) -> None:
@@ -208,7 +216,7 @@ class OpenVinoSlot:
             ) from error
         finally:
             self._busy = False
-        return statistics_of(self._statistics)
+        return statistics_of(self._statistics, self._engine.settings.domain)
 
     def close(self) -> None:
         if self._busy:

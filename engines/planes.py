@@ -1,16 +1,19 @@
 """The caller's arrays as the graph sees them: checked, and viewed as bytes in place."""
 
 import ctypes
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from calib.domain import Domain, TaughtDomain
+from calib.errors import DomainError
 from calib.intensity import default_tables
 from engines.engine import EngineSpec, FrameStatistics
 from engines.errors import ModelError
-from engines.model import INPUTS, LEVELS, OUTPUTS
+from engines.model import INPUTS, LEVELS, OUTPUTS, ModelFile
 
 IoFacts = dict[str, tuple[str, int]]
 """Name to dtype and number of axes."""
@@ -63,10 +66,38 @@ def unlocked(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def statistics_of(values: Float32[np.ndarray, "5"]) -> FrameStatistics:
-    """The graph's fp32 outputs by name. Finite only if every one of them is."""
-    finite, minimum, maximum, mean, area = (float(value) for value in values)
-    return FrameStatistics(finite == 1.0 and bool(np.isfinite(values).all()), minimum, maximum, mean, area)
+def domain_of(model: ModelFile) -> Domain | None:
+    """What a model's card says of the frames it was taught on.
+
+    Raises:
+        ModelError: Something that cannot be used.
+    """
+    if model.card.domain is None:
+        return None
+    try:
+        return Domain.of_model(TaughtDomain.of_card(model.card.domain))
+    except DomainError as error:
+        raise ModelError(f"{model.path.with_suffix('.json').name}: {error}") from error
+
+
+def statistics_of(values: Float32[np.ndarray, "76"], domain: Domain | None = None) -> FrameStatistics:
+    """The graph's fp32 outputs by name. Finite only if every one of A's and C's is.
+
+    Args:
+        values: Copied.
+        domain: What the frame is judged by.
+    """
+    finite, minimum, maximum, mean, area = (float(value) for value in values[:5])
+    features = np.array(values[5:], np.float32)
+    return FrameStatistics(
+        finite == 1.0 and bool(np.isfinite(values[:5]).all()),
+        minimum,
+        maximum,
+        mean,
+        area,
+        math.nan if domain is None else domain.score(features),
+        features,
+    )
 
 
 @dataclass(frozen=True)
@@ -77,13 +108,15 @@ class Settings:
     inverse: Float32[np.ndarray, "256"]
     field: UInt8[np.ndarray, "h w"]
     max_value: Float32[np.ndarray, "1"]
+    domain: Domain | None = None
+    """What frames are judged by, on the host."""
 
     @classmethod
-    def default(cls, spec: EngineSpec) -> "Settings":
+    def default(cls, spec: EngineSpec, domain: Domain | None = None) -> "Settings":
         """Linear over the stored range, the whole frame as field."""
         table, inverse = default_tables(spec.bits_stored)
         field = np.full((spec.rows, spec.columns), 255, np.uint8)
-        return cls(table, inverse, field, np.array([(1 << spec.bits_stored) - 1], np.float32))
+        return cls(table, inverse, field, np.array([(1 << spec.bits_stored) - 1], np.float32), domain)
 
     def with_tables(self, table: np.ndarray, inverse: np.ndarray) -> "Settings":
         """These settings with other grey levels, copied.
@@ -101,7 +134,7 @@ class Settings:
             if not ((steps >= 0).all() or (steps <= 0).all()):
                 raise ValueError(f"{name} must be monotone, or grey levels cannot be mapped back")
             checked.append(np.array(values, np.float32))
-        return Settings(checked[0], checked[1], self.field, self.max_value)
+        return replace(self, table=checked[0], inverse=checked[1])
 
     def with_field(self, field: np.ndarray | None) -> "Settings":
         """These settings with another field, copied; None is the whole frame.
@@ -113,7 +146,11 @@ class Settings:
             field = np.full(self.field.shape, 255, np.uint8)
         if field.shape != self.field.shape or field.dtype != np.uint8:
             raise ValueError(f"field must be {self.field.shape} uint8, got {field.shape} {field.dtype}")
-        return Settings(self.table, self.inverse, np.array(field, order="C"), self.max_value)
+        return replace(self, field=np.array(field, order="C"))
+
+    def with_domain(self, domain: Domain | None) -> "Settings":
+        """These settings with other statistics to judge frames by."""
+        return replace(self, domain=domain)
 
     @property
     def tensors(self) -> dict[str, np.ndarray]:

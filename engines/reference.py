@@ -5,6 +5,7 @@ half-pixel centres.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from onnx import numpy_helper
 from torch import Tensor
 from torch.nn import functional
 
+from calib.domain import CLIPPED, mixtures
 from casgan.networks import Generator, blend, clamp_attention
 from casgan.presets import PRESETS, PresetConfig
 from engines.engine import EngineSpec, FrameStatistics
@@ -88,7 +90,7 @@ def run_reference(
     settings = settings or Settings.default(spec)
     with torch.no_grad():
         drawn = draw(
-            reference.network.logits,
+            reference.network.logits_and_latent,
             reference.network.preset.network_size,
             reference.threshold,
             torch.from_numpy(live.astype(np.float32)),
@@ -98,7 +100,7 @@ def run_reference(
         drawn.stored.numpy().astype(live.dtype),
         drawn.level.numpy().astype(np.uint8),
         drawn.context.numpy(),
-        statistics_of(drawn.statistics.numpy()),
+        statistics_of(drawn.statistics.numpy(), settings.domain),
     )
 
 
@@ -130,12 +132,12 @@ class Drawn(NamedTuple):
     """A8, whole numbers from 0 to 255."""
     context: Float32[Tensor, "h w"]
     """C in stored pixel values."""
-    statistics: Float32[Tensor, "5"]
+    statistics: Float32[Tensor, "76"]
     """As the graph's output of that name."""
 
 
 def draw(
-    logits: Callable[[Tensor], tuple[Tensor, Tensor]],
+    logits: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]],
     size: int,
     threshold: float,
     stored: Float32[Tensor, "h w"],
@@ -146,7 +148,8 @@ def draw(
     Nothing in here waits for a device or reads from it, so that a CUDA graph can hold all of it.
 
     Args:
-        logits: The network: attention and context logits, fp32, of a picture (1, 1, size, size) from -1 to 1.
+        logits: The network: attention and context logits and the latent, fp32, of a picture (1, 1, size, size) from
+            -1 to 1.
         size: The network's rows and columns.
         threshold: t of the attention's clamp.
         stored: The live frame's stored pixel values.
@@ -155,7 +158,7 @@ def draw(
     largest = settings.largest
     grey = _look_up(settings.table, stored * ((LEVELS - 1) / largest))
     boxed, (rows, columns) = _letterbox((2.0 * grey - 1.0)[None, None], size)
-    planes = logits(boxed)
+    *planes, latent = logits(boxed)
     inside = tuple(plane[..., rows, columns] for plane in planes)
     shape = tuple(stored.shape)
     attention = _linear(torch.sigmoid(inside[0]), shape)[0, 0]
@@ -175,6 +178,8 @@ def draw(
             (level > 0).float().mean(),
         ]
     )
+    features = _features(latent, boxed, _boxed_field(settings.field, (rows, columns), size))
+    statistics = torch.cat([statistics, features])
     return Drawn(synthetic, level, drawn, statistics)
 
 
@@ -202,3 +207,49 @@ def _letterbox(picture: Tensor, size: int) -> tuple[Tensor, tuple[slice, slice]]
     pads = (starts[1], size - ends[1], starts[0], size - ends[0])
     boxed = functional.pad(picture, pads, value=-1.0)
     return boxed, (slice(starts[0], ends[0]), slice(starts[1], ends[1]))
+
+
+def _boxed_field(field: Tensor, inside: tuple[slice, slice], size: int) -> Float32[Tensor, "size size"]:
+    """The field in the network's square, by nearest neighbours, 0 around the picture."""
+    picked = field.float().clamp(max=1.0)
+    for axis, place in enumerate(inside):
+        count = place.stop - place.start
+        order = torch.arange(count, device=field.device)
+        picked = picked.index_select(axis, (2 * order + 1) * picked.shape[axis] // (2 * count))
+    boxed = torch.zeros(size, size, device=field.device)
+    boxed[inside] = picked
+    return boxed
+
+
+def _features(
+    latent: Float32[Tensor, "1 c g g"], boxed: Float32[Tensor, "1 1 n n"], field: Float32[Tensor, "n n"]
+) -> Float32[Tensor, "71"]:
+    """As `calib/domain.py` describes them."""
+    stride = field.shape[0] // latent.shape[-1]
+    weight = field[stride // 2 :: stride, stride // 2 :: stride]
+    weight = weight / weight.sum().clamp(min=1e-6)
+    mean = (latent[0] * weight).sum(dim=(1, 2))
+    square = (latent[0] * latent[0] * weight).sum(dim=(1, 2))
+    mixed = _mixing(latent.shape[1], latent.device) @ torch.cat([mean, square.sqrt()])
+    rows, inside = boxed[0, 0, 1::4], field[1::4]
+    step = rows[:, 1:] - rows[:, :-1]
+    down = boxed[0, 0, 2::4] - rows
+    three = torch.minimum(torch.minimum(inside[:, :-2], inside[:, 1:-1]), inside[:, 2:])
+    two = torch.minimum(field[2::4], inside)
+    picture = (
+        (rows, inside),
+        (rows * rows, inside),
+        (step[:, 1:].abs(), three),
+        (down.abs(), two),
+        ((step[:, 1:] - step[:, :-1]).abs(), three),
+        ((rows < CLIPPED - 1.0).float(), inside),
+        ((rows > 1.0 - CLIPPED).float(), inside),
+    )
+    means = [(value * weight).sum() / weight.sum().clamp(min=1e-6) for value, weight in picture]
+    return torch.cat([mixed, torch.stack(means)])
+
+
+@functools.cache
+def _mixing(channels: int, device: torch.device) -> Tensor:
+    """Kept on the device: a copy to it is nothing that a CUDA graph can hold."""
+    return torch.from_numpy(mixtures(channels)).to(device)

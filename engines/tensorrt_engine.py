@@ -13,15 +13,16 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from calib.domain import Domain
 from engines.cuda import CudaCalls, Device, open_cuda, probe_cuda
 from engines.cuda_slots import CudaSlot, CudaSlots
 from engines.engine import BackendName, EngineSpec, Precision
-from engines.errors import EngineError
+from engines.errors import EngineError, ModelError
 from engines.model import INPUTS, OUTPUTS, ModelFile
 from engines.obtain import obtain_plan, target_of
 from engines.plan_cache import CachedPlan, forget_plan, read_blob, write_blob
 from engines.plan_facts import PlanPrecision
-from engines.planes import IoFacts, check_graph
+from engines.planes import IoFacts, check_graph, domain_of
 from engines.tensorrt_log import (
     LogLine,
     failure_of,
@@ -190,6 +191,7 @@ class TensorRtEngine:
         self.precision: Precision = precision
         self.model_sha256 = model.card.sha256
         self.taught = model.card.taught
+        domain = domain_of(model)
         device = calls.device()
         self.gpu_bus_id: str | None = device.bus_id or None
         """Which GPU it runs on, for telemetry: its place on the PCI bus."""
@@ -199,6 +201,7 @@ class TensorRtEngine:
         contexts = Contexts(trt, self._engine, kept, device)
         free_before, _ = calls.memory_info()
         self._machine = CudaSlots(calls, spec, contexts.open, graphs=not is_rtx(trt), timed=timed)
+        self.set_domain(domain)
         free, total = calls.memory_info()
         contexts.keep_runtime_cache()
         log.info(
@@ -219,6 +222,13 @@ class TensorRtEngine:
 
     def set_field(self, field: np.ndarray | None) -> None:
         self._machine.settings = self._machine.settings.with_field(field)
+
+    @property
+    def domain(self) -> Domain | None:
+        return self._machine.settings.domain
+
+    def set_domain(self, domain: Domain | None) -> None:
+        self._machine.settings = self._machine.settings.with_domain(domain)
 
     def close(self) -> None:
         self._machine.close()
@@ -307,6 +317,11 @@ def check_engine(engine: Any, spec: EngineSpec, name: str) -> None:
         (inputs if engine.get_tensor_mode(tensor).name == "INPUT" else outputs)[tensor] = facts
     in_order = {key: inputs[key] for key in [*INPUTS, *inputs] if key in inputs}
     check_graph(in_order, {key: outputs[key] for key in [*OUTPUTS, *outputs] if key in outputs}, name)
+    told = tuple(engine.get_tensor_shape("statistics"))
+    if told != OUTPUTS["statistics"][1]:
+        raise ModelError(
+            f"{name} must tell {OUTPUTS['statistics'][1]} statistics of a frame, got {told}; export it again"
+        )
     needed, found = (spec.rows, spec.columns, spec.sample_bytes), tuple(engine.get_tensor_shape("live"))
     if found != needed:
         raise EngineError(

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from calib.domain import Domain
 from casgan.presets import PresetConfig
 from engines.engine import BackendName, EngineSpec, Precision
 from engines.errors import CudaError, CudaOutOfMemory, EngineError
 from engines.model import ModelFile
-from engines.planes import Settings
+from engines.planes import Settings, domain_of
 from engines.reference import Reference, load_reference
 from engines.torch_slots import CudaSlot, HostSlot, Picture, Shared, reason_of
 
@@ -60,10 +61,11 @@ class Convolutions:
         self._network = reference.network.to(device=device, dtype=dtype, memory_format=self._format)
         self._dtype = dtype
 
-    def __call__(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Attention and context logits of a picture (1, 1, size, size)."""
-        attention, context = self._network.logits(picture.to(self._dtype, memory_format=self._format))
-        return attention.float(), context.float()
+    def __call__(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Attention and context logits, and the latent, of a picture (1, 1, size, size)."""
+        planes = self._network.logits_and_latent(picture.to(self._dtype, memory_format=self._format))
+        attention, context, latent = (plane.float() for plane in planes)
+        return attention, context, latent
 
 
 class PageCalls:
@@ -142,7 +144,7 @@ class TorchEngine:
         self.precision = precision
         self.model_sha256 = model.card.sha256
         self.taught = model.card.taught
-        self.settings = Settings.default(spec)
+        self.settings = Settings.default(spec, domain_of(model))
         self._device = device
         self._cuda = torch.cuda if cuda is None and device != "cpu" else cuda
         self._shared = Shared(PageCalls(self._cuda, device))
@@ -216,6 +218,13 @@ class TorchEngine:
 
     def set_field(self, field: np.ndarray | None) -> None:
         self.settings = self.settings.with_field(field)
+
+    @property
+    def domain(self) -> Domain | None:
+        return self.settings.domain
+
+    def set_domain(self, domain: Domain | None) -> None:
+        self.settings = self.settings.with_domain(domain)
 
     def close(self) -> None:
         for slot in self._slots:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from engines.engine import EngineSpec, FrameStatistics
 from engines.errors import CudaError, CudaLost, CudaOutOfMemory, EngineError
+from engines.model import STATISTICS
 from engines.page_lock import Mapping, PageLocks, Registrar, address_of, whole_mapping
 from engines.planes import Settings, byte_planes, statistics_of, unlocked
 from engines.reference import SettingTensors, draw
@@ -32,7 +33,7 @@ WARM_UP = 3
 MAPPINGS_KEPT = 8
 """Rings that stay page-locked while no slot is bound to them: page-locking anew takes milliseconds."""
 OUTPUTS = ("synthetic", "attention", "statistics")
-Logits = Callable[[Tensor], tuple[Tensor, Tensor]]
+Logits = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 def reason_of(error: BaseException) -> str:
@@ -67,7 +68,7 @@ class Picture:
         self.live = torch.zeros((*shape, spec.sample_bytes), dtype=torch.uint8, device=device)
         self.synthetic = torch.zeros_like(self.live)
         self.attention = torch.zeros(shape, dtype=torch.uint8, device=device)
-        self.statistics = torch.zeros(5, device=device)
+        self.statistics = torch.zeros(STATISTICS, device=device)
         self.settings = SettingTensors.of(settings, device)
         self._pinned = self.live.is_cuda
 
@@ -112,7 +113,7 @@ class HostSlot:
         """Keeps the caller's arrays alive: the tensors over them do not."""
         self._busy = False
         self._failure: RuntimeError | None = None
-        self._statistics = torch.zeros(5)
+        self._statistics = torch.zeros(STATISTICS)
 
     def bind(self, live: np.ndarray, synthetic: np.ndarray, attention: np.ndarray) -> None:
         if self._busy:
@@ -166,7 +167,7 @@ class HostSlot:
             raise self._told(error) from error
         finally:
             self._busy = False
-        return statistics_of(self._statistics.numpy())
+        return statistics_of(self._statistics.numpy(), self._settings().domain)
 
     def _finish(self) -> None:
         """Wait for what `_start` has begun."""
@@ -240,7 +241,7 @@ class CudaSlot(HostSlot):
         self._cuda = cuda
         self._shared = shared
         pinned = picture.live.is_cuda
-        self._statistics = torch.zeros(5, pin_memory=pinned)
+        self._statistics = torch.zeros(STATISTICS, pin_memory=pinned)
         self._staging = {
             name: torch.zeros_like(getattr(picture, name), device="cpu", pin_memory=pinned)
             for name in ("live", "synthetic", "attention")

@@ -61,6 +61,8 @@ class EngineConfig:
 class ServingConfig:
     """Where frames go."""
 
+    domain: bool = True
+    """Leave frames live that are unlike those the model was taught on, or the site's; --no-domain draws on any."""
     endpoint: Annotated[str | None, arg(metavar="ENDPOINT")] = None
     """Where clients find it: a name, ipc:///path or tcp://127.0.0.1:PORT."""
     crc: bool = False

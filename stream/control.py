@@ -76,7 +76,8 @@ class Kind(IntEnum):
 SLOT = struct.Struct("<BI")
 LEASE = struct.Struct("<BIQ")
 FRAME = struct.Struct("<BIIQQQBQQ")
-DONE = struct.Struct("<BIQQQB4f")
+DONE = struct.Struct("<BIQQQB5f")
+"""Kind, slot, epoch, submitted, inferred, valid; then of A minimum, maximum, mean and area, and the domain's score."""
 FLAG_REPEATED = 1
 FLAG_DISCONTINUITY = 2
 

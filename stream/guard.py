@@ -6,10 +6,12 @@ two callbacks, so that every rule can be tested with a fake clock.
 The rules (DESIGN.md, 1): a frame waits for its synthesis until its deadline, min(one period, 50 ms) after it was
 due, and not at all while the engine is known to be lost. Frames leave in order. A miss is one frame without
 overlay; 3 misses of the last 10 latch PASSTHROUGH for at least 1 s, so that the overlay does not flicker. A
-synthetic plane of another frame is never used.
+synthetic plane of another frame is never used. Frames unlike those the network was taught on latch too: k of the last
+n, or all there have been since the engine was ready, until none of n is strange any more.
 """
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,6 +32,72 @@ UNCHANGED_AFTER_NS = 500 * NS_PER_MS
 UNCHANGED_EVERY_NS = 250 * NS_PER_MS
 STALE_AFTER_NS = 500 * NS_PER_MS
 STALE_PERIODS = 3
+
+
+@dataclass(frozen=True)
+class DomainRule:
+    """When frames are too unlike the taught ones for anything to be drawn on them.
+
+    Raises:
+        ValueError: A threshold that is no number above 0, or not 1 <= strange <= of.
+    """
+
+    threshold: float
+    """Score above which a frame is strange (`calib/domain.py`)."""
+    strange: int = 3
+    """So many strange frames ..."""
+    of: int = 10
+    """... of the last so many end the synthesis; it comes back when none of so many is strange."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.threshold < math.inf:
+            raise ValueError(f"the domain's threshold must be above 0, got {self.threshold}")
+        if not 1 <= self.strange <= self.of:
+            raise ValueError(f"needed 1 <= strange <= of, got {self.strange} of {self.of}")
+
+
+class DomainWatch:
+    """Counts strange frames, with hysteresis; what `Guard` knows of the domain.
+
+    Args:
+        rule: None where frames are not judged.
+    """
+
+    def __init__(self, rule: DomainRule | None = None) -> None:
+        self.rule = rule
+        self.score: float | None = None
+        """Of the newest frame that was judged."""
+        self._strange: deque[bool] = deque(maxlen=rule.of if rule else 1)
+        self._out_until_ns: int | None = None
+
+    @property
+    def out(self) -> bool:
+        """Whether nothing is drawn at present."""
+        return self._out_until_ns is not None
+
+    def as_dict(self) -> dict[str, object]:
+        """For the heartbeat; empty of numbers where frames are not judged."""
+        return {
+            "score": self.score,
+            "threshold": self.rule.threshold if self.rule else None,
+            "out": self.out,
+        }
+
+    def judge(self, score: float, now_ns: int) -> None:
+        """Take in a frame's score; NaN is none."""
+        if math.isnan(score):
+            return
+        self.score = score
+        if self.rule is None:
+            return
+        self._strange.append(score > self.rule.threshold)
+        strange = self._strange.count(True)
+        if not self.out:
+            # The first frames have nothing before them that would speak for them.
+            if strange >= min(self.rule.strange, len(self._strange)):
+                self._out_until_ns = now_ns + LATCH_NS
+        elif strange == 0 and len(self._strange) == self.rule.of and now_ns >= (self._out_until_ns or 0):
+            self._out_until_ns = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +124,8 @@ class Inferred:
     inferred_ns: int
     valid: bool
     """The output is finite and has the right size."""
+    domain: float = math.nan
+    """How unlike the taught frames the frame is; NaN where that is not known."""
 
 
 @dataclass
@@ -173,6 +243,7 @@ class Guard:
         self._hang_ns = HANG_NS
         self._outcomes: deque[bool] = deque(maxlen=OUTCOMES_KEPT)
         self._latched_until_ns: int | None = None
+        self.domain = DomainWatch()
         self._frame_ns: int | None = None
         self._unique_ns: int | None = None
         self._unchanged_sent_ns = 0
@@ -208,8 +279,15 @@ class Guard:
         self._pending.append(held)
         self._flush(now_ns)
 
-    def engine_ready(self, *, taught: bool, inference_ns: int) -> None:
-        """The engine is warm. `inference_ns` is what one inference took: a slow engine is not called hung early."""
+    def engine_ready(self, *, taught: bool, inference_ns: int, domain: DomainRule | None = None) -> None:
+        """The engine is warm.
+
+        Args:
+            taught: Whether its network was.
+            inference_ns: What one inference took: a slow engine is not called hung early.
+            domain: When frames are strange; None where they are not judged.
+        """
+        self.domain = DomainWatch(domain)
         self._engine_reason = Reason.NONE if taught else Reason.UNTAUGHT
         self._hang_ns = max(HANG_NS, 4 * inference_ns)
         self._outcomes.clear()
@@ -231,6 +309,8 @@ class Guard:
         del self._leased[result.slot]
         outgoing.result = result
         outgoing.failed = not result.valid
+        if result.valid:
+            self.domain.judge(result.domain, now_ns)
         if outgoing.gone:
             self.counters.late_results += 1
         # A miss is counted when the frame leaves, not here. While latched every frame is gone before its result:
@@ -320,6 +400,12 @@ class Guard:
             return True
         if out.failed:
             out.reason = Reason.OUTPUT_INVALID
+            return True
+        if self.domain.out:
+            # The inference goes on here too, to see whether the frames are like the taught ones again.
+            if out.deadline_ns is None and out.result is None:
+                return False
+            out.reason = Reason.OUT_OF_DOMAIN
             return True
         if self._is_latched(now_ns):
             # The inference goes on, to see whether the engine keeps up again; its planes do not go out.

@@ -5,6 +5,7 @@ an engine slot is bound to the ring slot's own memory.
 """
 
 import gc
+import math
 import os
 import queue
 import sys
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from engines.engine import Opened, Slot
 
 WARM_UP = 8
+LARGEST_SCORE = 1e6
+"""Of the domain, so that a frame without one, which is infinitely strange, is a number in JSON too."""
 
 
 def open_for(frame_format: FrameFormat, config: dict[str, Any]) -> "Opened":
@@ -105,6 +108,7 @@ def open_warm(memory: RingMemory, config: dict[str, Any]) -> tuple["Opened", lis
             "precision": opened.engine.precision,
             "model_sha256": opened.engine.model_sha256,
             "taught": opened.engine.taught,
+            "domain": None if opened.engine.domain is None else opened.engine.domain.rule,
             "skipped": [list(pair) for pair in opened.skipped],
             "gpu_bus_id": getattr(opened.engine, "gpu_bus_id", None),
             "inference_ms": inference_ns / NS_PER_MS,
@@ -133,9 +137,10 @@ def finish(slot: "Slot", index: int, epoch: int, submitted_ns: int) -> tuple[byt
     failure: Exception | None = None
     try:
         said = slot.wait()
-        valid, values = said.finite, (said.minimum, said.maximum, said.mean, said.area)
+        valid = said.finite
+        values = (said.minimum, said.maximum, said.mean, said.area, min(said.domain, LARGEST_SCORE))
     except EngineError as error:
-        valid, values, failure = False, (0.0, 0.0, 0.0, 0.0), error
+        valid, values, failure = False, (0.0, 0.0, 0.0, 0.0, math.nan), error
     inferred_ns = MonotonicClock().now_ns()
     return DONE.pack(Kind.DONE, index, epoch, submitted_ns, inferred_ns, valid, *values), failure
 

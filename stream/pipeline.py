@@ -32,7 +32,7 @@ from stream.endpoint import parse_endpoint
 from stream.engine_supply import EngineLink, EngineSupply, GpuReport, OwnEngine
 from stream.errors import EndpointError, EngineRefused, PipelineError, SourceError, StreamError
 from stream.frame import FrameFormat, Reason, State
-from stream.guard import Guard, Inferred, Outgoing
+from stream.guard import DomainRule, Guard, Inferred, Outgoing
 from stream.latency import RecentLatencies, RecentRate
 from stream.pacing import Pacing
 from stream.publish import Publisher
@@ -65,6 +65,8 @@ class PipelineConfig:
     untaught: bool = False
     threads: int | None = None
     """Threads of a CPU engine; None leaves it to the runtime."""
+    domain: bool = True
+    """Leave frames live that are unlike the taught ones."""
     slots: int = 16
     crc: bool = False
     wait_for_engine: bool = False
@@ -121,6 +123,7 @@ class Pipeline:
         """Whether this engine process has said that it may work later: the GPU is full."""
         self._engine_waits: str | None = None
         """Its sentence, for the heartbeat, until an engine is ready."""
+        self._told_no_domain = False
         self._source_backoff = Backoff(self._clock)
         self._source_at_ns: int | None = None
         self._source_frames = 0
@@ -437,8 +440,8 @@ class Pipeline:
     def _take_engine_packet(self, packet: bytes) -> None:
         kind = packet[0]
         if kind == Kind.DONE and self._guard is not None:
-            _, slot, epoch, submitted_ns, inferred_ns, valid, *_values = DONE.unpack(packet)
-            self._guard.frame_inferred(Inferred(slot, epoch, submitted_ns, inferred_ns, bool(valid)))
+            _, slot, epoch, submitted_ns, inferred_ns, valid, *_, domain = DONE.unpack(packet)
+            self._guard.frame_inferred(Inferred(slot, epoch, submitted_ns, inferred_ns, bool(valid), domain))
         elif kind == Kind.PASSED_OVER and self._guard is not None:
             _, slot, epoch = LEASE.unpack(packet)
             self._guard.frame_passed_over(slot, epoch)
@@ -468,7 +471,11 @@ class Pipeline:
         self._watch_gpu(str(said["backend"]), said.get("gpu_bus_id"))
         # Where others have their turns between, an answer takes as long as a round of all.
         round_ms = said["inference_ms"] * said.get("rooms", 1)
-        self._guard.engine_ready(taught=said["taught"], inference_ns=round(round_ms * NS_PER_MS))
+        self._guard.engine_ready(
+            taught=said["taught"],
+            inference_ns=round(round_ms * NS_PER_MS),
+            domain=self._domain_rule(said),
+        )
         log.info(
             "engine ready: %s %s, one inference %.1f ms, opened in %.0f ms",
             said["backend"],
@@ -476,6 +483,19 @@ class Pipeline:
             said["inference_ms"],
             said["open_ms"],
         )
+
+    def _domain_rule(self, said: dict[str, Any]) -> DomainRule | None:
+        """When frames are too unlike the taught ones; said once where nothing guards against such frames."""
+        rule = said.get("domain")
+        if rule is not None and self.config.domain:
+            return DomainRule(float(rule["threshold"]), int(rule["strange"]), int(rule["of"]))
+        if said["taught"] and not self._told_no_domain:
+            self._told_no_domain = True
+            why = (
+                "as asked" if rule is not None else "nobody has measured which frames the model was taught on"
+            )
+            self.on_note(f"vessels are drawn on any frame, however unlike the taught ones: {why}")
+        return None
 
     def _watch_gpu(self, backend: str, bus_id: str | None) -> None:
         """Have the engine's GPU watched; an engine that is started again finds its watch still there."""
@@ -563,6 +583,7 @@ class Pipeline:
                 key: self.opened.get(key) for key in ("kind", "rate_hz", "live", "frame_count", "notes")
             },
             "engine": self.engine,
+            "domain": guard.domain.as_dict() if guard else {},
             "engine_waits": self._engine_waits,
             "gpu": gpu,
             "gpu_why": gpu_why or None,

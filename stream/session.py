@@ -119,6 +119,7 @@ def pipeline_config(config: RunConfig | ReplayConfig, pacing: Pacing, *, measure
         engine=config.engine,
         untaught=config.untaught,
         threads=config.threads,
+        domain=config.domain,
         slots=config.slots,
         crc=config.crc,
         wait_for_engine=measured,

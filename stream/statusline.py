@@ -82,8 +82,17 @@ def format_status(status: dict[str, Any]) -> str:
         f"p50 {_ms(latency['p50'])} p99 {_ms(latency['p99'])} max {_ms(latency['max'])} ms | "
         f"drops {_counts(counters.get('dropped', {}))} | {engine_text(status['engine'])}"
         + (f", waits: {waits.partition('; ')[0]}" if (waits := status.get("engine_waits")) else "")
+        + domain_text(status)
         + (f" | {gpu}" if gpu else "")
     )
+
+
+def domain_text(status: dict[str, Any]) -> str:
+    """How unlike the taught frames the newest one is, beside the limit; empty where frames are not judged."""
+    domain = status.get("domain") or {}
+    if domain.get("score") is None or domain.get("threshold") is None:
+        return ""
+    return f" | domain {domain['score']:.2f} of {domain['threshold']:.2f}"
 
 
 def format_summary(status: dict[str, Any]) -> str:

@@ -20,8 +20,8 @@ THRESHOLD = 0.1
 class Echo(Generator):
     """Attention follows the picture's brightness, so a test sees where the graph puts things."""
 
-    def logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return 6.0 * x, torch.full_like(x, -0.4)
+    def logits_and_latent(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return 6.0 * x, torch.full_like(x, -0.4), self.encode(x)
 
 
 def _tiny_network() -> Generator:

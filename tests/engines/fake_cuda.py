@@ -408,7 +408,8 @@ class FakeNetwork:
         self._view("attention")[:] = field & live[:: live.size // field.size]
         table, inverse = self._view("table", np.float32), self._view("inverse", np.float32)
         mean = float(live.astype(float).mean()) / 255
-        self._view("statistics", np.float32)[:] = [1.0, table[0], inverse[-1], mean, field.mean() / 255]
+        self._view("statistics", np.float32)[5:] = 0.0
+        self._view("statistics", np.float32)[:5] = [1.0, table[0], inverse[-1], mean, field.mean() / 255]
 
     def execute_async_v3(self, stream):
         """As an `IExecutionContext`: False where it refuses."""

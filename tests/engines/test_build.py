@@ -174,7 +174,7 @@ def test_a_plan_is_inspected_by_any_of_its_names(
     page = said(names[name], inspect=True, out=tmp_path / "inspect.json")
     assert page.startswith(f"plan       {identity(plan)}\nmodel      tiny ")
     assert "input      live uint8 96x64x1, field uint8 96x64, table float32 256," in page
-    assert "output     synthetic uint8 96x64x1, attention uint8 96x64, statistics float32 5" in page
+    assert "output     synthetic uint8 96x64x1, attention uint8 96x64, statistics float32 76" in page
     assert "state      whole: its bytes have the hash of those that were written" in page
     assert f"/{plan.name}\n" in page
     (entry,) = json.loads((tmp_path / "inspect.json").read_text())["plans"]

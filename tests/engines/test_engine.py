@@ -1,5 +1,6 @@
 """The contract, on every backend that runs here: bytes, slots, settings, exactness."""
 
+import math
 import resource
 import threading
 import tracemalloc
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from calib.domain import Domain, measure_axes
 from casgan.networks import Generator
 from casgan.presets import PresetConfig
 from engines.engine import Engine, EngineSpec, FrameStatistics, Precision
@@ -109,6 +111,63 @@ def test_every_backend_draws_what_torch_draws(
     assert statistics.area == pytest.approx(np.count_nonzero(attention) / attention.size, abs=1e-4)
 
 
+@pytest.mark.parametrize("size", [(96, 384), (464, 512), (131, 97)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("field", ["whole", "circle", "nothing"])
+def test_every_backend_tells_the_features_that_torch_tells(
+    open_tiny: Opener,
+    reference: Reference,
+    random_frame: Callable[..., np.ndarray],
+    size: tuple[int, int],
+    field: str,
+) -> None:
+    live = random_frame(*size, 12)
+    live[: size[0] // 3] = 4095  # clipped, so that this feature is not 0
+    engine = open_tiny(*size, 12)
+    settings = Settings.default(engine.spec)
+    if field != "whole":
+        row, column = np.mgrid[: size[0], : size[1]]
+        inside = (row - size[0] / 2) ** 2 + (column - size[1] / 2) ** 2 < (0.4 * min(size)) ** 2
+        settings = settings.with_field((inside * 255 * (field == "circle")).astype(np.uint8))
+    engine.set_field(settings.field)
+    found = infer(engine, live)[2].features
+    expected = run_reference(reference, engine.spec, live, settings).statistics.features
+    slack = 0.02 if engine.precision == "bf16" else 1e-4
+    np.testing.assert_allclose(found, expected, rtol=slack, atol=slack * np.abs(expected).max())
+    assert (np.count_nonzero(expected) > 60) == (field != "nothing")
+
+
+def test_pixels_outside_the_field_are_in_no_feature_of_the_picture(
+    open_tiny: Opener, random_frame: Callable[..., np.ndarray]
+) -> None:
+    live = random_frame(128, 128)
+    other = live.copy()
+    other[:, 96:] = 255
+    field = np.zeros((128, 128), np.uint8)
+    field[16:112, 16:80] = 255
+    engine = open_tiny(128, 128)
+    engine.set_field(field)
+    assert (infer(engine, live)[2].features[64:] == infer(engine, other)[2].features[64:]).all()
+    engine.set_field(None)
+    assert (infer(engine, live)[2].features[64:] != infer(engine, other)[2].features[64:]).any()
+
+
+def test_a_frame_is_judged_by_the_statistics_that_are_set(
+    open_tiny: Opener, random_frame: Callable[..., np.ndarray]
+) -> None:
+    engine = open_tiny(64, 64)
+    assert engine.domain is None
+    frames = [random_frame(64, 64, seed=seed) for seed in range(300)]
+    statistics = [infer(engine, frame)[2] for frame in frames]
+    assert all(math.isnan(each.domain) for each in statistics)
+    domain = Domain.of_model(measure_axes(np.stack([each.features for each in statistics])))
+    engine.set_domain(domain)
+    like = [infer(engine, random_frame(64, 64, seed=seed))[2].domain for seed in range(300, 320)]
+    assert max(like) < 2.0
+    assert infer(engine, np.zeros((64, 64), np.uint8))[2].domain > 3.0 * max(like)
+    engine.set_domain(None)
+    assert math.isnan(infer(engine, frames[0])[2].domain)
+
+
 @pytest.mark.parametrize("value", [0, 255], ids=["black", "white"])
 def test_flat_frames_draw_what_torch_draws(open_tiny: Opener, reference: Reference, value: int) -> None:
     live = np.full((96, 128), value, np.uint8)
@@ -170,8 +229,8 @@ def test_a_zone_plate_resamples_as_in_torch(
     open_tiny: Opener, echo_model: Path, tiny_preset: PresetConfig
 ) -> None:
     class Echo(Generator):
-        def logits(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return 6.0 * x, torch.full_like(x, -0.4)
+        def logits_and_latent(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            return 6.0 * x, torch.full_like(x, -0.4), self.encode(x)
 
     row, column = np.mgrid[:401, :523]
     radius_squared = (row - 200.0) ** 2 + (column - 261.0) ** 2

@@ -42,7 +42,7 @@ PLAIN = {
         "ReduceSum",
         "Relu",
     ),
-    *("Reshape", "Shape", "Sigmoid", "Slice", "Sub", "Tanh", "Transpose", "Where"),
+    *("Reshape", "Shape", "Sigmoid", "Slice", "Sqrt", "Sub", "Tanh", "Transpose", "Where"),
 }
 """What TensorRT's, OpenVINO's and onnxruntime's parsers all take; no NonZero, Loop, ScatterND or Resize."""
 

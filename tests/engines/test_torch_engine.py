@@ -110,6 +110,7 @@ def test_f32_draws_what_the_reference_draws(
     assert statistics.finite
     assert statistics.area == pytest.approx(np.count_nonzero(attention) / attention.size, abs=1e-6)
     assert statistics.mean == pytest.approx(expected.statistics.mean, abs=1 / 255)
+    np.testing.assert_allclose(statistics.features, expected.statistics.features, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("bits_stored", [8, 12])

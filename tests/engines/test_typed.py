@@ -14,7 +14,7 @@ from casgan.presets import PRESETS, PresetConfig
 from engines.audit import NETWORK, audit, check_audit
 from engines.engine import BackendName, EngineSpec, FrameStatistics
 from engines.errors import ModelError
-from engines.model import MODELS, ModelFile, load_model, save_card
+from engines.model import MODELS, STATISTICS, ModelFile, load_model, save_card
 from engines.open import open_engine
 from engines.typed import typed_model
 
@@ -138,7 +138,7 @@ def test_every_preset_has_fp16_convolutions_and_fp32_around_them(
     assert found.inputs["live"] == ("uint8", (512, 512, 2))
     assert found.outputs["synthetic"] == ("uint8", (512, 512, 2))
     assert found.outputs["attention"] == ("uint8", (512, 512))
-    assert found.outputs["statistics"] == ("float32", (5,))
+    assert found.outputs["statistics"] == ("float32", (STATISTICS,))
     assert found.largest_weight < 100.0
 
 

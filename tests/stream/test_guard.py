@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from stream.frame import FrameFormat, Plane, Reason, State
-from stream.guard import Grabbed, Guard, Inferred, Outgoing
+from stream.guard import DomainRule, Grabbed, Guard, Inferred, Outgoing
 from stream.ring import Ring
 from stream.timing import NS_PER_MS, FakeClock
 
@@ -47,6 +48,7 @@ class Desk:
         wait_for_engine: bool = False,
         ready: bool = True,
         taught: bool = True,
+        domain: DomainRule | None = None,
     ) -> None:
         self.clock = FakeClock()
         self.ring = Ring(FORMAT, slots)
@@ -66,7 +68,7 @@ class Desk:
             wait_for_engine=wait_for_engine,
         )
         if ready:
-            self.guard.engine_ready(taught=taught, inference_ns=5 * NS_PER_MS)
+            self.guard.engine_ready(taught=taught, inference_ns=5 * NS_PER_MS, domain=domain)
 
     def _publish(self, out: Outgoing) -> None:
         self.sent.append(
@@ -99,12 +101,19 @@ class Desk:
         )
         return slot
 
-    def infer(self, lease: int = -1, *, valid: bool = True, ended_ms_ago: float = 0.0) -> None:
+    def infer(
+        self,
+        lease: int = -1,
+        *,
+        valid: bool = True,
+        ended_ms_ago: float = 0.0,
+        domain: float = math.nan,
+    ) -> None:
         """The engine returns a lease, the last one given unless another is named."""
         slot, epoch = self.leases[lease]
         now_ns = self.clock.now_ns()
         ended_ns = now_ns - round(ended_ms_ago * NS_PER_MS)
-        self.guard.frame_inferred(Inferred(slot, epoch, ended_ns, ended_ns, valid))
+        self.guard.frame_inferred(Inferred(slot, epoch, ended_ns, ended_ns, valid, domain))
 
     def pass_over(self, lease: int = -1) -> None:
         """The engine returns a lease unused, since a newer frame took its turn."""
@@ -115,12 +124,12 @@ class Desk:
         self.clock.advance_ms(duration_ms)
         self.guard.tick()
 
-    def in_time(self, count: int = 1, period_ms: float = PERIOD_MS) -> None:
+    def in_time(self, count: int = 1, period_ms: float = PERIOD_MS, *, domain: float = math.nan) -> None:
         """Frames whose synthesis comes 5 ms after each."""
         for _ in range(count):
             self.grab()
             self.wait_ms(5.0)
-            self.infer()
+            self.infer(domain=domain)
             self.wait_ms(period_ms - 5.0)
 
     def missed(self, count: int = 1) -> None:
@@ -310,6 +319,140 @@ def test_the_engine_never_has_more_frames_than_it_has_slots(desk: Callable[..., 
         d.wait_ms(PERIOD_MS)
         assert d.ring.statistics()["leased"] <= 2
     assert len(d.leases) == 2
+
+
+# The domain ---------------------------------------------------------------------------------------------------
+
+RULE = DomainRule(1.2, strange=3, of=10)
+LIKE, STRANGE = 0.9, 1.3
+
+
+def test_frames_like_the_taught_ones_are_drawn_on(desk: Callable[..., Desk]) -> None:
+    d = desk(domain=RULE)
+    d.in_time(20, domain=LIKE)
+    assert {sent.state for sent in d.sent} == {State.SYNTHETIC}
+    assert d.guard.domain.as_dict() == {"score": LIKE, "threshold": 1.2, "out": False}
+
+
+def test_the_third_strange_frame_of_ten_ends_the_synthesis(desk: Callable[..., Desk]) -> None:
+    d = desk(domain=RULE)
+    d.in_time(8, domain=LIKE)
+    for _ in range(2):
+        d.in_time(1, domain=STRANGE)
+        d.in_time(2, domain=LIKE)
+    assert {sent.state for sent in d.sent} == {State.SYNTHETIC}
+    d.in_time(1, domain=STRANGE)
+    assert (d.last.state, d.last.reason, d.last.planes) == (
+        State.PASSTHROUGH,
+        Reason.OUT_OF_DOMAIN,
+        Plane.LIVE,
+    )
+    assert d.guard.counters.passthrough == {"out_of_domain": 1}
+
+
+def test_two_strange_frames_of_ten_do_not_flicker(desk: Callable[..., Desk]) -> None:
+    d = desk(domain=RULE)
+    d.in_time(1, domain=LIKE)
+    for _ in range(10):
+        d.in_time(2, domain=STRANGE)
+        d.in_time(8, domain=LIKE)
+    assert {sent.state for sent in d.sent} == {State.SYNTHETIC}
+
+
+def test_a_stream_that_begins_strange_never_shows_a_synthetic_frame(desk: Callable[..., Desk]) -> None:
+    d = desk(domain=RULE)
+    d.in_time(5, domain=math.inf)
+    assert {(sent.state, sent.reason) for sent in d.sent} == {(State.PASSTHROUGH, Reason.OUT_OF_DOMAIN)}
+
+
+def test_while_out_of_domain_frames_go_out_at_once_and_are_still_judged(desk: Callable[..., Desk]) -> None:
+    d = desk(domain=RULE)
+    d.in_time(1, domain=STRANGE)
+    d.grab()
+    assert (d.last.at_ms, d.last.reason) == (0.0, Reason.OUT_OF_DOMAIN)
+    assert len(d.leases) == 2
+    d.infer(domain=2.0)
+    assert d.guard.domain.score == 2.0
+    assert d.ring.idle()
+
+
+def test_the_synthesis_comes_back_when_no_frame_of_ten_is_strange_and_a_second_is_over(
+    desk: Callable[..., Desk],
+) -> None:
+    d = desk(domain=RULE)
+    d.in_time(10, domain=STRANGE)
+    d.in_time(19, domain=LIKE)  # more than ten, but the second is not over yet
+    assert d.last.reason is Reason.OUT_OF_DOMAIN
+    d.in_time(4, domain=LIKE)
+    assert d.last.state is State.SYNTHETIC
+
+
+def test_a_strange_frame_now_and_then_keeps_the_synthesis_away(desk: Callable[..., Desk]) -> None:
+    d = desk(domain=RULE)
+    d.in_time(3, domain=STRANGE)
+    for _ in range(12):
+        d.in_time(8, domain=LIKE)
+        d.in_time(1, domain=STRANGE)
+    assert {sent.reason for sent in d.sent} == {Reason.OUT_OF_DOMAIN}
+    d.in_time(11, domain=LIKE)
+    assert d.last.state is State.SYNTHETIC
+
+
+def test_frames_whose_domain_nobody_knows_are_drawn_on(desk: Callable[..., Desk]) -> None:
+    for limits in (None, RULE):
+        d = desk(domain=limits)
+        d.in_time(20)
+        assert {sent.state for sent in d.sent} == {State.SYNTHETIC}
+
+
+def test_without_a_rule_the_score_is_told_and_nothing_follows_from_it(desk: Callable[..., Desk]) -> None:
+    d = desk()
+    d.in_time(20, domain=99.0)
+    assert {sent.state for sent in d.sent} == {State.SYNTHETIC}
+    assert d.guard.domain.as_dict() == {"score": 99.0, "threshold": None, "out": False}
+
+
+def test_a_broken_output_is_called_invalid_and_says_nothing_of_the_domain(desk: Callable[..., Desk]) -> None:
+    d = desk(domain=RULE)
+    d.grab()
+    d.infer(valid=False, domain=math.inf)
+    assert d.last.reason is Reason.OUTPUT_INVALID
+    assert d.guard.domain.score is None
+
+
+def test_a_lossless_replay_judges_every_frame_before_it_goes(desk: Callable[..., Desk]) -> None:
+    d = desk(domain=RULE, wait_for_engine=True)
+    d.in_time(40, domain=STRANGE)
+    d.grab()
+    d.wait_ms(1000.0)
+    assert len(d.sent) == 40
+    d.infer(domain=LIKE)
+    assert len(d.sent) == 41
+    d.in_time(9, domain=LIKE)
+    assert [sent.state for sent in d.sent[-2:]] == [State.PASSTHROUGH, State.SYNTHETIC]
+
+
+def test_an_engine_that_is_ready_again_judges_anew(desk: Callable[..., Desk]) -> None:
+    d = desk(domain=RULE)
+    d.in_time(5, domain=STRANGE)
+    d.guard.engine_gone(Reason.ENGINE_LOST)
+    d.guard.engine_ready(taught=True, inference_ns=5 * NS_PER_MS, domain=RULE)
+    d.in_time(1, domain=LIKE)
+    assert d.last.state is State.SYNTHETIC
+
+
+@pytest.mark.parametrize(
+    ("threshold", "strange", "of", "reason"),
+    [
+        (0.0, 3, 10, "threshold must be above 0, got 0"),
+        (math.nan, 3, 10, "threshold must be above 0, got nan"),
+        (1.0, 0, 10, "1 <= strange <= of, got 0 of 10"),
+        (1.0, 11, 10, "1 <= strange <= of, got 11 of 10"),
+    ],
+)
+def test_a_rule_that_means_nothing_is_refused(threshold: float, strange: int, of: int, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        DomainRule(threshold, strange, of)
 
 
 # Late results -------------------------------------------------------------------------------------------------
