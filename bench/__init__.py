@@ -4,8 +4,11 @@ Map of the room:
 
     config.py              settings of the commands, standard library only
     errors.py              what cannot be measured
-    live.py                `bench`: the whole path, paced; report.py writes it
-    engine.py              the engine and the source alone, in a process of their own; worker.py runs such a process
+    workloads.py           `bench WORKLOAD`: which file runs it
+    live.py                `bench live`: the whole path, paced; report.py writes it
+    engine.py              `bench engine`: the engine alone, serial and saturated, beside machine_limits.py
+    scale.py               `bench scale`: streams on one engine until one misses
+    alone.py               the engine and the source alone, in a process of their own; worker.py runs such a process
     floor.py               the same hops without the product, in the same run; witness.py sees the machine stall
     stats.py               intervals, slopes
     machine.py             what this machine is
