@@ -20,8 +20,9 @@ from engines.config import ExportConfig
 from engines.engine import BackendName, EngineSpec
 from engines.errors import EngineError, ModelError
 from engines.graph import export_model
-from engines.model import ModelCard, ModelFile
+from engines.model import F16_MARGIN, ModelCard, ModelFile
 from engines.open import open_engine, probe
+from engines.overflow import overflow_margin, probing_frames
 from engines.parity import Parity, measure_parity
 from engines.reference import Reference
 
@@ -202,13 +203,25 @@ def export_run(config: ExportConfig) -> tuple[ModelCard, list[Checked]]:
     network, run, facts = checkpoint.taught_network(run_folder(config.checkpoint))
     with tempfile.TemporaryDirectory(prefix=".export-", dir=config.out.parent) as unchecked:
         fresh = Path(unchecked) / config.out.name
-        card = export_model(network, card_of(run, facts), fresh)
+        margin = overflow_margin(network.eval().folded(), probing_frames(network.preset.network_size))
+        card = export_model(
+            network, dataclasses.replace(card_of(run, facts), f16_margin=round(margin, 2)), fresh
+        )
         # Against the network as it was taught, so that the folding of its norms is checked too.
         reference = Reference(network.eval(), card.threshold)
         checked = check_parity(ModelFile(fresh, card), reference)
         for suffix in (".json", ".onnx"):
             os.replace(fresh.with_suffix(suffix), config.out.with_suffix(suffix))
     return card, checked
+
+
+def margin_text(card: ModelCard) -> str:
+    """How far the network's values stay from what fp16 can hold, and what follows."""
+    assert card.f16_margin is not None
+    said = f"the largest value inside it fits {card.f16_margin:.3g} times below fp16's largest"
+    if card.f16_margin >= F16_MARGIN:
+        return said
+    return f"{said}, needed {F16_MARGIN:g}: GPU engines refuse it in f16; train again, or run it on openvino"
 
 
 def export(config: ExportConfig) -> int:
@@ -220,6 +233,7 @@ def export(config: ExportConfig) -> int:
     if left := left_to_teach(card.training_run):
         print(f"note     {left}")
     print(f"licence  {card.licence}")
+    print(f"margin   {margin_text(card)}")
     for each in checked:
         spec, parity = each.spec, each.parity
         print(

@@ -67,6 +67,9 @@ class ModelCard:
     domain: dict[str, Any] | None = None
     """Statistics of the taught frames, as `calib.domain.TaughtDomain.card` gives them; None where nobody measured them.
     Only in the sidecar: they are measured with the finished file."""
+    f16_margin: float | None = None
+    """How many times the largest value inside the network fits below fp16's largest, over the frames that
+    `engines.overflow.probing_frames` gives; None where nobody looked."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.threshold < 1.0:
@@ -78,7 +81,30 @@ class ModelCard:
         """The same facts as strings, for the ONNX file's own metadata; a file cannot hold its own hash."""
         facts = dataclasses.asdict(self)
         del facts["sha256"], facts["domain"]
+        if self.f16_margin is None:
+            del facts["f16_margin"]
         return {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
+
+
+F16_MARGIN = 8.0
+"""The least `f16_margin` for half precision: three more bits than the frames that were looked at needed."""
+
+
+def check_f16(card: ModelCard, name: str) -> None:
+    """Refuse half precision for a network whose values come too near to fp16's largest.
+
+    Args:
+        card: The model's.
+        name: The file, for the message.
+
+    Raises:
+        ModelError: Another frame could overflow it.
+    """
+    if card.f16_margin is not None and not card.f16_margin >= F16_MARGIN:
+        raise ModelError(
+            f"values inside {name} must stay {F16_MARGIN:g} times below fp16's largest to run in f16, got "
+            f"{card.f16_margin:.3g} times when it was exported; use an engine of f32 or bf16 (openvino), or train again"
+        )
 
 
 @dataclass(frozen=True)
@@ -138,6 +164,10 @@ def _read_card(path: Path) -> ModelCard:
         raise ModelError(f"the sidecar {path.name} must be JSON, got: {error}; copy it again") from error
     if not isinstance(facts, dict) or facts.pop("format", None) != FORMAT:
         raise ModelError(f"the sidecar {path.name} must have the format {FORMAT}; export the model again")
+    if not isinstance(margin := facts.get("f16_margin"), int | float | None):
+        raise ModelError(
+            f"the sidecar {path.name} needs f16_margin as a number, got {margin!r}; export the model again"
+        )
     needed = {"preset": str, "network_size": int, "threshold": float, "taught": bool, "sha256": str}
     for name, kind in needed.items():
         if not isinstance(facts.get(name), kind):

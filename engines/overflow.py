@@ -6,12 +6,30 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
+from calib.config import PhantomConfig
+from calib.phantom import Phantom
 from casgan.networks import Generator
-from engines.errors import ModelError
 
 LARGEST_HALF = 65504.0
-MARGIN = 8.0
-"""What `check_overflow` asks for: three more bits than the frames given needed."""
+
+
+def probing_frames(size: int) -> list[Float32[Tensor, "1 1 size size"]]:
+    """Pictures that drive a network's values far: a frame of the phantom, black, white, noise, one-pixel checkers.
+
+    Args:
+        size: The network's rows and columns.
+    """
+    phantom = Phantom(PhantomConfig(seed=1, rows=size, columns=size, bits_stored=8))
+    frame = torch.from_numpy(phantom.frame(3).plain).float()[None, None] / 127.5 - 1.0
+    noise = torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0
+    checkers = torch.where((torch.arange(size)[:, None] + torch.arange(size)) % 2 == 0, 1.0, -1.0)
+    return [
+        frame,
+        torch.full_like(frame, -1.0),
+        torch.full_like(frame, 1.0),
+        noise,
+        checkers[None, None],
+    ]
 
 
 def overflow_margin(network: Generator, frames: Iterable[Float32[Tensor, "b 1 h w"]]) -> float:
@@ -54,18 +72,3 @@ def overflow_margin(network: Generator, frames: Iterable[Float32[Tensor, "b 1 h 
         raise ValueError("an overflow margin needs at least one frame, got none")
     found = float(largest[0])
     return LARGEST_HALF / max(found, 1e-9) if found < float("inf") else 0.0
-
-
-def check_overflow(network: Generator, frames: Iterable[Float32[Tensor, "b 1 h w"]]) -> float:
-    """`overflow_margin`, refused below `MARGIN`.
-
-    Raises:
-        ModelError: A value comes too near to fp16's largest, so another frame could overflow it.
-    """
-    margin = overflow_margin(network, frames)
-    if not margin >= MARGIN:
-        raise ModelError(
-            f"values inside the network must stay {MARGIN:g} times below fp16's {LARGEST_HALF:g}, "
-            f"got {margin:.3g} times; run it in f32 or bf16, or train again"
-        )
-    return margin

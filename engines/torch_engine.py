@@ -16,7 +16,7 @@ from calib.domain import Domain
 from casgan.presets import PresetConfig
 from engines.engine import BackendName, EngineSpec, Precision
 from engines.errors import CudaError, CudaOutOfMemory, EngineError
-from engines.model import ModelFile
+from engines.model import ModelFile, check_f16
 from engines.planes import Settings, domain_of
 from engines.reference import Reference, load_reference
 from engines.torch_slots import CudaSlot, HostSlot, Picture, Shared, reason_of
@@ -140,6 +140,8 @@ class TorchEngine:
             raise EngineError(
                 f"torch computes in {', '.join(DTYPES)} here, got a request for {precision}; use one of those"
             )
+        if precision == "f16":
+            check_f16(model.card, model.path.name)
         self.spec = spec
         self.precision = precision
         self.model_sha256 = model.card.sha256

@@ -19,7 +19,7 @@ from engines.audit import NETWORK, NORMS, audit, check_audit
 from engines.engine import EngineSpec, Precision
 from engines.errors import ModelError
 from engines.fold import as_facts, fold_sizes
-from engines.model import INPUTS, OUTPUTS, ModelFile
+from engines.model import INPUTS, OUTPUTS, ModelFile, check_f16
 
 FLOATS: dict[Precision, int] = {"f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16}
 LARGEST_HALF = float(np.finfo(np.float16).max)
@@ -38,12 +38,14 @@ def typed_model(model: ModelFile, spec: EngineSpec, precision: Precision) -> onn
         source_sha256, precision, rows, columns, sample_bytes.
 
     Raises:
-        ModelError: The file is not our graph, a weight does not fit the precision, or the audit of the result
-            found a broken promise.
+        ModelError: The file is not our graph, a weight or the network's margin does not fit the precision, or the
+            audit of the result found a broken promise.
         ValueError: A precision that is not one of these two.
     """
     if precision not in FLOATS:
         raise ValueError(f"typed graphs are {' or '.join(FLOATS)}, got {precision}")
+    if precision == "f16":
+        check_f16(model.card, model.path.name)
     source = read_source(model)
     try:
         return _derive(source, model.card.sha256, spec, precision)

@@ -18,9 +18,19 @@ from casgan.presets import PRESETS
 from engines.config import ExportConfig
 from engines.engine import EngineSpec
 from engines.errors import ModelError
-from engines.export import Checked, card_of, check_parity, export, export_run, left_to_teach, run_folder
+from engines.export import (
+    Checked,
+    card_of,
+    check_parity,
+    export,
+    export_run,
+    left_to_teach,
+    margin_text,
+    run_folder,
+)
 from engines.model import ModelCard, load_model
 from engines.open import open_engine
+from engines.overflow import overflow_margin, probing_frames
 from engines.reference import Reference, load_reference, run_reference
 
 FACTS: dict[str, Any] = {
@@ -66,6 +76,8 @@ def test_a_model_appears_with_its_card_and_nothing_else(exported: Exported) -> N
         ("openvino", 8), ("onnxruntime", 8), ("openvino", 12), ("onnxruntime", 12)
     }  # fmt: skip
     assert all(each.parity.synthetic_max <= 1 and each.parity.background_exact for each in checked)
+    network = load_reference(load_model(out)).network
+    assert card.f16_margin == pytest.approx(overflow_margin(network, probing_frames(256)), rel=0.01)
 
 
 def test_an_exported_model_draws_what_the_run_draws(exported: Exported, run: Path) -> None:
@@ -110,8 +122,17 @@ def test_what_exists_is_replaced_only_when_asked_and_the_command_says_what_to_do
     assert load_model(out).card.preset == "compact-s"
     printed = capsys.readouterr().out
     assert "parity   openvino against torch, phantom 512x512 of 8 bits: largest difference" in printed
+    assert "margin   the largest value inside it fits " in printed
     assert "note     the run is at step 3 of its stage warm, and ends at step 6000 of cas-gan" in printed
     assert f"next     contrastream run phantom --model {out}" in printed
+
+
+def test_too_small_a_margin_is_said_with_what_follows() -> None:
+    said = margin_text(ModelCard("compact", 256, 0.1, taught=True, f16_margin=3.254))
+    assert said == (
+        "the largest value inside it fits 3.25 times below fp16's largest, needed 8: GPU engines refuse it in f16; "
+        "train again, or run it on openvino"
+    )
 
 
 def test_a_run_that_cannot_be_exported_leaves_the_former_model(tmp_path: Path) -> None:

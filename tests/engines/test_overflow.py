@@ -1,16 +1,21 @@
 """How far a network's values stay from what fp16 can hold."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-from calib.config import PhantomConfig
-from calib.phantom import Phantom
 from casgan.networks import Generator
+from casgan.presets import PresetConfig
+from engines.engine import EngineSpec
 from engines.errors import ModelError
-from engines.model import load_model
-from engines.overflow import check_overflow, overflow_margin
+from engines.model import ModelCard, load_model
+from engines.overflow import overflow_margin, probing_frames
 from engines.reference import load_reference
+from engines.torch_engine import TorchEngine
+from engines.typed import typed_model
 
 
 def picture(value: float = 0.5, side: int = 64) -> Tensor:
@@ -24,7 +29,6 @@ def test_the_margin_is_fp16s_largest_over_the_networks(tiny_network: Generator) 
         network.attention.conv.weight.zero_()
         network.attention.conv.bias.fill_(6550.4)
     assert overflow_margin(network, [picture()]) == pytest.approx(10.0, rel=1e-3)
-    assert check_overflow(network, [picture()]) == pytest.approx(10.0, rel=1e-3)
 
 
 def test_a_value_inside_counts_though_the_logits_are_small(tiny_network: Generator) -> None:
@@ -52,16 +56,6 @@ def test_a_value_that_is_not_finite_leaves_no_margin(tiny_network: Generator, va
     assert overflow_margin(network, [picture(), picture()]) == 0.0
 
 
-def test_too_small_a_margin_is_refused(tiny_network: Generator) -> None:
-    network = tiny_network.folded()
-    with torch.no_grad():
-        network.attention.conv.bias.fill_(20000.0)
-    with pytest.raises(
-        ModelError, match=r"must stay 8 times below fp16's 65504, got 3\.2\d times; run it in f32"
-    ):
-        check_overflow(network, [picture()])
-
-
 def test_no_frames_are_refused(tiny_network: Generator) -> None:
     with pytest.raises(ValueError, match="at least one frame, got none"):
         overflow_margin(tiny_network.folded(), [])
@@ -76,9 +70,18 @@ def test_no_hook_stays_in_the_network(tiny_network: Generator) -> None:
 @pytest.mark.parametrize("name", ["compact", "compact-s"])
 def test_the_shipped_networks_keep_far_from_overflow(name: str) -> None:
     network = load_reference(load_model(name)).network
-    phantom = Phantom(PhantomConfig(seed=1, rows=256, columns=256, bits_stored=8))
-    frame = torch.from_numpy(phantom.frame(3).plain).float()[None, None] / 127.5 - 1.0
-    noise = torch.rand(1, 1, 256, 256, generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0
-    checkers = torch.where((torch.arange(256)[:, None] + torch.arange(256)) % 2 == 0, 1.0, -1.0)[None, None]
-    frames = [frame, picture(-1.0, 256), picture(1.0, 256), noise, checkers]
-    assert check_overflow(network, frames) > 100.0
+    assert overflow_margin(network, probing_frames(256)) > 100.0
+
+
+def test_a_network_of_too_small_a_margin_is_refused_in_half_precision_and_in_no_other(
+    tiny_network: Generator, export_tiny: Callable[..., Path], tiny_preset: PresetConfig
+) -> None:
+    file = load_model(export_tiny(tiny_network, ModelCard("tiny", 64, 0.1, taught=True, f16_margin=3.25)))
+    spec = EngineSpec(64, 64, slots=1)
+    said = r"values inside changed\.onnx must stay 8 times below .* to run in f16, got 3\.25 times .* \(openvino\)"
+    with pytest.raises(ModelError, match=said):
+        typed_model(file, spec, "f16")
+    with pytest.raises(ModelError, match=said):
+        TorchEngine(file, spec, precision="f16", device="cpu", preset=tiny_preset)
+    assert typed_model(file, spec, "f32").graph.node
+    TorchEngine(file, spec, precision="bf16", device="cpu", preset=tiny_preset).close()
