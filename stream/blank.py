@@ -18,6 +18,15 @@ class Blank:
     boxes: tuple[tuple[int, int, int, int], ...]
     """Top, left, bottom, right in pixels; bottom and right are the first outside."""
 
+    def __post_init__(self) -> None:
+        for box in self.boxes:
+            top, left, bottom, right = box
+            if not (0 <= top < bottom <= self.rows and 0 <= left < right <= self.columns):
+                raise ValueError(
+                    f"a burned-in region must lie in frames of {self.rows} x {self.columns}, got rows {top} to {bottom}, "
+                    f"columns {left} to {right}; mend geometry.burned_in of the site's record, or calibrate again"
+                )
+
     def as_json(self) -> dict[str, Any]:
         """For the source process's first packet."""
         return dataclasses.asdict(self)

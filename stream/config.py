@@ -55,6 +55,8 @@ class EngineConfig:
     """Threads of a CPU engine."""
     untaught: bool = False
     """Run a model that was not taught, to measure it; its pictures are never shown as synthetic. A preset that no model is shipped of gets random weights."""
+    site: Annotated[Path | None, arg(metavar="FILE")] = None
+    """The site's record that `contrastream calib run` wrote: grey levels, field and burned-in text of this very source."""
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,10 @@ LARGEST_SCORE = 1e6
 
 
 def open_for(frame_format: FrameFormat, config: dict[str, Any]) -> "Opened":
-    """Open the engine that the guard's first packet names, for one frame format, with its grey tables."""
-    from calib.intensity import default_tables
+    """Open the engine that the guard's first packet names, for one frame format, with the site's grey tables and field."""
     from engines.engine import EngineSpec
     from engines.open import open_engine
-    from stream.frame import Photometric
+    from stream.site_engine import set_up
 
     spec = EngineSpec(
         frame_format.rows, frame_format.columns, frame_format.bits_stored, slots=int(config["slots"])
@@ -54,15 +53,7 @@ def open_for(frame_format: FrameFormat, config: dict[str, Any]) -> "Opened":
         untaught=bool(config["untaught"]),
         threads=config["threads"],
     )
-    window = None
-    if frame_format.window_center is not None and frame_format.window_width is not None:
-        window = (frame_format.window_center, frame_format.window_width)
-    table, inverse = default_tables(
-        frame_format.bits_stored,
-        inverted=frame_format.photometric is Photometric.MONOCHROME1,
-        window=window,
-    )
-    opened.engine.set_grey_table(table, inverse)
+    set_up(opened.engine, frame_format, config.get("site"))
     return opened
 
 
@@ -93,7 +84,7 @@ def open_warm(memory: RingMemory, config: dict[str, Any]) -> tuple["Opened", lis
         The engine, its slots, and the body of the READY packet.
 
     Raises:
-        EngineError, ValueError: It cannot be opened; the user can mend it.
+        EngineError, CalibrationError, ValueError: It cannot be opened; the user can mend it.
     """
     start_ns = MonotonicClock().now_ns()
     opened = open_for(memory.frame_format, config)
@@ -119,12 +110,13 @@ def open_warm(memory: RingMemory, config: dict[str, Any]) -> tuple["Opened", lis
 
 def refusal(error: Exception) -> dict[str, Any]:
     """The body of the ERROR packet for an engine that could not be opened."""
+    from calib.errors import CalibrationError
     from engines.errors import CudaOutOfMemory, EngineError
 
     if isinstance(error, CudaOutOfMemory):
         # Whoever fills the GPU may be done with it soon: the guard tries again while the live picture goes on.
         return {"message": str(error), "input": False, "retry": True}
-    if isinstance(error, (EngineError, ValueError)):
+    if isinstance(error, (EngineError, CalibrationError, ValueError)):
         return {"message": str(error), "input": True}
     said = f"the engine could not be opened: {type(error).__name__}: {error}"
     return {"message": said, "input": False}

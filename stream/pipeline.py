@@ -37,6 +37,7 @@ from stream.latency import RecentLatencies, RecentRate
 from stream.pacing import Pacing
 from stream.publish import Publisher
 from stream.ring import Ring
+from stream.site import Site
 from stream.sources.options import SourceOptions
 from stream.timing import NS_PER_MS, NS_PER_S, MonotonicClock, Stage
 
@@ -73,6 +74,8 @@ class PipelineConfig:
     """Begin only when the engine is warm (a replay), not at once (a room)."""
     wait_for_client: bool = False
     """Begin only when the measuring client is there, and end when it goes."""
+    site: Site | None = None
+    """What this site's calibration found; None for the default grey levels on the whole frame."""
 
 
 def engine_config(config: PipelineConfig) -> dict[str, Any]:
@@ -83,6 +86,7 @@ def engine_config(config: PipelineConfig) -> dict[str, Any]:
         "untaught": config.untaught,
         "threads": config.threads,
         "slots": ENGINE_SLOTS,
+        "site": None if config.site is None else config.site.engine_settings(),
     }
 
 
@@ -119,6 +123,8 @@ class Pipeline:
         self._gpu: GpuReport | None = None
         self._gpu_of: tuple[str, str | None] | None = None
         self._engine_failure: str | None = None
+        self._unfit: str | None = None
+        """Why the site's record is not for the present format, so that there is no engine; None where it is."""
         self._engine_retries = False
         """Whether this engine process has said that it may work later: the GPU is full."""
         self._engine_waits: str | None = None
@@ -260,6 +266,7 @@ class Pipeline:
             "options": dataclasses.asdict(self.config.options),
             "pacing": dataclasses.asdict(self.config.pacing),
             "first_sequence": self._next_sequence,
+            "blank": None if self.config.site is None else self.config.site.blank_json,
         }
         self._source_frames = 0
         self._source_has_ring = False
@@ -299,12 +306,14 @@ class Pipeline:
     def _take_opened(self, opened: dict[str, Any]) -> None:
         self.opened = opened
         self._publisher.rate_hz = float(opened["rate_hz"] or 0.0)
-        self._publisher.unmasked_text = opened["kind"] != "phantom"
         if self._ring is None:
             log.info("frames at %s; Ctrl-C ends", self.endpoint.text)
+        opened["notes"] += [] if self.config.site is None else self.config.site.unused
         for note in opened["notes"]:
             self.on_note(str(note))
         frame_format = format_from_json(opened["format"])
+        if self.config.site is not None and self._next_sequence == 0:
+            self.config.site.check(opened, frame_format)
         if self._ring is None:
             self._use_format(frame_format)
         elif self._ring.frame_format != frame_format:
@@ -322,6 +331,7 @@ class Pipeline:
                 f"{error.strerror}; use fewer --slots or smaller frames"
             ) from error
         self._ring_number += 1
+        self._see_whether_the_site_fits(frame_format)
         if self._guard is None:
             self._guard = Guard(
                 self._ring,
@@ -353,6 +363,17 @@ class Pipeline:
         self._take_back_grants(old)
         self._retired.append(old)
         self._use_format(frame_format)
+
+    def _see_whether_the_site_fits(self, frame_format: FrameFormat) -> None:
+        """A source may change into frames that its site's record is not for: those are live only, with their text."""
+        site = self.config.site
+        blank = None if site is None else site.blank
+        masked = blank is not None and blank.fits(frame_format)
+        self._publisher.unmasked_text = self.opened["kind"] != "phantom" and not masked
+        self._unfit = None if site is None else site.why_not(frame_format)
+        if self._unfit is not None and self._guard is not None:
+            self.on_note(f"Live only from here on: {self._unfit}.")
+            self._guard.engine_gone(Reason.OUT_OF_DOMAIN)
 
     def _grant(self) -> None:
         """Keep the source supplied with slots to write into."""
@@ -417,7 +438,7 @@ class Pipeline:
 
     def _ask_for_engine(self) -> None:
         """Take an engine where there is none and one is to be had; it opens for the ring that it is given first."""
-        if self._engine is not None or self.config.engine == "off":
+        if self._engine is not None or self.config.engine == "off" or self._unfit is not None:
             return
         self._engine = self._supply.due()
         if self._engine is not None:

@@ -6,11 +6,14 @@ import socket
 import sys
 from typing import Any
 
+from calib.record import SiteRecord
+from calib.record_text import from_plain, to_plain
 from stream.control import MAX_PACKET, Kind, become_child, pack_json, unpack_json
 from stream.engine_supply import SharedEngine
 from stream.errors import PipelineError, StreamError
 from stream.pacing import Pacing
 from stream.pipeline import Pipeline, PipelineConfig, engine_config
+from stream.site import Site
 from stream.sources.options import SourceOptions
 from stream.statusline import log_to_stderr
 from stream.timing import MonotonicClock
@@ -18,7 +21,9 @@ from stream.timing import MonotonicClock
 
 def room_to_json(config: PipelineConfig, number: int) -> dict[str, Any]:
     """A room's first packet."""
-    return {"number": number, "pipeline": dataclasses.asdict(config)}
+    site = None if config.site is None else to_plain(config.site.record)
+    fields = dataclasses.asdict(dataclasses.replace(config, site=None))
+    return {"number": number, "pipeline": {**fields, "site": site}}
 
 
 def room_from_json(body: dict[str, Any]) -> tuple[PipelineConfig, int]:
@@ -28,6 +33,8 @@ def room_from_json(body: dict[str, Any]) -> tuple[PipelineConfig, int]:
     if options["crop"] is not None:
         options["crop"] = tuple(options["crop"])
     fields["options"], fields["pacing"] = SourceOptions(**options), Pacing(**fields["pacing"])
+    if fields["site"] is not None:
+        fields["site"] = Site(from_plain(SiteRecord, fields["site"]), fields["options"])
     return PipelineConfig(**fields), int(body["number"])
 
 

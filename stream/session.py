@@ -24,6 +24,7 @@ from stream.measure import Measured, MeasuringClient
 from stream.pacing import Pacing
 from stream.pipeline import Pipeline, PipelineConfig
 from stream.rooms import Rooms
+from stream.site import open_site
 from stream.sources.options import SourceOptions, parse_crop
 from stream.statusline import (
     StatusLine,
@@ -110,9 +111,11 @@ def _check_port(port: int) -> None:
 def pipeline_config(config: RunConfig | ReplayConfig, pacing: Pacing, *, measured: bool) -> PipelineConfig:
     """What the pipeline needs of a command's settings."""
     _check_counts(config)
+    options = source_options(config)
     return PipelineConfig(
         source=config.source,
-        options=source_options(config),
+        options=options,
+        site=open_site(config.site, options, model=None if config.engine == "off" else config.model),
         pacing=pacing,
         endpoint=config.endpoint,
         model=config.model,

@@ -21,6 +21,7 @@ from stream.errors import SourceError
 from stream.frame import Reason
 from stream.recording import GRANTS, Recorded, Recording
 from stream.session import stopped_by_signals
+from stream.site import open_site
 from stream.sources.options import SourceOptions, parse_crop
 from stream.statusline import StatusLine, log_to_stderr
 from stream.synthesis import SynthesisFolder, frame_name
@@ -164,6 +165,7 @@ class Synthesis:
             contrast=config.contrast,
             untimed=True,
         )
+        self._site = open_site(config.site, self._options, model=config.model)
         self._folder = SynthesisFolder(config.out, overwrite=config.overwrite)
         if self._folder.holds(config.source):
             raise SourceError(
@@ -206,13 +208,23 @@ class Synthesis:
         config, folder = self.config, self._folder
         slots = RING_SLOTS
         with Recording(
-            config.source, self._options, frames=config.frames, slots=slots, stopped=self._stop.is_set
+            config.source,
+            self._options,
+            frames=config.frames,
+            slots=slots,
+            stopped=self._stop.is_set,
+            blank=None if self._site is None else self._site.blank_json,
         ) as recording:
+            if self._site is not None:
+                self._site.check({"kind": recording.kind, "device": recording.device}, recording.format)
+                for sentence in self._site.unused:
+                    log.warning(sentence)
             for note in recording.notes:
                 log.warning(note)
             self._total = recording.frame_count
             opened, inference_ns = self._open_engine(recording)
             facts = first_facts(config, recording, opened, inference_ns)
+            facts["site"] = None if self._site is None else self._site.as_facts()
             folder.prepare(
                 synthetic_folder(opened.engine.taught), report(facts, [], seconds=0.0, complete=False)
             )
@@ -242,6 +254,7 @@ class Synthesis:
             "untaught": config.untaught,
             "threads": config.threads,
             "slots": ENGINE_SLOTS,
+            "site": None if self._site is None else self._site.engine_settings(),
         }
         opened = open_for(recording.format, settings)
         return opened, max(warm_up(slot, recording.format) for slot in opened.engine.slots(ENGINE_SLOTS))
@@ -253,7 +266,7 @@ class Synthesis:
             self._folder.path,
             recording.format,
             rate_hz=recording.rate_hz,
-            unmasked_text=recording.kind != "phantom",
+            unmasked_text=recording.kind != "phantom" and (self._site is None or self._site.blank is None),
             head=f"{facts['model']['name']} {engine.model_sha256[:8]}",
             film=self.config.film,
         )

@@ -38,6 +38,7 @@ def main(endpoint: str) -> None:
                 "columns": header.frame_format.columns,
                 "due_ns": header.stamps_ns[0],
                 "live_crc": zlib.crc32(message.live.data),
+                "unmasked_text": header.unmasked_text,
             }
             if message.synthetic is not None and message.attention is not None:
                 untouched = message.attention == 0

@@ -27,3 +27,9 @@ def test_regions_travel_as_json_and_fit_their_own_size_only() -> None:
     assert Blank.from_json(BLANK.as_json()) == BLANK
     assert BLANK.fits(FrameFormat(64, 96))
     assert not BLANK.fits(FrameFormat(96, 64))
+
+
+@pytest.mark.parametrize("box", [(-1, 0, 4, 4), (0, 0, 65, 4), (4, 4, 4, 8), (0, 90, 4, 97)])
+def test_a_region_outside_the_frame_is_refused(box: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ValueError, match="must lie in frames of 64 x 96"):
+        Blank(64, 96, (box,))
