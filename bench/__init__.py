@@ -7,6 +7,7 @@ Map of the room:
     workloads.py           `bench WORKLOAD`: which file runs it
     live.py                `bench live`: the whole path, paced; report.py writes it
     engine.py              `bench engine`: the engine alone, serial and saturated, beside machine_limits.py
+    transport.py           `bench transport`: ring and wire without an engine
     scale.py               `bench scale`: streams on one engine until one misses
     alone.py               the engine and the source alone, in a process of their own; worker.py runs such a process
     floor.py               the same hops without the product, in the same run; witness.py sees the machine stall

@@ -80,7 +80,7 @@ class LiveConfig(WorkloadConfig):
     warmup: Annotated[int | None, arg(metavar="N")] = None
     """Frames before the measured ones; by default 100, or one whole loop of the source where that is longer."""
     engine: EngineName = "auto"
-    """The runtime; off measures the path without an engine, and then there is no floor to compare with."""
+    """The runtime; off measures the path without an engine, beside a floor without one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -116,6 +116,27 @@ class EngineConfig(WorkloadConfig):
 
 
 @dataclass(frozen=True)
+class TransportConfig:
+    """Ring and wire without an engine: paced beside a floor of bare processes, and as fast as they go without a loss."""
+
+    size: Annotated[tuple[int, ...], arg(metavar="PIXELS")] = (512, 1024)
+    """Rows and columns of the phantom's frames, one size or several."""
+    rate: Annotated[float, arg(metavar="HZ")] = 30.0
+    """Frames per second of the paced part."""
+    frames: Annotated[int, arg(metavar="N")] = 1000
+    """Frames of each part, after the warm-up."""
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Write the report as JSON."""
+
+    def __post_init__(self) -> None:
+        if not self.size or any(not 64 <= side <= 2048 for side in self.size):
+            raise ValueError(f"--size must be 64 to 2048 pixels a side, got {self.size or 'none'}")
+        _check_rate(self.rate)
+        _check_frames(self.frames)
+        check_out(self.out)
+
+
+@dataclass(frozen=True)
 class ScaleConfig(WorkloadConfig):
     """How many streams one engine keeps up with: 1, 2, 4 ... rooms until frames miss their deadline."""
 
@@ -145,6 +166,7 @@ class BenchConfig:
     workload: (
         Annotated[LiveConfig, subcommand("live")]
         | Annotated[EngineConfig, subcommand("engine")]
+        | Annotated[TransportConfig, subcommand("transport")]
         | Annotated[ScaleConfig, subcommand("scale")]
     )
 

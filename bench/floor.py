@@ -64,7 +64,10 @@ class FloorSamples:
         return np.asarray(self.total_ms() - inside / NS_PER_MS)
 
     def stages_ms(self) -> dict[str, np.ndarray]:
-        """The floor's stages, named as the pipeline's are."""
+        """The floor's stages, named as the pipeline's are; those of the engine only where there is a stand-in for it."""
+        if not self.stamps_ns[:, 2].any():
+            steps = np.diff(self.stamps_ns[:, (0, 1, 4, 5)], axis=1) / NS_PER_MS
+            return {name: steps[:, column] for column, name in enumerate(("grab", "guard", "transport"))}
         steps = np.diff(self.stamps_ns, axis=1) / NS_PER_MS
         names = ("grab", "submit", "engine", "guard", "transport")
         return {name: steps[:, column] for column, name in enumerate(names)}
@@ -76,12 +79,13 @@ class Floor:
     Args:
         frame_format: The format of the pipeline that it is compared with.
         planes: The planes that the pipeline's messages carry.
+        engine: Whether frames go by the stand-in for the engine; without it the path has one hop less each way.
 
     Raises:
         BenchError: A process does not start.
     """
 
-    def __init__(self, frame_format: FrameFormat, planes: Plane) -> None:
+    def __init__(self, frame_format: FrameFormat, planes: Plane, *, engine: bool = True) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="contrastream-floor-")
         self._memory = RingMemory.create(frame_format, SLOTS)
         self.address = f"ipc://{Path(self._folder.name) / 'floor'}"
@@ -89,14 +93,16 @@ class Floor:
             "format": format_to_json(frame_format),
             "address": self.address,
             "message_bytes": self._memory.layout.message_bytes(frame_format, planes),
+            "engine": engine,
         }
         source, publisher_source = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        engine, publisher_engine = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        to_engine, publisher_engine = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._workers: list[Worker] = []
         try:
-            with source, publisher_source, engine, publisher_engine:
+            with source, publisher_source, to_engine, publisher_engine:
                 self._publisher = self._start("publisher", config, publisher_source, publisher_engine)
-                self._start("engine", config, engine)
+                if engine:
+                    self._start("engine", config, to_engine)
                 self._source = self._start("source", config, source)
                 self._client = self._start("client", config)
             self._publisher.hear()
@@ -186,9 +192,14 @@ def run_engine(memory: RingMemory, guard: socket.socket) -> None:
 
 
 def run_publisher(
-    memory: RingMemory, source: socket.socket, engine: socket.socket, address: str, message_bytes: int
+    memory: RingMemory,
+    source: socket.socket,
+    engine: socket.socket,
+    address: str,
+    message_bytes: int,
+    has_engine: bool,
 ) -> None:
-    """Pass each frame to the engine and then to the client."""
+    """Pass each frame to the engine, where there is one, and then to the client."""
     clock = MonotonicClock()
     out = answers()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -198,20 +209,27 @@ def run_publisher(
     ready = {"ready": True} if frames.poll(CONNECT_MS) else {"error": "the floor's client did not connect"}
     out.write(json.dumps(ready) + "\n")
     poller = select.poll()
-    for each in (source, engine):
+    for each in (source, engine) if has_engine else (source,):
         poller.register(each, select.POLLIN)
+
+    def send(packet: bytes) -> None:
+        slot, *fields = NOTE.unpack(packet)
+        view = memory.slots[slot].bytes[:message_bytes]
+        NOTE.pack_into(view, 0, slot, *fields[:-1], clock.now_ns())
+        frames.send(view, copy=False)
+
     while True:
         for descriptor, _event in poller.poll():
             if descriptor == source.fileno():
                 if not (packet := source.recv(NOTE.size)):
                     context.destroy(linger=0)
                     return
-                engine.send(packet)
+                if has_engine:
+                    engine.send(packet)
+                else:
+                    send(packet)
             elif packet := engine.recv(NOTE.size):
-                slot, *fields = NOTE.unpack(packet)
-                view = memory.slots[slot].bytes[:message_bytes]
-                NOTE.pack_into(view, 0, slot, *fields[:-1], clock.now_ns())
-                frames.send(view, copy=False)
+                send(packet)
 
 
 def run_client(address: str) -> None:
@@ -267,7 +285,14 @@ def main() -> int:
         elif role == "engine":
             run_engine(memory, sockets[0])
         else:
-            run_publisher(memory, sockets[0], sockets[1], config["address"], int(config["message_bytes"]))
+            run_publisher(
+                memory,
+                sockets[0],
+                sockets[1],
+                config["address"],
+                int(config["message_bytes"]),
+                bool(config["engine"]),
+            )
     return 0
 
 

@@ -165,13 +165,14 @@ def measure(run: Run) -> None:
         run.warmup = config.warmup if config.warmup is not None else max(WARM_UP, alone.loop_frames)
         if has_engine:
             measure_engine(run, alone, "before")
-            # An untaught network's planes are inferred but never sent, so the floor does not send them either.
-            sent = Plane.LIVE | Plane.SYNTHETIC | Plane.ATTENTION if run.engine["taught"] else Plane.LIVE
-            floor = Floor(run.frame_format, sent)
-            measure_floor(run, floor, "before")
+        # An untaught network's planes are inferred but never sent, so the floor does not send them either.
+        drawn = has_engine and run.engine["taught"]
+        sent = Plane.LIVE | Plane.SYNTHETIC | Plane.ATTENTION if drawn else Plane.LIVE
+        floor = Floor(run.frame_format, sent, engine=has_engine)
+        measure_floor(run, floor, "before")
         measure_pipeline(run, floor)
-        if floor is not None:
-            measure_floor(run, floor, "after")
+        measure_floor(run, floor, "after")
+        if has_engine:
             measure_engine(run, alone, "after")
         if not run.brief:
             measure_allocations(run, alone)
@@ -264,6 +265,7 @@ def pipeline_config(config: LiveConfig, rate_hz: float, frames: int) -> Pipeline
         model=config.model,
         engine=config.engine,
         untaught=True,
+        domain=False,  # what is measured is the drawing, also of a loop on which nobody should see it
         threads=config.threads,
         wait_for_engine=True,
         wait_for_client=True,

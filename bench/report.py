@@ -232,8 +232,9 @@ def _late(run: "Run", measured: Measured | None, gap_ms: float | None) -> dict[s
 
 
 def overhead_ms(measured: Measured) -> np.ndarray:
-    """Due to received without the engine's share, of the frames that were inferred in time, (n,) ms."""
-    stamps = measured.stamps_ns[_synthesized(measured)].astype(np.int64)
+    """Due to received without the engine's share, (n,) ms: of the frames inferred in time, and of those that went by none."""
+    off = (measured.state == State.PASSTHROUGH) & (measured.reason == Reason.OFF)
+    stamps = measured.stamps_ns[_synthesized(measured) | off].astype(np.int64)
     inside = stamps[:, Stage.INFERRED] - stamps[:, Stage.SUBMITTED]
     return np.asarray((stamps[:, Stage.RECEIVED] - stamps[:, Stage.DUE] - inside) / NS_PER_MS)
 

@@ -128,6 +128,7 @@ def room_config(config: ScaleConfig, endpoint: str, number: int, frames: int) ->
         model=config.model,
         engine=config.engine,
         untaught=True,
+        domain=False,  # what is measured is the drawing, also of a loop on which nobody should see it
         threads=config.threads,
         wait_for_engine=True,
         wait_for_client=True,

@@ -1,9 +1,9 @@
 """`contrastream bench WORKLOAD`: one workload each, opened late."""
 
-from bench.config import EngineConfig, LiveConfig, ScaleConfig
+from bench.config import EngineConfig, LiveConfig, ScaleConfig, TransportConfig
 
 
-def bench(workload: LiveConfig | EngineConfig | ScaleConfig) -> int:
+def bench(workload: LiveConfig | EngineConfig | TransportConfig | ScaleConfig) -> int:
     """Run a workload; returns the command's exit status."""
     match workload:
         case LiveConfig():
@@ -14,6 +14,10 @@ def bench(workload: LiveConfig | EngineConfig | ScaleConfig) -> int:
             from bench.engine import bench_engine
 
             return bench_engine(workload)
+        case TransportConfig():
+            from bench.transport import bench_transport
+
+            return bench_transport(workload)
         case ScaleConfig():
             from bench.scale import bench_scale
 

@@ -92,6 +92,7 @@ def test_a_client_holds_no_ai_library_and_no_codec() -> None:
         "bench",
         "bench live",
         "bench engine",
+        "bench transport",
         "bench scale",
         "doctor",
     ],

@@ -37,6 +37,19 @@ def test_every_frame_of_every_block_arrives_with_its_stamps_in_order() -> None:
     assert _children() == before
 
 
+def test_without_an_engine_frames_go_from_the_publisher_straight_to_the_client() -> None:
+    before = _children()
+    with Floor(FrameFormat(96, 128), Plane.LIVE, engine=False) as floor:
+        assert len(_children() - before) == 3
+        floor.begin([Block(time.monotonic_ns() + NS_PER_S // 10, 8)], PERIOD_NS)
+        samples = floor.finish(30.0)
+    assert samples.stamps_ns.shape == (8, 6)
+    assert not samples.stamps_ns[:, 2:4].any()
+    assert samples.overhead_ms().tolist() == samples.total_ms().tolist()
+    assert set(samples.stages_ms()) == {"grab", "guard", "transport"}
+    assert all((times >= 0).all() for times in samples.stages_ms().values())
+
+
 @pytest.mark.parametrize(
     ("frame_format", "planes"),
     [
