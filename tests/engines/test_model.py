@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from casgan.data import phantom_reference
 from engines.engine import BackendName, EngineSpec
 from engines.errors import ModelError
-from engines.model import MODELS, ModelCard, file_sha256, load_model, save_card
+from engines.model import FORMAT, MODELS, ModelCard, file_sha256, load_model, save_card
 from engines.open import open_engine
 
 BACKENDS: list[BackendName] = ["openvino", "onnxruntime"]
@@ -38,7 +38,7 @@ def test_a_preset_name_finds_the_shipped_model() -> None:
 def test_the_onnx_file_itself_says_what_its_sidecar_says(tiny_model: Path) -> None:
     card = load_model(tiny_model).card
     properties = {entry.key: entry.value for entry in onnx.load(str(tiny_model)).metadata_props}
-    assert properties == {"format": "contrastream.model/1", **card.properties()}
+    assert properties == {"format": FORMAT, **card.properties()}
 
 
 def test_a_missing_model_names_the_shipped_ones(tmp_path: Path) -> None:
