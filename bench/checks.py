@@ -69,6 +69,17 @@ if driver is None:
 else:
     print(json.dumps({"cuda": "%d.%d" % driver.cuda, "gpus": [str(gpu) for gpu in driver.gpus]}))
 """
+_BUILDER = """
+import json
+from engines.build import load_builder
+from engines.config import BuildConfig
+from engines.errors import EngineError
+try:
+    trt, _, _ = load_builder(BuildConfig())
+    print(json.dumps({"builder": f"{trt.__name__} {trt.__version__}"}))
+except EngineError as error:
+    print(json.dumps({"why": str(error)}))
+"""
 _TELEMETRY = """
 import json
 from stream.gpu import read_gpus
@@ -255,7 +266,7 @@ def check_engines() -> Iterator[Row]:
         if not usable:
             said, _, mend = reason.partition("; ")
             if mend and name in GPU_BACKENDS and not has_gpu and not mend.startswith("with a"):
-                mend = f"with an NVIDIA GPU: {mend}"  # nobody without one should install for it
+                mend = f"with an NVIDIA GPU: {mend.removeprefix('run: ')}"  # nobody without one should install for it
             rows.append(Row("engines", name, "absent", said, mend or "nothing that helps is known"))
             continue
         works, said = _tried(_INFER, name)
@@ -273,6 +284,18 @@ def check_engines() -> Iterator[Row]:
             )
         )
     yield from rows
+    found, said = _tried(_BUILDER)
+    answer = json.loads(said) if found else {"why": f"the libraries failed: {said}; look at nvidia-smi"}
+    why = answer.get("why", "")
+    yield Row(
+        "engines",
+        "plans",
+        "absent" if why else "ok",
+        why or f"{answer['builder']} builds them here: contrastream build",
+        'pip install "contrastream[trtrtx]" builds them for RTX cards, and needs no GPU for it'
+        if why
+        else "",
+    )
     yield Row(
         "engines",
         "any engine",

@@ -263,13 +263,16 @@ class Cuda:
             return
         driver, runtime = self._call("cudaDriverGetVersion"), self._call("cudaRuntimeGetVersion")
         if driver == 0:
-            sentence = f"no NVIDIA driver is loaded (cudaGetDeviceCount: {_name(code)}); install it"
+            sentence = (
+                f"no NVIDIA driver is loaded (cudaGetDeviceCount: {_name(code)}); "
+                "with an NVIDIA GPU, install its driver"
+            )
         else:
             sentence = (
                 f"needed an NVIDIA driver for CUDA {version(runtime)}, found one for CUDA {version(driver)} "
                 f"(cudaGetDeviceCount: {_name(code)}); update the driver"
             )
-        raise CudaError(f"{sentence}, {SEE_DOCTOR}", call="cudaGetDeviceCount", code=_name(code))
+        raise CudaError(f"{sentence}, see nvidia-smi", call="cudaGetDeviceCount", code=_name(code))
 
     def _call(self, name: str, *arguments: Any) -> Any:
         """One call: its result, several as a tuple, or an error with the call's and the code's name."""

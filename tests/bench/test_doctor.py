@@ -91,7 +91,7 @@ def test_a_backend_that_cannot_run_says_why_and_what_to_install(monkeypatch: pyt
     monkeypatch.setattr(checks, "_driver", lambda: {"cuda": "13.0", "gpus": ["one"]})
     rows = list(checks.check_engines())
     assert [row.name for row in rows] == [
-        "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime", "any engine",
+        "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime", "plans", "any engine",
     ]  # fmt: skip
     assert rows[0] == Row(
         "engines", "tensorrt", "absent", "tensorrt is not installed", "run: pip install tensorrt; then again"
@@ -100,8 +100,33 @@ def test_a_backend_that_cannot_run_says_why_and_what_to_install(monkeypatch: pyt
     assert rows[-1].found.startswith("0 of 5 work")
     monkeypatch.setattr(checks, "_driver", lambda: {"why": "no driver"})
     mends = {row.name: row.mend for row in checks.check_engines()}
-    assert mends["tensorrt"] == "with an NVIDIA GPU: run: pip install tensorrt; then again"
+    assert mends["tensorrt"] == "with an NVIDIA GPU: pip install tensorrt; then again"
     assert mends["onnxruntime"] == "run: pip install onnxruntime; then again"
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict", "found"),
+    [
+        (
+            '{"builder": "tensorrt_rtx 1.7.1"}',
+            "ok",
+            "tensorrt_rtx 1.7.1 builds them here: contrastream build",
+        ),
+        ('{"why": "needed tensorrt or tensorrt_rtx"}', "absent", "needed tensorrt or tensorrt_rtx"),
+        (None, "absent", "the libraries failed: signal 11; look at nvidia-smi"),
+    ],
+    ids=["here", "none", "crash"],
+)
+def test_what_builds_plans_has_a_row(
+    monkeypatch: pytest.MonkeyPatch, said: str | None, verdict: str, found: str
+) -> None:
+    from engines import open as opening
+
+    monkeypatch.setattr(opening, "probe", lambda name: (False, "no; do nothing"))
+    monkeypatch.setattr(checks, "_tried", lambda code: (said is not None, said or "signal 11"))
+    monkeypatch.setattr(checks, "_driver", lambda: {"why": "no driver"})
+    (row,) = [row for row in checks.check_engines() if row.name == "plans"]
+    assert (row.verdict, row.found, bool(row.mend)) == (verdict, found, verdict != "ok")
 
 
 def test_a_backend_whose_inference_fails_is_not_called_ok(monkeypatch: pytest.MonkeyPatch) -> None:

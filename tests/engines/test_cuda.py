@@ -53,7 +53,7 @@ def test_here_there_is_no_driver_and_the_real_runtime_says_so() -> None:
     [
         pytest.param(
             {"driver": 0},
-            r"no NVIDIA driver is loaded \(cudaGetDeviceCount: cudaErrorInsufficientDriver\); install it",
+            r"no NVIDIA driver is loaded \(cudaGetDeviceCount: cudaErrorInsufficientDriver\); with an NVIDIA GPU, install its driver",
             id="no driver",
         ),
         pytest.param(
