@@ -9,6 +9,7 @@ Map of the room:
     engine.py              `bench engine`: the engine alone, serial and saturated, beside machine_limits.py
     transport.py           `bench transport`: ring and wire without an engine
     scale.py               `bench scale`: streams on one engine until one misses
+    soak.py                `bench soak`: hours of it; soak_client.py sees them in constant memory (histogram.py)
     alone.py               the engine and the source alone, in a process of their own; worker.py runs such a process
     floor.py               the same hops without the product, in the same run; witness.py sees the machine stall
     stats.py               intervals, slopes

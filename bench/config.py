@@ -160,6 +160,41 @@ class ScaleConfig(WorkloadConfig):
 
 
 @dataclass(frozen=True)
+class SoakConfig(WorkloadConfig):
+    """Hours of it in constant memory: does latency, memory or anything else drift? Ctrl-C gives the report so far."""
+
+    rate: Annotated[float, arg(metavar="HZ")] = 30.0
+    """Frames per second."""
+    hours: Annotated[float | None, arg(metavar="HOURS")] = None
+    """How long, at that rate; instead of --frames."""
+    frames: Annotated[int | None, arg(metavar="N")] = None
+    """How many frames; 100,000 where neither this nor --hours is given."""
+    compressed: bool = False
+    """Let frames go as fast as the machine does without a loss, instead of at the rate."""
+    engine: EngineName = "auto"
+    """The runtime; off shows live pictures only."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_rate(self.rate)
+        if self.hours is not None and self.frames is not None:
+            raise ValueError("--hours and --frames say the same in two ways; give one of them")
+        if self.hours is not None and not (math.isfinite(self.hours) and 0.0 < self.hours <= 1000.0):
+            raise ValueError(f"--hours must be above 0 and at most 1000, got {self.hours}")
+        if self.total_frames < 1000:
+            raise ValueError(
+                f"a soak needs 1000 frames or more, got {self.total_frames}; bench live measures fewer"
+            )
+
+    @property
+    def total_frames(self) -> int:
+        """Frames of the whole run."""
+        if self.hours is not None:
+            return round(3600.0 * self.hours * self.rate)
+        return 100_000 if self.frames is None else self.frames
+
+
+@dataclass(frozen=True)
 class BenchConfig:
     """Measure this machine: frames per second and latency, always beside what they are to be compared with."""
 
@@ -168,6 +203,7 @@ class BenchConfig:
         | Annotated[EngineConfig, subcommand("engine")]
         | Annotated[TransportConfig, subcommand("transport")]
         | Annotated[ScaleConfig, subcommand("scale")]
+        | Annotated[SoakConfig, subcommand("soak")]
     )
 
 

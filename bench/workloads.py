@@ -1,9 +1,9 @@
 """`contrastream bench WORKLOAD`: one workload each, opened late."""
 
-from bench.config import EngineConfig, LiveConfig, ScaleConfig, TransportConfig
+from bench.config import EngineConfig, LiveConfig, ScaleConfig, SoakConfig, TransportConfig
 
 
-def bench(workload: LiveConfig | EngineConfig | TransportConfig | ScaleConfig) -> int:
+def bench(workload: LiveConfig | EngineConfig | TransportConfig | ScaleConfig | SoakConfig) -> int:
     """Run a workload; returns the command's exit status."""
     match workload:
         case LiveConfig():
@@ -22,3 +22,7 @@ def bench(workload: LiveConfig | EngineConfig | TransportConfig | ScaleConfig) -
             from bench.scale import bench_scale
 
             return bench_scale(workload)
+        case SoakConfig():
+            from bench.soak import bench_soak
+
+            return bench_soak(workload)

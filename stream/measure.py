@@ -133,7 +133,7 @@ class MeasuringClient:
 def receive(endpoint: str, *, credit: bool) -> Measured:
     """Receive until standard input ends."""
     subscriber = Subscriber(endpoint, newest_only=False, queue=1000, measuring=True)
-    credits = _credit_socket(endpoint) if credit else None
+    credits = credit_socket(endpoint) if credit else None
     rows: list[tuple[int, int, int, int]] = []
     stamps: list[tuple[int, ...]] = []
     ended = False
@@ -161,7 +161,8 @@ def receive(endpoint: str, *, credit: bool) -> Measured:
     )
 
 
-def _credit_socket(endpoint: str) -> "zmq.Socket[bytes]":
+def credit_socket(endpoint: str) -> "zmq.Socket[bytes]":
+    """On which a measuring client of a lossless replay says how many frames more it has read, 4 bytes, little-endian."""
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
     socket.linger = 0
     socket.connect(parse_endpoint(endpoint).credit)

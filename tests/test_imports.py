@@ -94,6 +94,7 @@ def test_a_client_holds_no_ai_library_and_no_codec() -> None:
         "bench engine",
         "bench transport",
         "bench scale",
+        "bench soak",
         "doctor",
     ],
 )
