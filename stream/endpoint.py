@@ -24,12 +24,14 @@ class Endpoint:
         frames: ZeroMQ address of the PUB socket that carries frames only.
         status: ZeroMQ address of the PUB socket that carries the heartbeat.
         credit: ZeroMQ address on which the one measuring client of a lossless replay says what it has read.
+        clock: ZeroMQ address where the publisher's clock answers (`stream/clock_exchange.py`).
         lock: File whose lock says that a publisher lives here; None for TCP, where binding says so.
     """
 
     frames: str
     status: str
     credit: str
+    clock: str
     lock: Path | None = None
 
     @property
@@ -66,7 +68,7 @@ def parse_endpoint(text: str | None = None) -> Endpoint:
 
     Args:
         text: None for this host's default stream; a plain name for another stream of this host;
-            `ipc:///path`; or `tcp://127.0.0.1:PORT`, whose heartbeat is on PORT + 1.
+            `ipc:///path`; or `tcp://127.0.0.1:PORT`, which takes the three ports after it too.
 
     Raises:
         EndpointError: None of these, or an address beyond this host.
@@ -107,7 +109,11 @@ def _ipc(path: Path) -> Endpoint:
             f"an ipc path must be at most {MAX_IPC_PATH} bytes long, got {len(os.fsencode(path))}: {path}"
         )
     return Endpoint(
-        f"ipc://{path}.frames", f"ipc://{path}.status", f"ipc://{path}.credit", Path(f"{path}.lock")
+        f"ipc://{path}.frames",
+        f"ipc://{path}.status",
+        f"ipc://{path}.credit",
+        f"ipc://{path}.clock",
+        Path(f"{path}.lock"),
     )
 
 
@@ -117,15 +123,16 @@ def _tcp(text: str) -> Endpoint:
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
-    if not host or port is None or not 1024 <= port <= 65533:
-        raise EndpointError(f"a TCP endpoint is tcp://127.0.0.1:PORT with PORT 1024 to 65533, got {text}")
+    if not host or port is None or not 1024 <= port <= 65532:
+        raise EndpointError(f"a TCP endpoint is tcp://127.0.0.1:PORT with PORT 1024 to 65532, got {text}")
     if host not in LOOPBACK:
         raise EndpointError(
             f"an address beyond this host needs CURVE keys, which this version does not have yet, got {text}; "
             "use a name, ipc:///path or tcp://127.0.0.1:PORT"
         )
     host = f"[{host}]" if ":" in host else host
-    return Endpoint(f"tcp://{host}:{port}", f"tcp://{host}:{port + 1}", f"tcp://{host}:{port + 2}")
+    frames, status, credit, clock = (f"tcp://{host}:{port + place}" for place in range(4))
+    return Endpoint(frames, status, credit, clock)
 
 
 class EndpointLock:

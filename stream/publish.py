@@ -14,6 +14,7 @@ from typing import Any
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from stream.clock_exchange import ClockResponder
 from stream.endpoint import Endpoint, EndpointLock
 from stream.errors import EndpointError
 from stream.guard import Outgoing
@@ -66,6 +67,7 @@ class Publisher:
         try:
             self.frames = self._bind(zmq.XPUB, endpoint.frames, SEND_QUEUE)
             self._status = self._bind(zmq.PUB, endpoint.status, 4)
+            self._clock_responder = self._answer_clocks(endpoint.clock)
         except EndpointError:
             self._context.destroy(linger=0)
             self._lock.close()
@@ -104,6 +106,13 @@ class Publisher:
         finally:
             os.umask(before)
         return socket
+
+    def _answer_clocks(self, address: str) -> ClockResponder:
+        before = os.umask(0o077)
+        try:
+            return ClockResponder(address, self._clock)
+        finally:
+            os.umask(before)
 
     def publish(self, ring: Ring, out: Outgoing) -> None:
         """Send a frame that the guard has decided; its slot stays held until the last byte has gone."""
@@ -208,13 +217,14 @@ class Publisher:
 
     def close(self) -> None:
         """Give the last messages 200 ms to leave, then close the sockets."""
+        self._clock_responder.close()
         self.frames.disable_monitor()
         self._monitor.close(linger=0)
         self.frames.close()
         self._status.close()
         self._context.term()
         if self.endpoint.frames.startswith("ipc://"):
-            for address in (self.endpoint.frames, self.endpoint.status):
+            for address in (self.endpoint.frames, self.endpoint.status, self.endpoint.clock):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(address.removeprefix("ipc://"))
         self._lock.close()

@@ -5,6 +5,8 @@ from typing import Any
 
 import zmq
 
+from calib.clock import OneWay
+from stream.clock_exchange import ClockFollower
 from stream.endpoint import Endpoint, parse_endpoint
 from stream.errors import WireError
 from stream.frame import Reason, State
@@ -40,6 +42,8 @@ class Subscriber:
         measuring: Tell the publisher that this is its measuring client, for which a replay waits.
         check_crc: Check the planes' CRCs where the publisher sends them.
         clock: The clock that ages are measured with.
+        follow_clock: Exchange stamps with the publisher's clock four times a second, so that `one_way` knows latencies across
+            hosts. On the publisher's own host there is one clock for all, and nothing to follow.
         context: The ZeroMQ context to use; None for one of its own.
     """
 
@@ -52,6 +56,7 @@ class Subscriber:
         measuring: bool = False,
         check_crc: bool = True,
         clock: Clock | None = None,
+        follow_clock: bool = False,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
         self.endpoint = endpoint if isinstance(endpoint, Endpoint) else parse_endpoint(endpoint)
@@ -65,6 +70,11 @@ class Subscriber:
         self._poller = zmq.Poller()
         self._poller.register(self._frames, zmq.POLLIN)
         self._poller.register(self._status, zmq.POLLIN)
+        self.clock: ClockFollower | None = None
+        """What is known of the publisher's clock, where it is followed."""
+        if follow_clock:
+            self.clock = ClockFollower(self.endpoint.clock, self._clock, self._context)
+            self._poller.register(self.clock.socket, zmq.POLLIN)
         self._check_crc = check_crc
         self.status: dict[str, Any] | None = None
         """The last heartbeat."""
@@ -100,12 +110,17 @@ class Subscriber:
 
         Args:
             timeout_ms: How long to wait at most; a heartbeat ends the wait early, so that the caller can
-                show a new state.
+                show a new state, and so does the publisher's clock where it is followed.
 
         Returns:
             The frame, its planes still in the message's bytes; None when none came.
         """
+        if self.clock is not None:
+            self.clock.ask()
+            timeout_ms = min(timeout_ms, self.clock.due_ms())
         ready = dict(self._poller.poll(timeout_ms))
+        if self.clock is not None and self.clock.socket in ready:
+            self.clock.hear()
         if self._status in ready:
             self._take_status()
         if self._frames in ready:
@@ -136,6 +151,8 @@ class Subscriber:
         previous = self.latest.header if self.latest is not None else None
         if previous is None or previous.stream != message.header.stream:
             self._streams += 1
+            if previous is not None and self.clock is not None:
+                self.clock.forget()  # another publisher, perhaps on another host
         else:
             self._lost += max(0, message.header.publication - previous.publication - 1)
         self._received += 1
@@ -172,6 +189,22 @@ class Subscriber:
             return Shown(State.STALE, age_ms=age_ns / NS_PER_MS)
         return Shown(header.state, header.reason, age_ns / NS_PER_MS)
 
+    def one_way(self, message: Message, stage: Stage = Stage.DUE) -> OneWay | None:
+        """How long the newest frame took from one of its stages to here, in ms, with its uncertainty.
+
+        Args:
+            message: The frame that `poll` returned last.
+            stage: From where; `Stage.DUE` is end to end.
+
+        Returns:
+            None where the publisher's clock is not followed or not known yet, or the frame has not passed the stage.
+            A latency whose uncertainty is larger than itself is no number: `OneWay.shown_ms` is then None.
+        """
+        stamp_ns = message.header.stamp_ns(stage)
+        if self.clock is None or stamp_ns == 0:
+            return None
+        return self.clock.one_way(stamp_ns, self.received_ns)
+
     def statistics(self) -> dict[str, int]:
         """Frames received, lost (gaps in the publication numbers), refused, and publishers seen."""
         return {
@@ -185,5 +218,7 @@ class Subscriber:
         """Close the sockets; may be called twice."""
         self._frames.close()
         self._status.close()
+        if self.clock is not None:
+            self.clock.close()
         if self._own_context:
             self._context.term()
