@@ -40,9 +40,37 @@ def ratio_of_medians(
         The ratio of the medians and a 95 % percentile bootstrap over chunks of time, both series resampled
         by the same chunks; None where either series is empty or the denominator's median is not above 0.
     """
-    if not numerator.size or not denominator.size or np.median(denominator) <= 0:
+    return ratio_of_percentiles(numerator, denominator, 50.0, chunk=chunk, seed=seed)
+
+
+def ratio_of_percentiles(
+    numerator: np.ndarray, denominator: np.ndarray, percent: float, *, chunk: int = CHUNK, seed: int = 0
+) -> Ratio | None:
+    """As `ratio_of_medians`, of another percentile. The caller sees to it that there are enough values for one.
+
+    Args:
+        numerator: (n,) values in the order they were measured; infinite for one that never came.
+        denominator: (m,) values of the same stretch of time, in order; as `numerator`.
+        percent: Which percentile, 0 to 100; its nearest rank, but the usual median for 50.
+        chunk: Values that are resampled together.
+        seed: Of the resampling.
+
+    Returns:
+        As `ratio_of_medians`; None also where so many values are infinite that a percentile is, and no interval where
+        that happens in a resampling.
+    """
+
+    def percentile(values: np.ndarray) -> float:
+        if percent == 50.0:
+            return float(np.median(values))
+        return float(np.percentile(values, percent, method="inverted_cdf"))
+
+    if not numerator.size or not denominator.size:
         return None
-    value = float(np.median(numerator) / np.median(denominator))
+    above, below = percentile(numerator), percentile(denominator)
+    if below <= 0 or not np.isfinite((above, below)).all():
+        return None
+    value = above / below
     chunks = min(numerator.size, denominator.size) // chunk
     if chunks < MIN_CHUNKS:
         return Ratio(value, None, None, chunks)
@@ -51,9 +79,12 @@ def ratio_of_medians(
     ratios = np.empty(RESAMPLES)
     for row in range(RESAMPLES):
         drawn = generator.integers(chunks, size=chunks)
-        ratios[row] = np.median(np.concatenate([upper[i] for i in drawn])) / np.median(
-            np.concatenate([lower[i] for i in drawn])
+        below = percentile(np.concatenate([lower[i] for i in drawn]))
+        ratios[row] = (
+            percentile(np.concatenate([upper[i] for i in drawn])) / below if np.isfinite(below) else np.inf
         )
+    if not np.isfinite(ratios).all():
+        return Ratio(value, None, None, chunks)
     low, high = np.percentile(ratios, (2.5, 97.5))
     return Ratio(value, float(low), float(high), chunks)
 

@@ -178,7 +178,7 @@ class Grabber:
                 self._next_sequence = sequence
                 continue
             due_ns = got.stamp_ns
-            if not self._source.live and not math.isinf(self._pacing.speed):
+            if due_ns is None and not self._source.live and not math.isinf(self._pacing.speed):
                 if schedule is None:
                     schedule = Schedule(self._source, self._pacing, self._clock.now_ns() + LEAD_NS)
                 due_ns = schedule.advance(index)

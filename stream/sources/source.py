@@ -18,7 +18,8 @@ class SourceFrame:
     """What a source says of the frame it has just written into the caller's buffer."""
 
     stamp_ns: int | None = None
-    """The driver's buffer stamp, CLOCK_MONOTONIC; None for a recording."""
+    """The driver's buffer stamp, CLOCK_MONOTONIC; of a recording that keeps a schedule of its own, the instant the frame
+    is due, which the grabber then follows; None for every other recording."""
     contrast: bool | None = None
     """Whether the frame shows contrast medium, where the source knows (the phantom does)."""
 

@@ -1,0 +1,422 @@
+"""`bench peers` as a report (JSON), a table for a terminal and one in Markdown."""
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.contestant import COLUMNS, KINDS, Contestant
+from bench.machine import one_line
+from bench.report import SCHEMA
+from bench.stats import Ratio, ratio_of_percentiles
+from stream.frame import Reason
+from stream.latency import P99_SAMPLES, P999_SAMPLES, summarize_ms
+from stream.timing import NS_PER_MS
+
+if TYPE_CHECKING:
+    from bench.peers import Run
+
+AT_MOST = 1.1
+"""The design's limit for our p50 over the plain loop's and Holoscan's."""
+LOST = "lost"
+"""A percentile that falls on a frame that never came, or came without its synthesis."""
+Percentiles = dict[str, float | str | None]
+
+COLUMN = {name: index for index, name in enumerate(COLUMNS)}
+
+
+def between_ms(frames: np.ndarray, first: str, last: str) -> np.ndarray:
+    """Time between two stamps in ms, (n,); infinite for a frame without one of them.
+
+    Args:
+        frames: (n, 8) int64, `bench.contestant.COLUMNS`.
+        first: A column.
+        last: Another.
+    """
+    start, end = frames[:, COLUMN[first]], frames[:, COLUMN[last]]
+    return np.asarray(np.where((start > 0) & (end > 0), (end - start) / NS_PER_MS, np.inf))
+
+
+def latency_ms(frames: np.ndarray) -> np.ndarray:
+    """Due to received in ms, (n,); infinite for a frame that never came, and for one that came without its synthesis:
+    a live picture sent at its deadline instead is a different thing, and must not look like a quick one."""
+    whole = frames[:, COLUMN["inferred"]] > 0
+    return np.asarray(np.where(whole, between_ms(frames, "due", "received"), np.inf))
+
+
+def percentiles(samples_ms: np.ndarray) -> Percentiles:
+    """p50, p95, p99 and p99.9 over all frames that were due, by nearest rank; None without enough frames."""
+    found: Percentiles = {}
+    for name, percent, needed in (
+        ("p50", 50.0, 1),
+        ("p95", 95.0, 20),
+        ("p99", 99.0, P99_SAMPLES),
+        ("p99.9", 99.9, P999_SAMPLES),
+    ):
+        value = None
+        if samples_ms.size >= needed:
+            value = float(np.percentile(samples_ms, percent, method="inverted_cdf"))
+        found[name] = LOST if value is not None and np.isinf(value) else value
+    return found
+
+
+def verdict(ratio: Ratio | None, limit: float = 1.0) -> str:
+    """Whether a latency is above or below `limit` times another, as far as the interval can tell."""
+    if ratio is None or ratio.low is None or ratio.high is None or ratio.low <= limit <= ratio.high:
+        return "cannot tell"
+    return "slower" if ratio.low > limit else "faster"
+
+
+def _ratio(above_ms: np.ndarray, below_ms: np.ndarray, percent: float) -> dict[str, Any] | None:
+    if percent > 50.0 and min(above_ms.size, below_ms.size) < P99_SAMPLES:
+        return None
+    ratio = ratio_of_percentiles(above_ms, below_ms, percent)
+    return {**(ratio.as_dict() if ratio is not None else _NOTHING), "verdict": verdict(ratio)}
+
+
+_NOTHING: dict[str, Any] = {"value": None, "low": None, "high": None, "chunks": 0}
+
+
+def build_report(run: "Run") -> dict[str, Any]:
+    """Everything that was measured; what is missing is null, and who is missing stands under `skipped` with the reason."""
+    frames = {each.kind.name: _whole_rounds(each, run.rounds) for each in run.contestants}
+    latencies = {name: latency_ms(rows) for name, rows in frames.items()}
+    baseline = next((kind.name for kind in KINDS if kind.name in latencies), None)
+    contestants = {
+        each.kind.name: _contestant(each, run, frames[each.kind.name], latencies, baseline)
+        for each in run.contestants
+    }
+    engine = next((each.said.get("engine") for each in run.contestants), None)
+    return {
+        "schema": SCHEMA,
+        "kind": "peers",
+        "complete": run.complete,
+        "config": {**dataclasses.asdict(run.config), "out": None, "source": _source_name(run.config.source)},
+        "workload": {
+            "source": run.source.get("kind"),
+            "distinct_frames": run.source.get("frames"),
+            **{key: (run.source.get("format") or {}).get(key) for key in ("rows", "columns", "bits_stored")},
+            "rate_hz": run.config.rate,
+            "frames": run.config.frames,
+            "rounds": run.config.rounds,
+            "rounds_measured": run.rounds,
+            "threads": run.config.threads,
+            "how": "each contestant is started once, warmed up, and idle between its turns (A B C D A B C D ...); the first "
+            "frames of each turn are not measured; frames lie in memory for all; latency from the instant a frame was due "
+            "(an absolute schedule) to the instant a client in another process holds it; a frame that never came, or came "
+            "without its synthesis, counts as later than any other",
+        },
+        "machine": run.machine,
+        "engine": engine,
+        "baseline": baseline,
+        "contestants": contestants,
+        "skipped": dict(run.skipped),
+        "ours_to_others": _ours_to_others(latencies),
+        "isolation": _isolation(contestants),
+        "same_planes": _same_planes(run.contestants, run.rounds),
+        "targets": _targets(latencies, run.skipped),
+        "steal_ms": run.steal_ms,
+        "steal_share": _share(run.steal_ms, run.wall_ms),
+        "others_share": _share(_others_ms(run), run.wall_ms),
+        "witness_ms": _witness_gap(run),
+    }
+
+
+def _source_name(source: str) -> str:
+    """The phantom's name or that a recording was given: a file's name may be a patient's."""
+    return source if source == "phantom" else "a recording"
+
+
+def _whole_rounds(contestant: Contestant, rounds: int) -> np.ndarray:
+    rows = contestant.seen.rows[:rounds]
+    return np.concatenate(rows) if rows else np.zeros((0, len(COLUMNS)), np.int64)
+
+
+def _contestant(
+    contestant: Contestant,
+    run: "Run",
+    frames: np.ndarray,
+    latencies: dict[str, np.ndarray],
+    baseline: str | None,
+) -> dict[str, Any]:
+    name = contestant.kind.name
+    latency = latencies[name]
+    whole = np.isfinite(latency)
+    engine = between_ms(frames, "submitted", "inferred")
+    came = frames[:, COLUMN["received"]] > 0
+    blocks, cpu_ns = contestant.seen.blocks[: run.rounds], contestant.seen.cpu_ns[: run.rounds]
+    done = sum(block.frames for block in blocks)
+    below = latencies[baseline] if baseline is not None and baseline != name else None
+    return {
+        "title": contestant.kind.title,
+        "versions": contestant.said.get("versions", {}),
+        "settings": contestant.said.get("settings"),
+        "frames": int(frames.shape[0]),
+        "lost": int((~came).sum()),
+        "live_only": int((came & ~whole).sum()),
+        "live_only_reasons": {
+            Reason(int(reason)).name.lower(): int(count)
+            for reason, count in zip(
+                *np.unique(frames[came & ~whole, COLUMN["reason"]], return_counts=True), strict=True
+            )
+        },
+        "latency_ms": {**percentiles(latency), "max": float(latency[whole].max()) if whole.any() else None},
+        "latency_whole_ms": summarize_ms(latency[whole]),
+        "engine_ms": summarize_ms(engine[whole]),
+        "outside_engine_ms": summarize_ms(latency[whole] - engine[whole]),
+        "pacing_ms": summarize_ms(between_ms(frames, "due", "grabbed")[came]),
+        "cpu_ms_per_frame": sum(cpu_ns) / NS_PER_MS / done if done else None,
+        "p50_ratio": None if below is None else _ratio(latency, below, 50.0),
+        "p99_ratio": None if below is None else _ratio(latency, below, 99.0),
+    }
+
+
+def _ours_to_others(latencies: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Our p50 and p99 over each of theirs."""
+    if "ours" not in latencies:
+        return {}
+    ours = latencies["ours"]
+    return {
+        name: {"p50": _ratio(ours, theirs, 50.0), "p99": _ratio(ours, theirs, 99.0)}
+        for name, theirs in latencies.items()
+        if name != "ours"
+    }
+
+
+def _isolation(contestants: dict[str, Any]) -> dict[str, Any] | None:
+    """What it costs to have source, guard and engine in processes of their own: ours minus raw pyzmq, which has one."""
+    if not {"ours", "pyzmq"} <= contestants.keys():
+        return None
+    ours, theirs = contestants["ours"], contestants["pyzmq"]
+
+    def minus(one: Any, other: Any) -> float | None:
+        return one - other if isinstance(one, float) and isinstance(other, float) else None
+
+    return {
+        "how": "contrastream minus raw pyzmq with the engine in the same process",
+        "p50_ms": minus(ours["latency_ms"]["p50"], theirs["latency_ms"]["p50"]),
+        "outside_engine_p50_ms": minus(ours["outside_engine_ms"]["p50"], theirs["outside_engine_ms"]["p50"]),
+        "engine_p50_ms": minus(ours["engine_ms"]["p50"], theirs["engine_ms"]["p50"]),
+        "cpu_ms_per_frame": minus(ours["cpu_ms_per_frame"], theirs["cpu_ms_per_frame"]),
+    }
+
+
+def _same_planes(contestants: list[Contestant], rounds: int) -> bool | None:
+    """Whether each contestant's client held the same bytes at the end of each block; None where nothing can be compared."""
+    compared = False
+    for block in range(rounds):
+        hashes = {found for each in contestants if (found := each.seen.planes_sha256[block]) is not None}
+        compared = compared or sum(each.seen.planes_sha256[block] is not None for each in contestants) > 1
+        if len(hashes) > 1:
+            return False
+    return True if compared else None
+
+
+def _targets(latencies: dict[str, np.ndarray], skipped: dict[str, str]) -> list[dict[str, Any]]:
+    """The design's: p50 no worse than 1.1 times the plain loop's and Holoscan's; `met` is None where it cannot be told."""
+    rows = []
+    for name in ("loop", "holoscan"):
+        ratio = (
+            ratio_of_percentiles(latencies["ours"], latencies[name], 50.0)
+            if {"ours", name} <= latencies.keys()
+            else None
+        )
+        told = verdict(ratio, AT_MOST)
+        rows.append(
+            {
+                "name": f"end to end p50, times that of {name}",
+                "needed": f"<= {AT_MOST:g}",
+                "value": None if ratio is None else ratio.value,
+                "interval": None if ratio is None else [ratio.low, ratio.high],
+                "met": None if told == "cannot tell" else told == "faster",
+                "why_not_measured": skipped.get(name),
+            }
+        )
+    return rows
+
+
+def _share(time_ms: float | None, wall_ms: float) -> float | None:
+    """Of the time of all cores."""
+    return None if time_ms is None or wall_ms <= 0 else time_ms / (wall_ms * (os.cpu_count() or 1))
+
+
+def _others_ms(run: "Run") -> float:
+    """CPU time of this machine during the rounds that was not the contestant's whose turn it was."""
+    return max(0.0, run.busy_ms - sum(sum(each.seen.cpu_ns) for each in run.contestants) / NS_PER_MS)
+
+
+def _witness_gap(run: "Run") -> float | None:
+    """The longest stall that a process of the same priority saw during the turns, ms."""
+    blocks = [block for each in run.contestants for block in each.seen.blocks]
+    if run.witness is None or not blocks:
+        return None
+    return max(
+        run.witness.window(block.start_ns, round(block.end_ns), block.frames).longest_gap_ms
+        for block in blocks
+    )
+
+
+# Tables --------------------------------------------------------------------------------------------------------
+
+HEADS = (
+    "contestant",
+    "n",
+    "p50",
+    "p95",
+    "p99",
+    "engine p50",
+    "rest p50",
+    "CPU ms/frame",
+    "lost",
+    "live only",
+    "p50 ratio (95 %)",
+    "verdict",
+)
+
+
+def _number(value: Any, form: str = ".2f") -> str:
+    return "-" if value is None else value if isinstance(value, str) else format(value, form)
+
+
+def _ratio_text(ratio: dict[str, Any] | None) -> str:
+    if ratio is None or ratio["value"] is None:
+        return "-"
+    interval = "" if ratio["low"] is None else f" ({ratio['low']:.2f} to {ratio['high']:.2f})"
+    return f"{ratio['value']:.2f}{interval}"
+
+
+def table_rows(report: dict[str, Any]) -> list[list[str]]:
+    """The table's cells, a row for each contestant in the order of their turns, the missing ones with a reason."""
+    rows = []
+    for kind in KINDS:
+        seen = report["contestants"].get(kind.name)
+        if seen is None:
+            reason = report["skipped"].get(kind.name, "not reached")
+            rows.append([kind.title, f"left out: {reason}"])
+            continue
+        ratio = seen["p50_ratio"]
+        is_baseline = kind.name == report["baseline"]
+        rows.append(
+            [
+                kind.title,
+                str(seen["frames"]),
+                *(_number(seen["latency_ms"][name]) for name in ("p50", "p95", "p99")),
+                _number(seen["engine_ms"]["p50"]),
+                _number(seen["outside_engine_ms"]["p50"]),
+                _number(seen["cpu_ms_per_frame"]),
+                str(seen["lost"]),
+                str(seen["live_only"]),
+                "1 (the others' measure)" if is_baseline else _ratio_text(ratio),
+                "-" if is_baseline else "cannot tell" if ratio is None else ratio["verdict"],
+            ]
+        )
+    return rows
+
+
+def _conditions(report: dict[str, Any]) -> list[str]:
+    work, engine = report["workload"], report["engine"] or {}
+    return [
+        f"machine: {one_line(report['machine'])}",
+        f"frames: {work['source']} {work['rows']} x {work['columns']}, {work['bits_stored']} bits, "
+        f"{work['distinct_frames']} distinct in a loop, {work['rate_hz']:g} per second, {work['frames']} measured of each in "
+        f"{work['rounds_measured']} of {work['rounds']} rounds",
+        f"engine: {engine.get('backend')} {engine.get('precision')} {(engine.get('model_sha256') or '')[:8]}, "
+        f"{'taught' if engine.get('taught') else 'untaught (planes are inferred but not sent, by nobody)'}, "
+        f"threads {work['threads'] or 'as the runtime chooses'}, the same for each; same bytes received: "
+        f"{ {True: 'yes', False: 'NO', None: 'not compared'}[report['same_planes']] }",
+        f"machine during the rounds: {_percent(report['steal_share'])} stolen by the host, "
+        f"{_percent(report['others_share'])} used by anything but the contestant whose turn it was; longest stall of a witness "
+        f"{_number(report['witness_ms'], '.1f')} ms",
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _settings(report: dict[str, Any]) -> list[str]:
+    return [
+        f"{name}: {seen['settings']} ({', '.join(f'{key} {value}' for key, value in seen['versions'].items())})"
+        for name, seen in report["contestants"].items()
+    ]
+
+
+def _closing(report: dict[str, Any]) -> list[str]:
+    lines = []
+    for name, ratios in report["ours_to_others"].items():
+        p50, p99 = ratios["p50"], ratios["p99"]
+        told = "" if p99 is None else f"; p99 {_ratio_text(p99)}, {p99['verdict']}"
+        lines.append(f"contrastream to {name}: p50 {_ratio_text(p50)}, {p50['verdict']}{told}")
+    if (price := report["isolation"]) is not None:
+        lines.append(
+            f"price of isolation (contrastream minus raw pyzmq): p50 {_number(price['p50_ms'], '+.2f')} ms, of it "
+            f"{_number(price['outside_engine_p50_ms'], '+.2f')} outside the engine and "
+            f"{_number(price['engine_p50_ms'], '+.2f')} in it; CPU {_number(price['cpu_ms_per_frame'], '+.2f')} ms per frame"
+        )
+    for name, seen in report["contestants"].items():
+        if seen["live_only"]:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in seen["live_only_reasons"].items())
+            lines.append(f"{name}: {seen['live_only']} frames live only: {reasons}")
+    for row in report["targets"]:
+        met = {True: "met", False: "MISSED", None: "cannot tell"}[row["met"]]
+        why = f" ({row['why_not_measured']})" if row["why_not_measured"] else ""
+        lines.append(f"{met}: {row['name']} {row['needed']}, got {_number(row['value'])}{why}")
+    return lines
+
+
+NOTES = (
+    "ms; lost and live-only frames count as later than any other. p99 wants 1,000 frames. Live only: the live picture was "
+    "sent at its deadline, without synthesis; only contrastream has a deadline. CPU: all processes of a contestant, its "
+    "client included. Research tool, not a medical device."
+)
+
+
+def format_table(report: dict[str, Any]) -> str:
+    """The report for a terminal."""
+    rows = [list(HEADS), *table_rows(report)]
+    widths = [max(len(row[column]) for row in rows if len(row) > 2) for column in range(len(HEADS))]
+    widths[0] = max(len(row[0]) for row in rows)
+
+    def line(row: list[str]) -> str:
+        cells = [
+            cell.ljust(width) if column in (0, len(HEADS) - 1) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ]
+        return "  ".join([row[0].ljust(widths[0]), row[1]] if len(row) == 2 else cells).rstrip()
+
+    return "\n".join(
+        [
+            *([] if report["complete"] else ["INCOMPLETE: stopped before its end"]),
+            *_conditions(report),
+            "",
+            *(line(row) for row in rows),
+            "",
+            *_settings(report),
+            "",
+            *_closing(report),
+            NOTES,
+        ]
+    )
+
+
+def format_markdown(report: dict[str, Any]) -> str:
+    """The report as Markdown."""
+    rows = [row + [""] * (len(HEADS) - len(row)) for row in table_rows(report)]
+    return "\n".join(
+        [
+            "# The same work done by what people use instead",
+            "",
+            *([] if report["complete"] else ["INCOMPLETE: stopped before its end", ""]),
+            *(f"- {line}" for line in _conditions(report)),
+            "",
+            f"| {' | '.join(HEADS)} |",
+            f"|{'---|' * len(HEADS)}",
+            *(f"| {' | '.join(row)} |" for row in rows),
+            "",
+            *(f"- {line}" for line in (*_settings(report), *_closing(report))),
+            "",
+            NOTES,
+            "",
+        ]
+    )
