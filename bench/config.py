@@ -195,6 +195,34 @@ class SoakConfig(WorkloadConfig):
 
 
 @dataclass(frozen=True)
+class PeersConfig(WorkloadConfig):
+    """The same work done by what people use instead, in turns in one run: a plain Python loop, Holoscan, raw pyzmq, and ours.
+
+    Same frames, engine, threads, schedule and bytes to a client in another process. Those that are not installed
+    (pip install -e '.[peers]') are left out, and the report says why. With --out the table is written as Markdown
+    beside the JSON.
+    """
+
+    rate: Annotated[float, arg(metavar="HZ")] = 30.0
+    """Frames per second, the same for each."""
+    frames: Annotated[int, arg(metavar="N")] = 1000
+    """Frames measured of each, over all rounds; p99 wants 1000."""
+    rounds: Annotated[int, arg(metavar="N")] = 5
+    """Turns of each, so that all of them meet the same machine."""
+    engine: Backend = "auto"
+    """The runtime, the same for each."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_rate(self.rate)
+        _check_frames(self.frames)
+        if not 1 <= self.rounds <= self.frames:
+            raise ValueError(f"--rounds must be 1 to the number of frames, got {self.rounds}")
+        if self.out is not None and self.out.suffix == ".md":
+            raise ValueError(f"--out is the JSON, got {self.out.name}; the Markdown is written beside it")
+
+
+@dataclass(frozen=True)
 class BenchConfig:
     """Measure this machine: frames per second and latency, always beside what they are to be compared with."""
 
@@ -204,6 +232,7 @@ class BenchConfig:
         | Annotated[TransportConfig, subcommand("transport")]
         | Annotated[ScaleConfig, subcommand("scale")]
         | Annotated[SoakConfig, subcommand("soak")]
+        | Annotated[PeersConfig, subcommand("peers")]
     )
 
 
@@ -268,48 +297,3 @@ class EvaluateConfig:
             raise ValueError(f"--out must end in .json, got {self.out.name}")
         if not self.out.parent.is_dir():
             raise ValueError(f"--out needs an existing folder, got {self.out.parent}; make it first")
-
-
-@dataclass(frozen=True)
-class PeersConfig:
-    """The same work done by what people use instead, in turns in one run: a plain Python loop, Holoscan, raw pyzmq, ours."""
-
-    source: Positional[str] = "phantom"
-    """phantom, or a recorded cine loop (looped); its frames are decoded once, before the run."""
-    rate: float = 30.0
-    """Frames per second, the same for each."""
-    size: int = 512
-    """Rows and columns of the phantom."""
-    frames: int = 1000
-    """Frames measured of each contestant, over all rounds; p99 wants 1000."""
-    rounds: int = 5
-    """Turns of each contestant, so that all of them meet the same machine."""
-    model: str = "compact"
-    """A shipped model's name, an ONNX file, or a preset's name: one that no model is shipped of gets random weights."""
-    engine: Literal["auto", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"] = "auto"
-    """The runtime, the same for each."""
-    threads: int | None = None
-    """Threads of a CPU engine, the same for each."""
-    out: Path | None = None
-    """Write the report as JSON, and its table as Markdown beside it."""
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.rate) and 0 < self.rate <= 240):
-            raise ValueError(f"--rate must be above 0 and at most 240 frames per second, got {self.rate}")
-        if self.rounds < 1:
-            raise ValueError(f"--rounds must be 1 or more, got {self.rounds}; 5 show how the machine drifts")
-        if self.frames < self.rounds:
-            raise ValueError(
-                f"--frames must be 1 or more per round, got {self.frames} for {self.rounds} rounds; p99 wants 1000"
-            )
-        if not 64 <= self.size <= 2048:
-            raise ValueError(f"--size must be 64 to 2048 pixels a side, got {self.size}")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"--threads must be 1 or more, got {self.threads}")
-        if self.out is not None:
-            if self.out.suffix != ".json":
-                raise ValueError(f"--out must end in .json, got {self.out.name}")
-            if not self.out.parent.is_dir():
-                raise ValueError(f"--out needs an existing folder, got {self.out.parent}; make it first")
-            if self.out.is_dir() or not os.access(self.out.parent, os.W_OK):
-                raise ValueError(f"--out needs a file that can be written, got {self.out}; choose another")

@@ -5,7 +5,7 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -89,6 +89,7 @@ class Seen:
         return np.concatenate(self.rows) if self.rows else np.zeros((0, len(COLUMNS)), np.int64)
 
 
+@runtime_checkable
 class Contestant(Protocol):
     """What the benchmark needs of a contestant; a stand-in plays it in tests."""
 

@@ -12,7 +12,7 @@ import struct
 import sys
 from collections.abc import Callable
 from importlib import metadata
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import zmq
@@ -39,6 +39,7 @@ Taken = tuple[int, int, int, int]
 """A frame on its way: its buffer, its sequence number, when it was due and when it was taken."""
 
 
+@runtime_checkable
 class Sender(Protocol):
     """What a contestant does with a frame that is inferred."""
 

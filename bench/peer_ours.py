@@ -27,7 +27,10 @@ from stream.subscribe import Subscriber
 from stream.timing import NS_PER_S, Stage
 from stream.wire import Message
 
-SETTINGS = "as `run` has it: source, guard and engine in a process each, ring in shared memory, PUB/SUB over ipc, deadline on"
+SETTINGS = (
+    "as `run --no-domain` has it: source, guard and engine in a process each, ring in shared memory, PUB/SUB over ipc, "
+    "deadline on"
+)
 OPEN_S = 110.0
 LOOK_S = 0.02
 WAIT_S = 60.0
@@ -61,6 +64,7 @@ class Guard:
                 engine=engine["backend"],
                 untaught=engine["untaught"],
                 threads=engine["threads"],
+                domain=False,  # nobody else leaves a frame live for its looks
                 wait_for_engine=True,
                 wait_for_client=True,
             )

@@ -8,7 +8,6 @@ import numpy as np
 
 from bench.contestant import COLUMNS, KINDS, Contestant
 from bench.machine import one_line
-from bench.report import SCHEMA
 from bench.stats import Ratio, ratio_of_percentiles
 from stream.frame import Reason
 from stream.latency import P99_SAMPLES, P999_SAMPLES, summarize_ms
@@ -17,6 +16,7 @@ from stream.timing import NS_PER_MS
 if TYPE_CHECKING:
     from bench.peers import Run
 
+SCHEMA = "contrastream.bench.peers/1"
 AT_MOST = 1.1
 """The design's limit for our p50 over the plain loop's and Holoscan's."""
 LOST = "lost"
@@ -90,11 +90,11 @@ def build_report(run: "Run") -> dict[str, Any]:
     engine = next((each.said.get("engine") for each in run.contestants), None)
     return {
         "schema": SCHEMA,
-        "kind": "peers",
         "complete": run.complete,
         "config": {**dataclasses.asdict(run.config), "out": None, "source": _source_name(run.config.source)},
         "workload": {
-            "source": run.source.get("kind"),
+            "name": "peers",
+            "source": _source_name(run.config.source),
             "distinct_frames": run.source.get("frames"),
             **{key: (run.source.get("format") or {}).get(key) for key in ("rows", "columns", "bits_stored")},
             "rate_hz": run.config.rate,

@@ -1,9 +1,11 @@
 """`contrastream bench WORKLOAD`: one workload each, opened late."""
 
-from bench.config import EngineConfig, LiveConfig, ScaleConfig, SoakConfig, TransportConfig
+from bench.config import EngineConfig, LiveConfig, PeersConfig, ScaleConfig, SoakConfig, TransportConfig
 
 
-def bench(workload: LiveConfig | EngineConfig | TransportConfig | ScaleConfig | SoakConfig) -> int:
+def bench(
+    workload: LiveConfig | EngineConfig | TransportConfig | ScaleConfig | SoakConfig | PeersConfig,
+) -> int:
     """Run a workload; returns the command's exit status."""
     match workload:
         case LiveConfig():
@@ -26,3 +28,7 @@ def bench(workload: LiveConfig | EngineConfig | TransportConfig | ScaleConfig | 
             from bench.soak import bench_soak
 
             return bench_soak(workload)
+        case PeersConfig():
+            from bench.peers import bench_peers
+
+            return bench_peers(workload)

@@ -4,6 +4,7 @@ import itertools
 import math
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -407,6 +408,22 @@ def test_the_stamp_of_a_devices_driver_is_when_its_frame_was_due(guard: Callable
     frame = end.hear_frames(1, grants=False)[0]
     assert frame.due_ns == 1000 * (1 + frame.sequence)
     assert frame.grabbed_ns > NS_PER_MS
+
+
+def test_a_recording_that_says_when_its_frames_are_due_is_followed(guard: Callable[..., GuardsEnd]) -> None:
+    start_ns = time.monotonic_ns() + 100 * NS_PER_MS
+    times_ns = [start_ns, start_ns + NS_PER_MS, start_ns + 150 * NS_PER_MS]
+
+    class Scheduled(Loop):
+        def read(self, out: np.ndarray) -> SourceFrame | None:
+            got = super().read(out)
+            return None if got is None else SourceFrame(stamp_ns=times_ns[self._next - 1])
+
+    end = guard(Scheduled([1, 2, 3]))
+    end.grant(3)
+    frames = end.hear_frames(3, grants=False)
+    assert [frame.due_ns for frame in frames] == times_ns
+    assert all(frame.grabbed_ns >= frame.due_ns for frame in frames)
 
 
 # Burned-in text -----------------------------------------------------------------------------------------------

@@ -1,0 +1,67 @@
+"""`bench peers` through the command: real processes, few frames. What it measures here is not judged."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def bench_peers(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "contrastream", "bench", "peers", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(folder)},
+    )
+
+
+@pytest.mark.slow
+def test_every_contestant_that_is_installed_does_the_same_work_and_the_others_are_named(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "peers.json"
+    small = ("--size", "64", "--model", "compact-s", "--threads", "1", "--rate", "60")
+    process = bench_peers(tmp_path, *small, "--frames", "12", "--rounds", "2", "--out", str(out))
+    assert process.returncode == 0, process.stderr
+    report = json.loads(out.read_text())
+    assert report["complete"] is True
+    for name, package in (("loop", "imagezmq"), ("holoscan", "holoscan"), ("pyzmq", "zmq"), ("ours", "zmq")):
+        if importlib.util.find_spec(package) is None:
+            assert report["skipped"][name] == f"{package} is not installed; run: pip install -e '.[peers]'"
+            assert f"left out: {package} is not installed" in process.stdout
+            continue
+        seen = report["contestants"][name]
+        assert seen["frames"] == 12
+        assert seen["lost"] == 0
+        assert seen["versions"]
+        assert seen["cpu_ms_per_frame"] > 0
+        assert seen["pacing_ms"]["min"] >= 0
+        if name == "ours":  # the one that leaves a frame live when the engine is late
+            assert seen["latency_whole_ms"]["n"] + seen["live_only"] == 12
+        else:
+            assert seen["live_only"] == 0
+            assert seen["latency_ms"]["p50"] > seen["engine_ms"]["p50"] > 0
+            assert seen["latency_ms"]["p99"] is None
+    assert report["same_planes"] is not False
+    assert report["engine"]["taught"] is True
+    assert "| contrastream (isolated processes) | 12 |" in out.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(("/nowhere/loop.dcm",), "/nowhere/loop.dcm: needed phantom", id="no source"),
+        pytest.param(("--size", "64", "--model", "none"), "needed a model file", id="no such model"),
+        pytest.param(("--rate", "0"), "--rate must be above 0", id="rate 0"),
+    ],
+)
+def test_what_cannot_be_compared_ends_with_2(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    process = bench_peers(tmp_path, *arguments)
+    assert process.returncode == 2
+    assert said in process.stderr
+    assert process.stdout == ""
