@@ -5,7 +5,9 @@ Map of the room:
     config.py              settings of the commands, standard library only
     errors.py              what cannot be measured
     workloads.py           `bench WORKLOAD`: which file runs it
-    live.py                `bench live`: the whole path, paced; report.py writes it
+    live.py                `bench live`: the whole path, paced; report.py makes its report
+    outputs.py             what a measurement leaves behind: JSON, samples.py, markdown.py, page.py with its plots.py;
+                           summaries.py finds the figures of any report
     engine.py              `bench engine`: the engine alone, serial and saturated, beside machine_limits.py
     transport.py           `bench transport`: ring and wire without an engine
     scale.py               `bench scale`: streams on one engine until one misses

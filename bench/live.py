@@ -27,14 +27,16 @@ from bench.alone import Alone
 from bench.config import LiveConfig
 from bench.errors import BenchError
 from bench.floor import Block, Floor, FloorSamples
-from bench.report import build_rates_report, build_report, format_rates, format_table
+from bench.outputs import Outputs
+from bench.report import build_rates_report, build_report, format_rates, format_table, samples_of
+from bench.samples import EDGE_FRAMES, Samples
 from bench.witness import Witness, WitnessRecord
 from stream.frame import FrameFormat, Plane
 from stream.guard import MAX_DEADLINE_NS
 from stream.measure import Measured, MeasuringClient
 from stream.pacing import Pacing
 from stream.pipeline import Pipeline, PipelineConfig
-from stream.session import stopped_by_signals, write_json
+from stream.session import stopped_by_signals
 from stream.sources.options import SourceOptions
 from stream.statusline import StatusLine, log_to_stderr
 from stream.subscribe import Subscriber
@@ -110,8 +112,10 @@ def bench_live(config: LiveConfig) -> int:
         StreamError: As `Pipeline.run`.
     """
     log_to_stderr()
+    outputs = Outputs(config.out)
     facts = machine.describe()
     reports: list[dict[str, Any]] = []
+    kept: list[Samples] = []
     for place, rate_hz in enumerate(config.rate):
         if len(config.rate) > 1:
             say(f"rate {place + 1} of {len(config.rate)}: {rate_hz:g} per second")
@@ -122,15 +126,16 @@ def bench_live(config: LiveConfig) -> int:
         except KeyboardInterrupt:
             say("stopped; the report is incomplete")
         reports.append(build_report(run))
+        kept.append(samples_of(run))
         if not run.complete:
             break
     if len(config.rate) == 1:
         print(format_table(reports[0]))
-        write_json(config.out, reports[0])
+        outputs.write(reports[0], kept)
     else:
         report = build_rates_report(reports, config.rate)
         print(format_rates(report))
-        write_json(config.out, report)
+        outputs.write(report, kept)
     return 0 if all(report["complete"] for report in reports) else 130
 
 
@@ -217,7 +222,7 @@ def plan_blocks(warmup: int, frames: int) -> list[tuple[int, int]]:
 def measure_pipeline(run: Run, floor: Floor | None) -> None:
     """The pipeline in this process, its client in another, the floor and the witness beside it."""
     config = run.config
-    total = run.warmup + config.frames
+    total = run.warmup + config.frames + EDGE_FRAMES
     say(
         f"the pipeline: {run.warmup} frames to warm up, {config.frames} measured, at {run.rate_hz:g} per second"
     )

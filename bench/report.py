@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.machine import one_line
+from bench.samples import EDGE_FRAMES, Samples, back_filled_ms, histogram, measured_span, only, worst_frames
 from bench.stats import ratio_of_medians
 from stream.frame import Reason, State
 from stream.gpu import GPU_BACKENDS
@@ -48,6 +49,9 @@ def build_report(run: "Run") -> dict[str, Any]:
         "latency_inferred_ms": summarize_ms(_stage(_inferred(measured), Stage.DUE, Stage.RECEIVED)),
         "stages_ms": {name: summarize_ms(_stage(measured, *ends)) for name, ends in STAGES.items()},
         "pacing_ms": summarize_ms(_stage(measured, Stage.DUE, Stage.GRABBED)),
+        "left_out": _left_out(run),
+        "worst": [] if measured is None else worst_frames(measured),
+        "coordinated_omission": _omission(run, measured),
         "late": _late(run, measured, None if window is None else window.longest_gap_ms),
         "steal_ms": None if window is None else window.steal_ms,
         "steal_share": None if window is None else window.steal_share,
@@ -108,15 +112,82 @@ def rate_row(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measured_frames(run: "Run") -> Measured | None:
-    """The frames after the warm-up."""
+    """The frames that count: after the warm-up, without the first and last of what was received."""
     if run.measured is None:
         return None
-    inside = (run.measured.sequence >= run.warmup) & (run.measured.sequence < run.warmup + run.config.frames)
-    return _only(run.measured, inside)
+    first, end = measured_span(run.measured, run.warmup, run.config.frames)
+    return only(run.measured, (run.measured.sequence >= first) & (run.measured.sequence < end))
 
 
-def _only(measured: Measured, rows: np.ndarray) -> Measured:
-    return Measured(*(getattr(measured, name)[rows] for name in Measured.__dataclass_fields__))
+def samples_of(run: "Run") -> Samples:
+    """What is kept of the run: its frames and every other series that the report summarizes."""
+    series: dict[str, np.ndarray] = {
+        f"engine/serial_ms/{when}": times for when, times in run.serial_ms.items()
+    }
+    if run.paced_alone_ms is not None:
+        series["engine/paced_alone_ms"] = run.paced_alone_ms
+    for when, floor in run.floor_alone.items():
+        series[f"floor/floor_alone_ms/{when}"] = floor.overhead_ms()
+    if run.measured is None:
+        return Samples(series=series)
+    measured = _measured_frames(run)
+    assert measured is not None
+    series["latency_inferred_ms"] = _stage(_inferred(measured), Stage.DUE, Stage.RECEIVED)
+    beside, quiet = _beside(run, measured)
+    if run.floor_alone:
+        series["floor/pipeline_ms"] = overhead_ms(beside)
+        series["floor/pipeline_without_floor_beside_ms"] = overhead_ms(quiet)
+    if run.floor_beside is not None:
+        series["floor/floor_ms"] = run.floor_beside.overhead_ms()
+    return Samples(run.measured, *measured_span(run.measured, run.warmup, run.config.frames), series)
+
+
+def _left_out(run: "Run") -> dict[str, Any]:
+    span = None if run.measured is None else measured_span(run.measured, run.warmup, run.config.frames)
+    return {
+        "warmup": run.warmup,
+        "first_and_last": EDGE_FRAMES,
+        "span": None if span is None else list(span),
+        "how": f"the {run.warmup} frames of the warm-up, and the first and last {EDGE_FRAMES} that were received",
+    }
+
+
+def _omission(run: "Run", measured: Measured | None) -> dict[str, Any]:
+    """The plain histogram, and the back-filled one where it differs."""
+    found: dict[str, Any] = {
+        "how": "a frame that never came counts from when it was due to when the next one was received; every other "
+        "latency runs from the due time already, so that a stall hides no frame behind it",
+        "missing": None,
+        "without_successor": None,
+        "latency_ms": None,
+        "histogram": None,
+        "histogram_back_filled": None,
+    }
+    if measured is None:
+        return found
+    found["histogram"] = histogram(_stage(measured, Stage.DUE, Stage.RECEIVED))
+    counters = (run.status or {}).get("counters") or {}
+    if counters.get("repeated", 0):
+        found["how"] = (
+            "not told: the source repeated images, which are not sent and leave the same gap as a lost frame"
+        )
+        return found
+    _, end = (
+        measured_span(run.measured, run.warmup, run.config.frames) if run.measured is not None else (0, 0)
+    )
+    filled, unanswered = back_filled_ms(measured, end)
+    found |= {"missing": int(filled.size - measured.sequence.size), "without_successor": unanswered}
+    if found["missing"]:
+        found |= {"latency_ms": summarize_ms(filled), "histogram_back_filled": histogram(filled)}
+    return found
+
+
+def _beside(run: "Run", measured: Measured) -> tuple[Measured, Measured]:
+    """The measured frames with the floor beside them, and those without."""
+    rows = np.zeros(measured.sequence.size, bool)
+    for first, end in run.blocks:
+        rows |= (measured.sequence >= first) & (measured.sequence < end)
+    return only(measured, rows), only(measured, ~rows)
 
 
 def _window(run: "Run", measured: Measured | None) -> Any:
@@ -203,7 +274,7 @@ def _synthesized(measured: Measured | None) -> np.ndarray:
 
 def _inferred(measured: Measured | None) -> Measured | None:
     """The frames that waited for an inference and got it; a picture without one comes sooner."""
-    return None if measured is None else _only(measured, _synthesized(measured))
+    return None if measured is None else only(measured, _synthesized(measured))
 
 
 def _fps(measured: Measured | None) -> float | None:
@@ -242,10 +313,7 @@ def overhead_ms(measured: Measured) -> np.ndarray:
 def _floor(run: "Run", measured: Measured | None) -> dict[str, Any] | None:
     if not run.floor_alone or measured is None:
         return None
-    beside_rows = np.zeros(measured.sequence.size, bool)
-    for first, end in run.blocks:
-        beside_rows |= (measured.sequence >= first) & (measured.sequence < end)
-    beside, quiet = _only(measured, beside_rows), _only(measured, ~beside_rows)
+    beside, quiet = _beside(run, measured)
     floor = run.floor_beside
     ratio = None if floor is None else ratio_of_medians(overhead_ms(beside), floor.overhead_ms())
     alone = np.concatenate([samples.overhead_ms() for samples in run.floor_alone.values()])

@@ -1,23 +1,20 @@
 """The report, from a run that was made up, so that every figure is known."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 
 from bench.config import LiveConfig
-from bench.floor import FloorSamples
 from bench.live import Run, plan_blocks
 from bench.machine import describe
 from bench.report import build_report, format_table
-from bench.witness import WitnessRecord
-from stream.frame import FrameFormat, Reason, State
 from stream.measure import Measured
-from stream.timing import NS_PER_MS, NS_PER_S
 
 WARM_UP = 20
 SERIAL_MS, ENGINE_MS, OVERHEAD_MS = 9.0, 10.0, 1.2
+MadeUp = Callable[..., Run]
 DESIGN_KEYS = {
     "schema",
     "workload",
@@ -34,64 +31,12 @@ DESIGN_KEYS = {
 }
 
 
-def _run(frames: int, *, late_ms: tuple[float, ...] = (), untaught: bool = False) -> Run:
-    """A run at 50 frames per second, each 11.2 ms from due to received, a floor of 1 ms beside it."""
-    config = LiveConfig(rate=(50.0,), frames=frames, warmup=WARM_UP)
-    count = WARM_UP + frames
-    period_ns = NS_PER_S // 50
-    due = np.arange(1, count + 1, dtype=np.int64) * period_ns
-    steps_ms = np.cumsum([0.0, 0.2, 0.2, ENGINE_MS, 0.2, OVERHEAD_MS - 0.6])
-    stamps = due[:, None] + np.round(steps_ms * NS_PER_MS).astype(np.int64)
-    state = np.full(count, State.PASSTHROUGH if untaught else State.SYNTHETIC, np.uint8)
-    reason = np.full(count, Reason.UNTAUGHT if untaught else Reason.NONE, np.uint8)
-    for step, value in enumerate(late_ms):
-        row = WARM_UP + step
-        stamps[row, 2:4] = 0
-        stamps[row, 5] = due[row] + round(value * NS_PER_MS)
-        state[row], reason[row] = State.PASSTHROUGH, Reason.DEADLINE
-    numbers = np.arange(count, dtype=np.uint64)
-    run = Run(config, 50.0, describe(), warmup=WARM_UP, frame_format=FrameFormat(512, 512))
-    run.engine = {
-        "backend": "openvino",
-        "precision": "bf16",
-        "model_sha256": "ab" * 32,
-        "taught": not untaught,
-    }
-    run.serial_ms = {"before": np.full(200, SERIAL_MS), "after": np.full(200, SERIAL_MS)}
-    run.measured = Measured(numbers, numbers, state, reason, stamps.astype(np.uint64))
-    run.status = {
-        "counters": {"grabbed": count, "published": count, "synthetic": count, "repeated": 0, "dropped": {}},
-        "source": {"kind": "phantom"},
-    }
-    run.blocks = plan_blocks(WARM_UP, frames)
-    beside = np.arange(frames // 2, dtype=np.int64)[:, None] * period_ns
-    floor_steps = np.round(np.cumsum([0.0, 0.2, 0.2, 0.1, 0.2, 0.4]) * NS_PER_MS).astype(np.int64)
-    run.floor_beside = FloorSamples(beside + floor_steps)
-    run.floor_alone = {"before": run.floor_beside, "after": run.floor_beside}
-    run.witness = WitnessRecord(
-        np.array([[due[WARM_UP] + NS_PER_MS, 5 * NS_PER_MS]]),
-        [
-            {
-                "at_ns": int(at),
-                "longest_ns": NS_PER_MS,
-                "steal_ms": 0.0,
-                "busy_ms": 0.0,
-                "ours_ms": 0.0,
-                "processes": {"guard": [1, 0, 1 << 20, 1 << 19, 0.0]},
-            }
-            for at in due[:: max(1, count // 20)]
-        ],
-    )
-    run.complete = True
-    return run
-
-
 def _target(report: dict[str, Any], words: str) -> dict[str, Any]:
     return next(row for row in report["targets"] if words in row["name"])
 
 
-def test_every_key_of_the_design_is_in_the_report() -> None:
-    report = build_report(_run(1000))
+def test_every_key_of_the_design_is_in_the_report(made_up_run: MadeUp) -> None:
+    report = build_report(made_up_run(1000))
     assert set(report) >= DESIGN_KEYS
     assert set(report["workload"]) >= {"source", "rate_hz", "rows", "columns", "frames", "warmup"}
     assert set(report["engine"]) >= {"backend", "model_sha256", "precision"}
@@ -112,16 +57,16 @@ def test_every_key_of_the_design_is_in_the_report() -> None:
 
 
 @pytest.mark.parametrize(("frames", "has_p99"), [(999, False), (1000, True)], ids=["999", "1000"])
-def test_p99_is_null_under_a_thousand_frames(frames: int, has_p99: bool) -> None:
-    report = build_report(_run(frames))
+def test_p99_is_null_under_a_thousand_frames(made_up_run: MadeUp, frames: int, has_p99: bool) -> None:
+    report = build_report(made_up_run(frames))
     assert report["latency_ms"]["n"] == frames
     assert (report["latency_ms"]["p99"] is not None) == has_p99
     assert report["latency_ms"]["p99.9"] is None
     assert report["latency_ms"]["p50"] == pytest.approx(ENGINE_MS + OVERHEAD_MS)
 
 
-def test_the_targets_stand_beside_what_was_measured() -> None:
-    report = build_report(_run(1000))
+def test_the_targets_stand_beside_what_was_measured(made_up_run: MadeUp) -> None:
+    report = build_report(made_up_run(1000))
     over = _target(report, "over the engine's serial median")
     assert over["value"] == pytest.approx(ENGINE_MS + OVERHEAD_MS - SERIAL_MS)
     assert over["met"] is False
@@ -132,8 +77,8 @@ def test_the_targets_stand_beside_what_was_measured() -> None:
     assert report["floor"]["ratio"]["low"] == pytest.approx(1.2)
 
 
-def test_pictures_later_than_deadline_and_witness_gap_are_counted_and_listed() -> None:
-    report = build_report(_run(1000, late_ms=(20.5, 24.9, 26.0, 31.0)))
+def test_pictures_later_than_deadline_and_witness_gap_are_counted_and_listed(made_up_run: MadeUp) -> None:
+    report = build_report(made_up_run(1000, late_ms=(20.5, 24.9, 26.0, 31.0)))
     assert report["witness_ms"] == pytest.approx(5.0)
     assert report["late"]["limit_ms"] == pytest.approx(25.0)
     assert (report["late"]["past_deadline"], report["late"]["count"]) == (4, 2)
@@ -142,22 +87,22 @@ def test_pictures_later_than_deadline_and_witness_gap_are_counted_and_listed() -
     assert _target(report, "inferred in time")["value"] == pytest.approx(0.996)
 
 
-def test_a_picture_without_inference_does_not_make_the_inferred_ones_look_fast() -> None:
-    report = build_report(_run(1000, late_ms=(0.5,) * 600))
+def test_a_picture_without_inference_does_not_make_the_inferred_ones_look_fast(made_up_run: MadeUp) -> None:
+    report = build_report(made_up_run(1000, late_ms=(0.5,) * 600))
     assert report["latency_ms"]["p50"] == pytest.approx(0.5)
     assert report["latency_inferred_ms"]["p50"] == pytest.approx(ENGINE_MS + OVERHEAD_MS)
     assert _target(report, "over the engine's serial median")["met"] is False
 
 
-def test_an_untaught_network_is_measured_but_never_counted_as_synthetic() -> None:
-    report = build_report(_run(1000, untaught=True))
+def test_an_untaught_network_is_measured_but_never_counted_as_synthetic(made_up_run: MadeUp) -> None:
+    report = build_report(made_up_run(1000, untaught=True))
     assert report["frames"]["synthetic_share"] == 0.0
     assert report["frames"]["inferred_in_time_share"] == 1.0
     assert "UNTAUGHT" in format_table(report)
 
 
-def test_frames_that_nobody_accounts_for_are_a_target_missed() -> None:
-    run = _run(1000)
+def test_frames_that_nobody_accounts_for_are_a_target_missed(made_up_run: MadeUp) -> None:
+    run = made_up_run(1000)
     assert run.measured is not None
     run.measured = Measured(*(getattr(run.measured, name)[3:] for name in Measured.__dataclass_fields__))
     report = build_report(run)
@@ -180,8 +125,8 @@ def test_the_floor_runs_beside_about_half_of_the_frames(frames: int, expected: i
     assert all(WARM_UP <= first < end <= WARM_UP + frames for first, end in blocks)
 
 
-def test_the_gpu_of_each_part_of_a_run_is_in_the_report_and_the_table() -> None:
-    run = _run(1000)
+def test_the_gpu_of_each_part_of_a_run_is_in_the_report_and_the_table(made_up_run: MadeUp) -> None:
+    run = made_up_run(1000)
     figure = {"min": 1500, "mean": 1745.0, "max": 1980}
     series = {"sm_mhz": figure, "readings": 20, "throttled_readings": {"power cap": 3, "idle": 1}}
     run.gpu = {

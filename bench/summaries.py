@@ -1,0 +1,144 @@
+"""Finds what every report holds, whatever was measured: summaries in ms, machine, conditions. No numpy, no drawing."""
+
+from collections.abc import Iterator
+from typing import Any
+
+SUMMARY_KEYS = {"n", "min", "mean", "p50", "p90", "p95", "p99", "p99.9", "max", "sd"}
+COLUMNS = ("n", "p50", "p90", "p95", "p99", "p99.9", "max", "sd")
+NAMES = {
+    "latency_ms": "end to end, due to received",
+    "latency_inferred_ms": "end to end, frames inferred in time",
+    "coordinated_omission/latency_ms": "end to end, frames that never came filled in",
+    "pacing_ms": "pacing error, due to grabbed",
+    "stages_ms/grab": "stage grab, due to grabbed",
+    "stages_ms/submit": "stage submit, grabbed to submitted",
+    "stages_ms/engine": "stage engine, submitted to inferred",
+    "stages_ms/guard": "stage guard, inferred to published",
+    "stages_ms/transport": "stage transport, published to received",
+    "engine/serial_ms": "engine alone, serial",
+    "engine/serial_ms/before": "engine alone, serial, before",
+    "engine/serial_ms/after": "engine alone, serial, after",
+    "engine/paced_alone_ms": "engine alone, paced",
+    "engine/in_pipeline_ms": "engine in the pipeline",
+    "floor/pipeline_ms": "all but the engine, floor beside",
+    "floor/pipeline_without_floor_beside_ms": "all but the engine, no floor beside",
+    "floor/floor_ms": "floor beside the pipeline",
+}
+"""Of the figures that people read most; another is called by its place in the report."""
+
+
+def label(path: str) -> str:
+    """A figure's name for people."""
+    return NAMES.get(path) or path.replace("_ms", "").replace("/", ", ").replace("_", " ")
+
+
+def parts(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The measurements of a report: itself, or the `runs` that it joins."""
+    runs = document.get("runs")
+    joined = isinstance(runs, list) and runs and all(isinstance(run, dict) for run in runs)
+    return list(runs) if joined else [document]
+
+
+def workload_name(document: dict[str, Any]) -> str:
+    """What was measured, as `contrastream bench` calls it."""
+    return str((parts(document)[0].get("workload") or {}).get("name", ""))
+
+
+def summaries(report: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every summary in a report with its place ("stages_ms/engine"), in its order; empty ones too."""
+    if isinstance(report, dict):
+        if report.keys() >= SUMMARY_KEYS:
+            yield path, report
+            return
+        for name, value in report.items():
+            if name != "runs":
+                yield from summaries(value, f"{path}/{name}" if path else str(name))
+
+
+def number(value: Any) -> str:
+    """A figure of a table: "-" for none, counts whole, ms with three digits that count."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool | str):
+        return str(value)
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
+
+
+def summary_rows(report: dict[str, Any]) -> list[list[str]]:
+    """The rows of the figures' table: name and `COLUMNS`, what people ask for first; empty summaries are left out."""
+    first = list(NAMES)
+    found = [(path, summary) for path, summary in summaries(report) if summary["n"]]
+    found.sort(key=lambda each: first.index(each[0]) if each[0] in first else len(first))
+    return [[label(path), *(number(summary[key]) for key in COLUMNS)] for path, summary in found]
+
+
+def machine_rows(machine: dict[str, Any]) -> list[tuple[str, str]]:
+    """The machine block, for a table."""
+    cpu = machine.get("cpu", {})
+    gpus = ", ".join(f"{gpu['name']} (driver {gpu['driver']})" for gpu in machine.get("gpus") or [])
+    load = machine.get("load_average") or []
+    return [
+        (
+            "CPU",
+            f"{cpu.get('cores')} cores of {cpu.get('model')}, {' '.join(cpu.get('flags', [])) or 'no AVX2'}",
+        ),
+        ("virtual", "yes" if cpu.get("hypervisor") else "no"),
+        ("frequency governor", str(cpu.get("governor") or "not shown by this machine")),
+        (
+            "memory",
+            f"{machine.get('memory_gib')} GiB, {machine.get('memory_available_gib')} GiB free before the run",
+        ),
+        ("GPU", gpus or f"none seen: {machine.get('why_no_gpu')}"),
+        ("system", f"{machine.get('system')} {machine.get('kernel')}, Python {machine.get('python')}"),
+        ("priority", str(machine.get("scheduling"))),
+        ("load before the run", ", ".join(str(each) for each in load) + " (1, 5, 15 minutes)"),
+        (
+            "packages",
+            ", ".join(f"{name} {version}" for name, version in (machine.get("packages") or {}).items()),
+        ),
+    ]
+
+
+def condition_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """Under what a report was measured: workload, engine, what the machine did meanwhile. What is absent is left out."""
+    work, engine = report.get("workload") or {}, report.get("engine") or {}
+    rows: list[tuple[str, Any]] = [("workload", work.get("name")), ("source", work.get("source"))]
+    if work.get("rows"):
+        bits = f", {work['bits_stored']} bits" if work.get("bits_stored") else ""
+        rows.append(("frame", f"{work['rows']} x {work['columns']}{bits}"))
+    if work.get("rate_hz"):
+        rows.append(("rate", f"{work['rate_hz']:g} per second; {work.get('pacing', '')}".rstrip("; ")))
+    if work.get("frames"):
+        rows.append(("frames", f"{work['frames']} measured after {work.get('warmup')} to warm up"))
+    rows.append(("left out", (report.get("left_out") or {}).get("how")))
+    if engine.get("backend"):
+        taught = " (UNTAUGHT: inferred but not sent as synthetic)" if engine.get("taught") is False else ""
+        named = (
+            f"{engine['backend']}, {engine.get('precision')}, model {(engine.get('model_sha256') or '')[:12]}"
+        )
+        rows.append(("engine", named + taught))
+        rows += [("passed over", f"{name}: {why}") for name, why in engine.get("skipped") or []]
+    if report.get("steal_share") is not None:
+        rows.append(
+            (
+                "cores taken",
+                f"{100 * report['steal_share']:.1f} % by the host, {100 * (report.get('others_share') or 0):.1f} % by other "
+                "processes",
+            )
+        )
+    if report.get("witness_ms") is not None:
+        rows.append(("longest stall", f"{report['witness_ms']:.1f} ms, of a process that only sleeps"))
+    return [(name, str(value)) for name, value in rows if value not in (None, "")]
+
+
+def flat_rows(values: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Numbers and words of a nested mapping that no other table shows, one a row."""
+    for name, value in values.items():
+        here = f"{path}, {name}" if path else str(name)
+        if isinstance(value, dict):
+            if not value.keys() >= SUMMARY_KEYS:
+                yield from flat_rows(value, here)
+        elif isinstance(value, int | float | str) or value is None:
+            yield here.replace("_", " "), number(value)
