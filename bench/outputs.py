@@ -41,12 +41,13 @@ class Outputs:
         if out.is_dir():
             raise BenchError(f"--out must be a file, got the folder {out}; choose another --out")
 
-    def write(self, report: dict[str, Any], samples: list[Samples]) -> list[Path]:
+    def write(self, report: dict[str, Any], samples: list[Samples] | None = None) -> list[Path]:
         """Write all of them, each whole or not at all, the JSON last.
 
         Args:
             report: The report; with `runs`, one measurement for each.
-            samples: What each measurement keeps, in the same order.
+            samples: What each measurement keeps, in the same order; without them the page has no plots of them and the
+                report cannot be compared.
 
         Returns:
             The files.
@@ -56,18 +57,20 @@ class Outputs:
         """
         if self._out is None:
             return []
-        if len(samples) != len(parts(report)):
+        if samples is not None and len(samples) != len(parts(report)):
             raise ValueError(f"needed samples of {len(parts(report))} measurements, got {len(samples)}")
-        kept = samples_path(self._out)
-        save_samples(kept, samples)
+        written = []
+        if samples is not None:
+            written.append(samples_path(self._out))
+            save_samples(written[0], samples)
         texts = {
             self._out.with_suffix(".md"): markdown(report),
-            self._out.with_suffix(".html"): page(report, samples),
+            self._out.with_suffix(".html"): page(report, samples or [Samples() for _ in parts(report)]),
             self._out: json.dumps(report, indent=2, default=str) + "\n",
         }
         for path, text in texts.items():
             _write(path, text)
-        return [kept, *texts]
+        return [*written, *texts]
 
 
 def _write(path: Path, text: str) -> None:
@@ -110,7 +113,8 @@ def main(arguments: list[str]) -> int:
     path = Path(arguments[0])
     try:
         report = read_report(path)
-        samples = load_samples(samples_path(path))
+        kept = samples_path(path)
+        samples = load_samples(kept) if kept.exists() else [Samples() for _ in parts(report)]
         _write(path.with_suffix(".md"), markdown(report))
         _write(path.with_suffix(".html"), page(report, samples))
     except BenchError as error:

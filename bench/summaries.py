@@ -35,8 +35,9 @@ def label(path: str) -> str:
 def parts(document: dict[str, Any]) -> list[dict[str, Any]]:
     """The measurements of a report: itself, or the `runs` that it joins."""
     runs = document.get("runs")
-    joined = isinstance(runs, list) and runs and all(isinstance(run, dict) for run in runs)
-    return list(runs) if joined else [document]
+    if isinstance(runs, list) and runs and all(isinstance(run, dict) for run in runs):
+        return list(runs)
+    return [document]
 
 
 def workload_name(document: dict[str, Any]) -> str:
