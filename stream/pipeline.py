@@ -127,8 +127,8 @@ class Pipeline:
         """Why the site's record is not for the present format, so that there is no engine; None where it is."""
         self._engine_retries = False
         """Whether this engine process has said that it may work later: the GPU is full."""
-        self._engine_waits: str | None = None
-        """Its sentence, for the heartbeat, until an engine is ready."""
+        self._engine_why: str | None = None
+        """Why no engine runs now where it has said so, for the heartbeat."""
         self._told_no_domain = False
         self._source_backoff = Backoff(self._clock)
         self._source_at_ns: int | None = None
@@ -480,14 +480,14 @@ class Pipeline:
 
     def _wait_for_room(self, why: str) -> None:
         """The engine found the GPU full and ends now; its restart is planned as that of any that died."""
-        if self._engine_waits is None:
+        if self._engine_why is None:
             log.warning("live only until the engine can be opened, which is tried again and again: %s", why)
-        self._engine_retries, self._engine_waits = True, why
+        self._engine_retries, self._engine_why = True, why
 
     def _take_ready(self, said: dict[str, Any]) -> None:
         assert self._guard is not None
         self.engine = said
-        self._engine_waits = None
+        self._engine_why = None
         self._supply.healthy()
         self._watch_gpu(str(said["backend"]), said.get("gpu_bus_id"))
         # Where others have their turns between, an answer takes as long as a round of all.
@@ -538,11 +538,12 @@ class Pipeline:
                 raise EngineRefused(self._engine_failure)
             # It has run before, so the room's picture goes on; trying the same again would change nothing.
             log.error("live only from here on: %s", self._engine_failure)
+            self._engine_why = self._engine_failure
             self._supply.refused()
             return
         self._supply.lost(engine, status, said=self._engine_retries)
         if not self._engine_retries:
-            self._engine_waits = None
+            self._engine_why = None
 
     def _see_deaths(self, ready: set[int]) -> None:
         # Asked for once more, since a child started in this round may have taken over a dead one's descriptor.
@@ -605,7 +606,7 @@ class Pipeline:
             },
             "engine": self.engine,
             "domain": guard.domain.as_dict() if guard else {},
-            "engine_waits": self._engine_waits,
+            "engine_why": self._engine_why or self._unfit,
             "gpu": gpu,
             "gpu_why": gpu_why or None,
             "engine_restarts": self._supply.restarts,

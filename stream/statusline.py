@@ -81,7 +81,7 @@ def format_status(status: dict[str, Any]) -> str:
         f"{state_text(status)} | {status['fps_in']:.1f} in {status['fps_out']:.1f} out fps | due to published "
         f"p50 {_ms(latency['p50'])} p99 {_ms(latency['p99'])} max {_ms(latency['max'])} ms | "
         f"drops {_counts(counters.get('dropped', {}))} | {engine_text(status['engine'])}"
-        + (f", waits: {waits.partition('; ')[0]}" if (waits := status.get("engine_waits")) else "")
+        + (f", now none: {why.partition('; ')[0]}" if (why := status.get("engine_why")) else "")
         + domain_text(status)
         + (f" | {gpu}" if gpu else "")
     )

@@ -259,7 +259,7 @@ def heartbeat_figures(status: dict[str, Any]) -> dict[str, Any]:
         "engine": f"{engine['backend']} {engine.get('precision', '')}".strip()
         if engine.get("backend")
         else None,
-        "engine_waits": status.get("engine_waits"),
+        "engine_why": status.get("engine_why"),
         "model": str(engine["model_sha256"])[:8] if engine.get("model_sha256") else None,
         "passed_over": [[", ".join(names), why] for why, names in grouped(skipped).items()],
         "on_gpu": engine.get("backend") in GPU_BACKENDS,

@@ -1,9 +1,10 @@
 """An engine process whose GPU is pretended, and full when a test says so. Run by its Python before anything else.
 
-The folder in CONTRASTREAM_PRETENDED holds a file `full` while no memory can be allocated on the GPU, and a file
-`busy` while an inference finds none. Plans are built for real.
+The folder in CONTRASTREAM_PRETENDED holds a file `full` while no memory can be allocated on the GPU, a file `busy`
+while an inference finds none, and a file `no room` while the disk of the cache is full. Plans are built for real.
 """
 
+import errno
 import os
 import runpy
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engines import open as opening
+from engines import plan_cache
 from engines.cuda import Cuda
 from engines.tensorrt_engine import open_tensorrt
 
@@ -62,6 +64,14 @@ def open_pretended(model: Any, spec: Any, **more: Any) -> Any:
     return open_tensorrt(model, spec, module=Library(gpu, spec), cuda=Cuda(gpu), **more)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    if (FOLDER / "no room").exists():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    write_for_real(path, content)
+
+
+write_for_real = plan_cache.write_whole
+plan_cache.write_whole = write_whole
 opening.PROBES["tensorrt_rtx"] = lambda: (True, "")
 opening.LOADERS["tensorrt_rtx"] = lambda: None
 opening.OPENERS["tensorrt_rtx"] = open_pretended

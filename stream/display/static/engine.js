@@ -5,7 +5,7 @@ const before = (sentence) => `${sentence}`.split("; ")[0];
 
 /** The engine, or why there is none yet. */
 export function engineWords(said) {
-  if (said?.engine_waits) return `waits: ${before(said.engine_waits)}`;
+  if (said?.engine_why) return `none: ${before(said.engine_why)}`;
   return said?.engine ?? "--";
 }
 

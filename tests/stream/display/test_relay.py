@@ -59,7 +59,7 @@ def test_the_figures_of_a_heartbeat_are_those_of_the_head_line():
                 "model_sha256": "0123456789abcdef",
                 "skipped": [["tensorrt", "not installed"], ["tensorrt_rtx", "no GPU"], ["torch", "no GPU"]],
             },
-            "engine_waits": "the GPU is full; close what else runs on it",
+            "engine_why": "the GPU is full; close what else runs on it",
             "gpu_why": "the engine runs on the CPU (openvino)",
             "source": {"notes": ["15 fps from the file"]},
             "counters": {"dropped": {"ring_full": 2}, "synthetic": 5, "published": 7},
@@ -71,7 +71,7 @@ def test_the_figures_of_a_heartbeat_are_those_of_the_head_line():
     assert figures["notes"] == ["15 fps from the file"]
     assert figures["passed_over"] == [["tensorrt", "not installed"], ["tensorrt_rtx, torch", "no GPU"]]
     assert (figures["model"], figures["on_gpu"], figures["gpu"]) == ("01234567", False, None)
-    assert figures["engine_waits"] == "the GPU is full; close what else runs on it"
+    assert figures["engine_why"] == "the GPU is full; close what else runs on it"
     assert figures["gpu_why"] == "the engine runs on the CPU (openvino)"
     assert (figures["synthetic"], figures["published"], figures["grabbed_hz"]) == (5, 7, 15.0)
 

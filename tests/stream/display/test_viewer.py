@@ -432,11 +432,11 @@ GPU = {
         pytest.param(
             {
                 "engine": {},
-                "more": {"engine_waits": "cudaMalloc failed: out of memory; close what else runs"},
+                "more": {"engine_why": "cudaMalloc failed: out of memory; close what else runs"},
             },
             None,
-            ["Engine waits: cudaMalloc failed: out of memory"],
-            id="an engine that waits",
+            ["Engine none: cudaMalloc failed: out of memory"],
+            id="an engine that is not there",
         ),
     ],
 )
