@@ -28,7 +28,7 @@ def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "gpu"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(
-        f"import runpy, sys\nif 'stream.infer' in sys.orig_argv:\n    runpy.run_path({str(PRETENDED)!r})\n"
+        f"import runpy, sys\nif {{'stream.infer', 'stream.engine_host'}} & {{*sys.orig_argv}}:\n    runpy.run_path({str(PRETENDED)!r})\n"
     )
     monkeypatch.setenv("CONTRASTREAM_PRETENDED", str(folder))
     monkeypatch.setenv(
@@ -84,6 +84,34 @@ def test_a_full_gpu_leaves_the_live_picture_and_the_overlay_comes_when_there_is_
     assert running.process.returncode == 0
     assert printed.count("live only until the engine can be opened, which is tried again and again") == 2
     assert "cannot start an inference: IExecutionContext::enqueueV3: Error Code 2: OutOfMemory" in printed
+
+
+def test_rooms_that_share_a_full_gpu_each_go_on_live_and_each_come_back(
+    gpu: Path, start: Any, record: Any, loop: Path, endpoint: str
+) -> None:
+    (gpu / "full").touch()
+    running = start(
+        "run",
+        str(loop),
+        str(loop),
+        "--loop",
+        "--rate",
+        "10",
+        "--engine",
+        "tensorrt_rtx",
+        "--endpoint",
+        endpoint,
+    )
+    clients = [record(f"{endpoint}-{number}") for number in (1, 2)]
+    for client in clients:
+        said = client.wait_for(heartbeat(why=True), within_s=90, what="why there is no engine")
+        assert "the memory of the GPU is full" in said["engine_why"]
+        client.wait_for(frame("PASSTHROUGH", "starting"), since=client.mark(), what="the live picture")
+    host = running.child("stream.engine_host")
+    (gpu / "full").unlink()
+    for client in clients:
+        client.wait_for(frame("SYNTHETIC"), within_s=90, what="the overlay in each room")
+    assert running.child("stream.engine_host") == host
 
 
 def test_a_recording_that_is_measured_ends_with_the_sentence_of_a_full_gpu(
