@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float64
 
 BINS = 12
 LEAST_IN_BIN = 200
-LEAST_SPREAD = 1.3
+LEAST_SPREAD = 1.1
 """The brightest bin must be this many times as bright as the darkest for a slope to mean anything."""
 LEAST_VARIANCE = 0.3
 """Noise variance in stored values squared below which rounding hides it."""

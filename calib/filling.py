@@ -29,6 +29,12 @@ LINE_PX = 11 / 128
 LINE_DEPTH = 13
 """And how much darker than its surroundings it must be, in grey levels of 255."""
 
+TREE_PX = 13 / 256
+TREE_DEPTH = 8
+"""The same for `connected_line_share`."""
+FILLED_TREE = 0.018
+"""Share of the field from which the largest connected dark line is taken for a filled tree."""
+
 
 def tell_frames(areas: Float[np.ndarray, " n"], most_plain: int = PLAIN_FRAMES) -> list[tuple[str, str]]:
     """Tell the frames of one run apart by vessel area, our choice.
@@ -81,6 +87,37 @@ def dark_line_share(picture: UInt8[np.ndarray, "h w"], field: Bool[np.ndarray, "
     Returns:
         Of what was looked at.
     """
+    depth, inside = _line_depth(picture, field, LINE_PX, 1 / 128)
+    return float((depth[inside] > LINE_DEPTH).mean()) if inside.any() else 0.0
+
+
+def connected_line_share(picture: UInt8[np.ndarray, "h w"], field: Bool[np.ndarray, "h w"]) -> float:
+    """Share of the field that is the largest dark line whose pixels hang together: a tree, where there is one.
+
+    For a run that does not change, whose own first frame is no measure. Our choice; `FILLED_TREE` is what tells.
+
+    Args:
+        picture: As for `dark_line_share`.
+        field: Where to look, less a margin.
+    """
+    depth, inside = _line_depth(picture, field, TREE_PX, 1.2 / 256)
+    count, _, facts, _ = cv2.connectedComponentsWithStats(
+        ((depth > TREE_DEPTH) & inside).astype(np.uint8), connectivity=8
+    )
+    return float(facts[1:, cv2.CC_STAT_AREA].max() / inside.sum()) if count > 1 else 0.0
+
+
+def _line_depth(
+    picture: UInt8[np.ndarray, "h w"], field: Bool[np.ndarray, "h w"] | None, widest: float, blur: float
+) -> tuple[UInt8[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
+    """How much a closing fills of the smoothed picture, and where that counts: inside the field, less a margin.
+
+    Args:
+        picture: Grey levels.
+        field: None for the whole picture.
+        widest: Width of the widest line, as a share of the picture's side.
+        blur: Standard deviation, likewise.
+    """
     side = min(picture.shape)
     margin = max(1, side // 16)
     inside = np.zeros(picture.shape, bool)
@@ -90,8 +127,7 @@ def dark_line_share(picture: UInt8[np.ndarray, "h w"], field: Bool[np.ndarray, "
         picture = np.where(field, picture, np.uint8(np.median(picture[field])))
         drawn_in = cv2.erode(np.pad(field, 1).astype(np.uint8), np.ones((2 * margin + 1,) * 2, np.uint8))
         inside &= drawn_in[1:-1, 1:-1] > 0
-    width = max(3, round(LINE_PX * side) | 1)
+    width = max(3, round(widest * side) | 1)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
-    smooth = cv2.GaussianBlur(picture, (0, 0), side / 128)
-    depth = cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, kernel)
-    return float((depth[inside] > LINE_DEPTH).mean()) if inside.any() else 0.0
+    smooth = cv2.GaussianBlur(picture, (0, 0), blur * side)
+    return np.asarray(cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, kernel)), inside

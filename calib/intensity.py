@@ -178,8 +178,8 @@ def matched_table(
 
 def _limited(
     landmarks: Float64[np.ndarray, " k"], levels: Float64[np.ndarray, " k"], mean: float
-) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
-    """The landmarks with grey levels moved so that no slope between them is beyond `STEEPEST` times the mean's.
+) -> tuple[Float64[np.ndarray, " m"], Float64[np.ndarray, " m"]]:
+    """The landmarks, equal ones once, with grey levels moved so that no slope between them is beyond `STEEPEST` times the mean's.
 
     The outer two stay where they are.
     """

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int64, UInt8
 
 from calib.detector_response import plateaus, response_by_noise
 from calib.errors import CalibrationError
-from calib.filling import FILLED, PLAIN, PLAIN_MOST, dark_line_share, tell_frames
+from calib.filling import FILLED, FILLED_TREE, PLAIN, connected_line_share, dark_line_share, tell_frames
 from calib.intensity import (
     LANDMARK_GREYS,
     LANDMARKS_PERCENT,
@@ -41,6 +41,8 @@ LEAST_SIDE = 64
 POLARITY_FRAMES = 24
 AREA_SIDE = 256
 """Pixels of the shorter side at which narrow dark lines are counted."""
+TREE_FRAMES = 8
+"""Frames of a run that never changes in which a tree is looked for."""
 PAIRS = 16
 """Pairs of neighbouring frames of which the noise is measured."""
 
@@ -247,13 +249,17 @@ def _sorted_frames(
         if looks_filled is not None:
             told = [FILLED if looks_filled[int(index)] else PLAIN for index in members]
         else:
-            areas = _line_areas(frames, fields, members, bits_stored, inverted)
+            field = _common(fields, members.tolist())
+            greys = _small_greys(frames, field, members, bits_stored, inverted)
+            areas = np.array([dark_line_share(grey, small_field) for grey, small_field in greys])
             told = [domain for domain, _ in tell_frames(areas, len(members))]
-            if FILLED not in told and float(areas.max()) > PLAIN_MOST:
-                told = [FILLED] * len(told)
-            elif FILLED not in told:
-                told = [PLAIN] * len(told)
-                never.append(run)
+            if FILLED not in told:
+                # It does not change: only how large the largest tree of dark lines is can tell.
+                tree = np.median(
+                    [connected_line_share(*greys[at]) for at in _spread(len(greys), TREE_FRAMES)]
+                )
+                told = [FILLED if tree > FILLED_TREE else PLAIN] * len(told)
+                never += [run] if tree <= FILLED_TREE else []
         plain = [int(index) for index, domain in zip(members, told, strict=True) if domain == PLAIN]
         filled += [int(index) for index, domain in zip(members, told, strict=True) if domain == FILLED]
         between += [
@@ -271,28 +277,25 @@ def _sorted_frames(
     return _Sorted(tuple(used), tuple(filled), tuple(between), tuple(moved), tuple(never), largest_shift)
 
 
-def _line_areas(
+def _small_greys(
     frames: np.ndarray,
-    fields: Bool[np.ndarray, "n h w"],
+    field: Bool[np.ndarray, "h w"],
     members: Int64[np.ndarray, " m"],
     bits_stored: int,
     inverted: bool,
-) -> Float64[np.ndarray, " m"]:
-    """Share of each frame of a run that is a narrow dark line, at the grey levels that training gives the run."""
-    field = _common(fields, members.tolist())
-    first = frames[members[0]][field]
-    low, high = np.percentile(first, LANDMARKS_PERCENT)
+) -> list[tuple[UInt8[np.ndarray, "rows columns"], Bool[np.ndarray, "rows columns"]]]:
+    """Each frame of a run, small, at the grey levels that training gives the run, and the field at that size."""
+    low, high = np.percentile(frames[members[0]][field], LANDMARKS_PERCENT)
     table, _ = landmark_table(float(low), float(high), bits_stored, inverted)
     knots = np.linspace(0.0, float((1 << bits_stored) - 1), len(table))
     every = np.rint(255.0 * np.interp(np.arange(1 << bits_stored), knots, table)).astype(np.uint8)
     scale = min(1.0, AREA_SIDE / min(field.shape))
     size = (max(1, round(field.shape[1] * scale)), max(1, round(field.shape[0] * scale)))
     small_field = cv2.resize(field.astype(np.uint8), size, interpolation=cv2.INTER_AREA) > 0
-    areas = []
-    for index in members:
-        grey = cv2.resize(every[frames[index]], size, interpolation=cv2.INTER_AREA)
-        areas.append(dark_line_share(grey, small_field))
-    return np.array(areas, np.float64)
+    return [
+        (np.asarray(cv2.resize(every[frames[index]], size, interpolation=cv2.INTER_AREA)), small_field)
+        for index in members
+    ]
 
 
 def _common(fields: Bool[np.ndarray, "n h w"], frames: Sequence[int]) -> Bool[np.ndarray, "h w"]:
@@ -443,7 +446,7 @@ def _sentences(found: IntensityResult, kept: _Sorted, runs: int, between_runs: f
         said.append(f"{len(kept.between)} frames on the way to that or away from it were left out too")
     if kept.never:
         said.append(
-            f"{len(kept.never)} of the runs never fill and show few narrow dark lines: taken for contrast-free throughout"
+            f"{len(kept.never)} of the runs never fill and show few narrow dark lines: taken for contrast-free throughout; look at them"
         )
     if found.moved_frames:
         said.append(

@@ -10,8 +10,9 @@ SIDE = 128
 """Pixels of the shorter side at which shifts are measured."""
 TOLD = 0.3
 """Phase correlation's response from which a shift is believed."""
-MOVED_PERCENT = 4.0
-"""Of the picture's shorter side: breathing and heartbeat alone gave up to 2.7 % on loops of patients."""
+MOVED_PERCENT = 5.0
+"""Of the picture's shorter side. The first six frames of 35 loops of patients, before a table is moved, stay within 4.2 %
+but for two (6.1 and 6.2), and the digital phantom's contrast-free ones within 0.6 %."""
 
 
 def shifts_percent(frames: Iterable[np.ndarray], field: Bool[np.ndarray, "h w"]) -> list[float]:
