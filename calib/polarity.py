@@ -11,9 +11,11 @@ from jaxtyping import Bool
 
 THIN_SIDES = (1 / 360, 1 / 256)
 """Blur before thin structures are looked for, as a share of the picture's shorter side: broad ribs and noise both stay out."""
+POWER = 3
+"""Of the depths, before their mean: a few deep lines weigh more than noise and texture, which have both signs."""
 TELLS = 0.1
-"""A score nearer to 0 than this does not tell. Of 35 loops of patients and 5 of a phantom 39 were above it (0.13 to 0.8),
-one below (0.09), none on the other side."""
+"""A score nearer to 0 than this does not tell. By their first four frames 39 of 40 real loops (35 of patients) were above it,
+one (0.00) could not be told and none had the other sign; of 40 phantom patients at 512 x 512 36, 4 and none."""
 MARGIN = 1 / 24
 """The field's border that is left out, as a share of the shorter side: an edge is no thin structure."""
 
@@ -21,7 +23,7 @@ MARGIN = 1 / 24
 def polarity_score(frame: np.ndarray, field: Bool[np.ndarray, "h w"]) -> float:
     """How much more of what is thin is dark (above 0) than bright (below 0), -1 to 1.
 
-    Our choice: E(bottom hat) and E(top hat) are the mean squares of what a closing fills and an opening takes
+    Our choice: E(bottom hat) and E(top hat) are the mean cubes of what a closing fills and an opening takes
     away; the score is (E(bottom hat) - E(top hat)) / (their sum), mean over two sizes. An inverted picture has
     the opposite score. The scale of the grey levels does not matter.
 
@@ -49,7 +51,7 @@ def polarity_score(frame: np.ndarray, field: Bool[np.ndarray, "h w"]) -> float:
         width = max(3, int(6.0 * thin * side) | 1)
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
         dark, bright = (
-            float(np.square(cv2.morphologyEx(smooth, kind, kernel)[inside], dtype=np.float64).mean())
+            float((cv2.morphologyEx(smooth, kind, kernel)[inside].astype(np.float64) ** POWER).mean())
             for kind in (cv2.MORPH_BLACKHAT, cv2.MORPH_TOPHAT)
         )
         scores.append((dark - bright) / (dark + bright) if dark + bright > 0.0 else 0.0)

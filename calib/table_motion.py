@@ -11,8 +11,8 @@ SIDE = 128
 TOLD = 0.3
 """Phase correlation's response from which a shift is believed."""
 MOVED_PERCENT = 5.0
-"""Of the picture's shorter side. The first six frames of 35 loops of patients, before a table is moved, stay within 4.2 %
-but for two (6.1 and 6.2), and the digital phantom's contrast-free ones within 0.6 %."""
+"""Of the picture's shorter side. Over their first six frames 30 of 35 loops of patients stay below this, and the digital
+phantom's contrast-free frames below 0.6 %; what breathing gives and what a hand at the table cannot be told for certain."""
 
 
 def shifts_percent(frames: Iterable[np.ndarray], field: Bool[np.ndarray, "h w"]) -> list[float]:
