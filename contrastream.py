@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from bench.config import BenchConfig, DoctorConfig, EvaluateConfig
+from calib.config import CalibConfig
 from casgan.config import TrainConfig
 from engines.config import BuildConfig, ExportConfig
 from stream.config import ReplayConfig, RunConfig, SynthesizeConfig, ViewConfig
@@ -21,6 +22,7 @@ Command = (
     | Annotated[SynthesizeConfig, tyro.conf.subcommand("synthesize")]
     | Annotated[ExportConfig, tyro.conf.subcommand("export")]
     | Annotated[BuildConfig, tyro.conf.subcommand("build")]
+    | Annotated[CalibConfig, tyro.conf.subcommand("calib")]
     | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
     | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
 )
@@ -71,6 +73,10 @@ def dispatch(config: object) -> int:
             from engines.build import build
 
             return build(config)
+        case CalibConfig():
+            from stream.calibrate import calibrate
+
+            return calibrate(config.step)
         case BenchConfig():
             from bench.workloads import bench
 

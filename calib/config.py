@@ -1,7 +1,15 @@
 """Settings of the calibration room. Standard library only."""
 
 import math
+import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+# The marks a dataclass cannot express: an argument without a flag, a command's name, what stands for a value in the help.
+from tyro.conf import Positional, arg, subcommand
+
+Backend = Literal["auto", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
 
 MIN_SIDE = 64
 MAX_SIDE = 2048
@@ -105,3 +113,151 @@ class PhantomConfig:
     def spacing_mm(self) -> float:
         """Size of a pixel at the heart, in millimetres."""
         return self.field_mm / min(self.rows, self.columns)
+
+
+@dataclass(frozen=True)
+class FramesConfig:
+    """Where a calibration's frames come from."""
+
+    sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE")]
+    """phantom, v4l2:0, or recordings of one room: DICOM cine loops, video files, folders of frames. Without contrast medium."""
+    frames: Annotated[int, arg(metavar="N")] = 240
+    """Most frames to measure, spread evenly over all that come."""
+    seconds: Annotated[float, arg(metavar="S")] = 120.0
+    """How long to look at a live source, or at the phantom."""
+    rate: Annotated[float | None, arg(metavar="HZ")] = None
+    """The rate asked of a device or of the phantom."""
+    crop: Annotated[str | None, arg(metavar="X,Y,W,H")] = None
+    """x,y,w,h in pixels: the region of the picture that is the X-ray; the same as in `run`."""
+    gray: bool = False
+    """Convert the colour of a video or image file instead of refusing it."""
+    luma: Literal["auto", "limited", "full"] = "auto"
+    """Range of a device's luma: 16 to 235, 0 to 255, or as its pixel format has it."""
+    width: Annotated[int | None, arg(metavar="PIXELS")] = None
+    """Columns asked of a device."""
+    height: Annotated[int | None, arg(metavar="PIXELS")] = None
+    """Rows asked of a device."""
+    size: Annotated[int | None, arg(metavar="PIXELS")] = None
+    """Rows and columns of the phantom."""
+    bits: Annotated[int | None, arg(metavar="8..16")] = None
+    """Bits stored: of the phantom, and of 16-bit images, which do not say."""
+    seed: Annotated[int | None, arg(metavar="N")] = None
+    """The phantom's patient."""
+    contrast: bool = False
+    """Contrast medium in the phantom's vessels, to see what is refused then."""
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ValueError(
+                "needed a SOURCE, got none; for example: contrastream calib run cine.dcm --out site.toml"
+            )
+        if not 2 <= self.frames <= 2000:
+            raise ValueError(f"--frames must be 2 to 2000, got {self.frames}; 240 is enough for most")
+        if not (math.isfinite(self.seconds) and 0.1 <= self.seconds <= 3600.0):
+            raise ValueError(f"--seconds must be 0.1 to 3600 s, got {self.seconds}; 120 is enough for most")
+
+
+@dataclass(frozen=True)
+class SiteConfig:
+    """The record, and what it is measured with."""
+
+    out: Annotated[Path, arg(metavar="FILE")] = Path("site.toml")
+    """The record; the figures as .json, the plots as .png and one page with everything as .html are written beside it."""
+    model: Annotated[str, arg(metavar="MODEL")] = "compact"
+    """A shipped model's name, or an ONNX file: the record is for this one."""
+    threads: Annotated[int | None, arg(metavar="N")] = None
+    """Threads of a CPU engine."""
+
+    def __post_init__(self) -> None:
+        check_out(self.out)
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"--threads must be 1 or more, got {self.threads}")
+
+
+@dataclass(frozen=True)
+class _MeasuredConfig(SiteConfig, FramesConfig):
+    def __post_init__(self) -> None:
+        FramesConfig.__post_init__(self)
+        SiteConfig.__post_init__(self)
+
+
+@dataclass(frozen=True)
+class CalibRunConfig(_MeasuredConfig):
+    """Every step that makes sense for the source, into a new record, from frames without contrast medium."""
+
+    overwrite: bool = False
+    """Replace a former record of that name."""
+    engine: Backend = "auto"
+    """The runtime whose numbers are compared with the fp32 reference; auto takes the first usable one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.out.exists() and not self.overwrite:
+            raise ValueError(
+                f"--out {self.out} is there already; choose another, replace it with --overwrite, or update one step of "
+                "it: contrastream calib {geometry, intensity, domain, precision, phantom}"
+            )
+
+
+@dataclass(frozen=True)
+class CalibGeometryConfig(_MeasuredConfig):
+    """Collimated field, burned-in text and pixel size, into a record of that name."""
+
+
+@dataclass(frozen=True)
+class CalibIntensityConfig(_MeasuredConfig):
+    """Stored pixel values to the grey levels the network was taught on, into a record of that name."""
+
+
+@dataclass(frozen=True)
+class CalibDomainConfig(_MeasuredConfig):
+    """How unlike the taught frames a frame may be before nothing is drawn on it, into a record of that name."""
+
+
+@dataclass(frozen=True)
+class CalibPrecisionConfig(_MeasuredConfig):
+    """How far an engine is from the fp32 reference on these frames, into a record of that name."""
+
+    engine: Backend = "auto"
+    """The runtime; auto takes the first usable one."""
+
+
+@dataclass(frozen=True)
+class CalibShowConfig:
+    """Print a record, and check it: who edited it by hand is told the key and the line."""
+
+    site: Annotated[Positional[Path], arg(metavar="FILE")] = Path("site.toml")
+    """The record."""
+
+
+@dataclass(frozen=True)
+class CalibConfig:
+    """What the numbers of a site mean, before any synthesis is trusted.
+
+    `calib run SOURCE... --out site.toml` measures a site in one go, prints a table and writes one record with plots and
+    a page beside it; `contrastream run SOURCE --site site.toml` uses it. The other commands do one step each and
+    change its part of a record alone.
+    """
+
+    step: (
+        Annotated[CalibRunConfig, subcommand("run")]
+        | Annotated[CalibShowConfig, subcommand("show")]
+        | Annotated[CalibGeometryConfig, subcommand("geometry")]
+        | Annotated[CalibIntensityConfig, subcommand("intensity")]
+    )
+
+
+def check_out(path: Path) -> None:
+    """Find out before the work that a record could not be written.
+
+    Raises:
+        ValueError: It could not; the sentence says what to do.
+    """
+    if path.suffix != ".toml":
+        raise ValueError(f"--out must end in .toml, got {path.name}; for example site.toml")
+    if not path.parent.is_dir():
+        raise ValueError(f"--out needs an existing folder, got {path.parent}; make it first")
+    if path.is_dir():
+        raise ValueError(f"--out needs a file name, got the folder {path}; add a name")
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise ValueError(f"--out needs a file that can be written, got {path}; choose another")

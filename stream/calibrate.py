@@ -1,0 +1,204 @@
+"""The commands `calib ...`: frames of a source through the calibration's steps, into a site's record with a page beside it."""
+
+import datetime
+import importlib.metadata
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from calib.config import (
+    CalibGeometryConfig,
+    CalibIntensityConfig,
+    CalibRunConfig,
+    CalibShowConfig,
+)
+from calib.record import (
+    HEADING,
+    SCHEMA,
+    ModelIdentity,
+    SiteRecord,
+    read_record,
+    with_step,
+    write_files,
+)
+from calib.record_text import to_plain, write_toml
+from stream.calibration_page import page, table
+from stream.calibration_steps import Measured, Walk
+
+log = logging.getLogger("contrastream.calib")
+
+Step = CalibRunConfig | CalibShowConfig | CalibGeometryConfig | CalibIntensityConfig
+MeasuredConfig = CalibRunConfig | CalibGeometryConfig | CalibIntensityConfig
+ON_A_SOURCE = ("geometry", "intensity")
+"""What `run` walks through, in this order."""
+REPORT_SCHEMA = "contrastream.calibration/1"
+NOTICE = "Research tool, not a medical device."
+
+
+def calibrate(config: Step) -> int:
+    """`contrastream calib ...`."""
+    from stream.statusline import log_to_stderr
+
+    log_to_stderr()
+    match config:
+        case CalibShowConfig():
+            return show(config.site)
+        case CalibRunConfig():
+            return measure(config, ON_A_SOURCE, None)
+        case CalibGeometryConfig():
+            return measure(config, ("geometry",), former(config.out))
+        case CalibIntensityConfig():
+            return measure(config, ("intensity",), former(config.out))
+
+
+def show(path: Path) -> int:
+    """`contrastream calib show`."""
+    record = read_record(path)
+    print(f"{path.name}: {describe_record(record)}\n\n{table(record)}\n\n{NOTICE}")
+    return 0
+
+
+def former(path: Path) -> SiteRecord | None:
+    """The record that a single step is to become part of; None where there is none yet."""
+    return read_record(path) if path.exists() else None
+
+
+def describe_record(record: SiteRecord) -> str:
+    """What a record is for, in a line."""
+    source, model = record.source, record.model
+    device = f", {source.device}" if source.device else ""
+    return (
+        f"{source.kind} {source.rows} x {source.columns}, {source.bits_stored} bits, {source.photometric}{device}; "
+        f"model {model.name} {model.sha256[:12]}; written {record.created} by contrastream {record.version}"
+    )
+
+
+def measure(config: MeasuredConfig, steps: tuple[str, ...], before: SiteRecord | None) -> int:
+    """Read the frames, take the steps, write the files.
+
+    Args:
+        config: What was asked.
+        steps: Which.
+        before: The record that they become part of; None for a new one.
+
+    Returns:
+        0, also where a step did not pass: that is a finding, and the record says it.
+
+    Raises:
+        CalibrationError: Nothing can be measured on these frames, or the record is for another source or model.
+        SourceError: A source cannot be read.
+    """
+    from engines.model import load_model
+
+    file = load_model(config.model)
+    model = ModelIdentity(file.path.stem, file.card.sha256)
+    if before is not None:
+        before.check_fits(model_sha256=model.sha256)
+    frames = _read(config)
+    if before is not None:
+        before.check_fits(frames.source)
+    for note in frames.notes:
+        log.info(note)
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    version = importlib.metadata.version("contrastream")
+    record = before or SiteRecord(SCHEMA, created, version, frames.source, model)
+    pictures: dict[str, bytes] = {}
+    with Walk(config, frames, file) as walk, _bar(len(steps), "step", "steps") as bar:
+        for name in steps:
+            bar.set_description(name)
+            found: Measured = walk.take(name, record)
+            record = with_step(record, name, found.result, created=created, version=version)
+            to_plain(record)  # a figure that is not finite is found here, with the step's name
+            if found.picture is not None:
+                pictures[name] = found.picture
+            bar.update()
+    write_beside(config.out, record, pictures, frames_said(frames))
+    print(f"{table(record)}\n\nwritten  {config.out}, with .json, .html and {len(pictures)} .png beside it")
+    print(f"use it   contrastream run SOURCE --site {config.out}\n{NOTICE}")
+    return 0
+
+
+def write_beside(
+    out: Path, record: SiteRecord, pictures: dict[str, bytes], measured_on: dict[str, Any]
+) -> None:
+    """Write the record and what lies beside it, all or nothing.
+
+    Args:
+        out: The record's file.
+        record: The record.
+        pictures: PNG of each step that was taken now; those of former steps are kept.
+        measured_on: What the frames were.
+
+    Raises:
+        CalibrationError: A file cannot be written; none was replaced then.
+    """
+    report = {
+        "schema": REPORT_SCHEMA,
+        "notice": NOTICE,
+        "measured_on": measured_on,
+        "record": to_plain(record),
+    }
+    shown = {
+        name: png for name in record.steps if (png := pictures.get(name) or _kept(out, name)) is not None
+    }
+    files = {picture_path(out, name): png for name, png in pictures.items()}
+    files[out.with_suffix(".json")] = (json.dumps(report, indent=2) + "\n").encode()
+    files[out.with_suffix(".html")] = page(record, describe_record(record), shown, measured_on).encode()
+    files[out] = write_toml(record, HEADING).encode()
+    write_files(files)
+
+
+def picture_path(out: Path, step: str) -> Path:
+    """Where a step's plot lies."""
+    return out.with_name(f"{out.stem}-{step}.png")
+
+
+def _kept(out: Path, step: str) -> bytes | None:
+    try:
+        return picture_path(out, step).read_bytes()
+    except OSError:
+        return None
+
+
+def frames_said(frames: Any) -> dict[str, Any]:
+    """What the steps were measured on."""
+    from stream.calibration_frames import describe
+
+    return describe(frames)
+
+
+def _read(config: MeasuredConfig) -> Any:
+    """Read the frames with a bar per source."""
+    from stream.calibration_frames import read_site_frames
+
+    bars: dict[int, Any] = {}
+
+    def progress(source: int, done: int, total: int) -> None:
+        if source not in bars:
+            for bar in bars.values():
+                bar.close()
+            bars[source] = _bar(total or None, f"source {source + 1} of {len(config.sources)}", "frames")
+        bars[source].update(done - bars[source].n)
+
+    try:
+        return read_site_frames(config, progress)
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+def _bar(total: int | None, description: str, unit: str) -> Any:
+    from tqdm import tqdm
+
+    # disable=None: no bar where nobody watches.
+    return tqdm(
+        total=total,
+        desc=description,
+        unit=f" {unit}",
+        file=sys.stderr,
+        disable=None,
+        leave=False,
+        dynamic_ncols=True,
+    )
