@@ -165,6 +165,8 @@ class SiteConfig:
     """The record; the figures as .json, the plots as .png and one page with everything as .html are written beside it."""
     model: Annotated[str, arg(metavar="MODEL")] = "compact"
     """A shipped model's name, or an ONNX file: the record is for this one."""
+    engine: Backend = "auto"
+    """The runtime that is measured; auto takes all that are usable here for `precision`, and the first of them else."""
     threads: Annotated[int | None, arg(metavar="N")] = None
     """Threads of a CPU engine."""
 
@@ -175,20 +177,20 @@ class SiteConfig:
 
 
 @dataclass(frozen=True)
-class _MeasuredConfig(SiteConfig, FramesConfig):
+class MeasuredConfig(SiteConfig, FramesConfig):
+    """What every step that looks at frames is told."""
+
     def __post_init__(self) -> None:
         FramesConfig.__post_init__(self)
         SiteConfig.__post_init__(self)
 
 
 @dataclass(frozen=True)
-class CalibRunConfig(_MeasuredConfig):
+class CalibRunConfig(MeasuredConfig):
     """Every step that makes sense for the source, into a new record, from frames without contrast medium."""
 
     overwrite: bool = False
     """Replace a former record of that name."""
-    engine: Backend = "auto"
-    """The runtime whose numbers are compared with the fp32 reference; auto takes the first usable one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -200,26 +202,23 @@ class CalibRunConfig(_MeasuredConfig):
 
 
 @dataclass(frozen=True)
-class CalibGeometryConfig(_MeasuredConfig):
+class CalibGeometryConfig(MeasuredConfig):
     """Collimated field, burned-in text and pixel size, into a record of that name."""
 
 
 @dataclass(frozen=True)
-class CalibIntensityConfig(_MeasuredConfig):
+class CalibIntensityConfig(MeasuredConfig):
     """Stored pixel values to the grey levels the network was taught on, into a record of that name."""
 
 
 @dataclass(frozen=True)
-class CalibDomainConfig(_MeasuredConfig):
+class CalibDomainConfig(MeasuredConfig):
     """How unlike the taught frames a frame may be before nothing is drawn on it, into a record of that name."""
 
 
 @dataclass(frozen=True)
-class CalibPrecisionConfig(_MeasuredConfig):
+class CalibPrecisionConfig(MeasuredConfig):
     """How far an engine is from the fp32 reference on these frames, into a record of that name."""
-
-    engine: Backend = "auto"
-    """The runtime; auto takes the first usable one."""
 
 
 @dataclass(frozen=True)
@@ -242,8 +241,8 @@ class CalibConfig:
     step: (
         Annotated[CalibRunConfig, subcommand("run")]
         | Annotated[CalibShowConfig, subcommand("show")]
-        | Annotated[CalibGeometryConfig, subcommand("geometry")]
         | Annotated[CalibIntensityConfig, subcommand("intensity")]
+        | Annotated[CalibPrecisionConfig, subcommand("precision")]
     )
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from calib.config import (
-    CalibGeometryConfig,
     CalibIntensityConfig,
+    CalibPrecisionConfig,
     CalibRunConfig,
     CalibShowConfig,
+    MeasuredConfig,
 )
+from calib.errors import CalibrationError
 from calib.record import (
     HEADING,
     SCHEMA,
@@ -26,12 +28,12 @@ from calib.record import (
 from calib.record_text import to_plain, write_toml
 from stream.calibration_page import page, table
 from stream.calibration_steps import Measured, Walk
+from stream.statusline import log_to_stderr
 
 log = logging.getLogger("contrastream.calib")
 
-Step = CalibRunConfig | CalibShowConfig | CalibGeometryConfig | CalibIntensityConfig
-MeasuredConfig = CalibRunConfig | CalibGeometryConfig | CalibIntensityConfig
-ON_A_SOURCE = ("geometry", "intensity")
+Step = CalibRunConfig | CalibShowConfig | CalibIntensityConfig | CalibPrecisionConfig
+ON_A_SOURCE = ("intensity", "precision")
 """What `run` walks through, in this order."""
 REPORT_SCHEMA = "contrastream.calibration/1"
 NOTICE = "Research tool, not a medical device."
@@ -39,18 +41,16 @@ NOTICE = "Research tool, not a medical device."
 
 def calibrate(config: Step) -> int:
     """`contrastream calib ...`."""
-    from stream.statusline import log_to_stderr
-
     log_to_stderr()
     match config:
         case CalibShowConfig():
             return show(config.site)
         case CalibRunConfig():
             return measure(config, ON_A_SOURCE, None)
-        case CalibGeometryConfig():
-            return measure(config, ("geometry",), former(config.out))
         case CalibIntensityConfig():
             return measure(config, ("intensity",), former(config.out))
+        case CalibPrecisionConfig():
+            return measure(config, ("precision",), former(config.out))
 
 
 def show(path: Path) -> int:
@@ -84,12 +84,14 @@ def measure(config: MeasuredConfig, steps: tuple[str, ...], before: SiteRecord |
         before: The record that they become part of; None for a new one.
 
     Returns:
-        0, also where a step did not pass: that is a finding, and the record says it.
+        0, also where a step did not pass: that is a finding, and the record says it. 2 where one of several could not be
+        measured at all; the record then holds the others.
 
     Raises:
         CalibrationError: Nothing can be measured on these frames, or the record is for another source or model.
         SourceError: A source cannot be read.
     """
+    from engines.errors import EngineError
     from engines.model import load_model
 
     file = load_model(config.model)
@@ -105,19 +107,31 @@ def measure(config: MeasuredConfig, steps: tuple[str, ...], before: SiteRecord |
     version = importlib.metadata.version("contrastream")
     record = before or SiteRecord(SCHEMA, created, version, frames.source, model)
     pictures: dict[str, bytes] = {}
+    refused: dict[str, str] = {}
     with Walk(config, frames, file) as walk, _bar(len(steps), "step", "steps") as bar:
         for name in steps:
             bar.set_description(name)
-            found: Measured = walk.take(name, record)
+            try:
+                found: Measured = walk.take(name, record)
+            except (CalibrationError, EngineError) as error:
+                if len(steps) == 1:
+                    raise
+                refused[name] = str(error)
+                bar.update()
+                continue
             record = with_step(record, name, found.result, created=created, version=version)
             to_plain(record)  # a figure that is not finite is found here, with the step's name
             if found.picture is not None:
                 pictures[name] = found.picture
             bar.update()
-    write_beside(config.out, record, pictures, frames_said(frames))
+    if not record.steps:
+        raise CalibrationError(f"no step could be measured: {'; '.join(refused.values())}")
+    write_beside(config.out, record, pictures, {**frames_said(frames), "not_measured": refused})
     print(f"{table(record)}\n\nwritten  {config.out}, with .json, .html and {len(pictures)} .png beside it")
     print(f"use it   contrastream run SOURCE --site {config.out}\n{NOTICE}")
-    return 0
+    for name, why in refused.items():
+        print(f"contrastream: {name} was not measured: {why}", file=sys.stderr)
+    return 2 if refused else 0
 
 
 def write_beside(

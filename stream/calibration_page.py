@@ -79,6 +79,10 @@ def page(record: SiteRecord, described: str, pictures: dict[str, bytes], measure
         for name, result in record.steps.items()
     )
     sections = "".join(_section(name, result, pictures.get(name)) for name, result in record.steps.items())
+    refused = "".join(
+        f"<h2>{html.escape(name)} <span class=not>NOT MEASURED</span></h2><p>{html.escape(why)}</p>"
+        for name, why in measured_on.get("not_measured", {}).items()
+    )
     notes = "".join(f"<li>{html.escape(str(note))}</li>" for note in measured_on.get("notes", ()))
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -89,7 +93,7 @@ what it would show without this record.</p>
 <p>{html.escape(described)}</p>
 <table><tr><th>step<th>measured<th class=n>frames<th class=n>residual<th class=n>limit<th>unit<th>result</tr>
 {rows}</table>
-{sections}
+{sections}{refused}
 <h2>Frames of the last steps</h2><ul>{notes}</ul>
 </html>
 """

@@ -42,7 +42,7 @@ def reduced(picture: np.ndarray) -> np.ndarray:
     blocks = picture[:rows, :columns].reshape(rows // step, step, columns // step, step)
     small = blocks.mean(axis=(1, 3), dtype=np.float64)
     low, high = np.percentile(small, (1, 99))
-    return np.clip((small - low) / max(high - low, 1e-9), 0.0, 1.0)
+    return np.asarray(np.clip((small - low) / max(high - low, 1e-9), 0.0, 1.0))
 
 
 def plot_geometry(result: GeometryResult, mean: np.ndarray, *, inverted: bool) -> bytes:

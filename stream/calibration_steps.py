@@ -8,17 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calib.config import SiteConfig
-from calib.errors import CalibrationError
+from calib.config import MeasuredConfig
 from calib.field import field_mask
 from calib.record import SiteRecord
-from calib.results import GeometryResult, StepResult
+from calib.record_text import to_plain
+from calib.results import StepResult
 from stream.calibration_frames import SiteFrames
 from stream.frame import Photometric
 
 if TYPE_CHECKING:
+    from engines.engine import EngineSpec
     from engines.model import ModelFile
+    from engines.planes import Settings
 
+SAYS_PHOTOMETRIC = ("cine", "phantom")
+"""Kinds of source that say whether the lowest stored value is black; the others only deliver a picture."""
+FIELD_FRAMES = 8
+"""Frames of a run that its field is sought in."""
 VALUES_SHOWN = 200_000
 """Pixels that a histogram is drawn from."""
 
@@ -41,13 +47,13 @@ class Walk:
         model: What the record is for.
     """
 
-    def __init__(self, config: SiteConfig, frames: SiteFrames, model: "ModelFile") -> None:
+    def __init__(self, config: MeasuredConfig, frames: SiteFrames, model: "ModelFile") -> None:
         self.config = config
         self.frames = frames
         self.model = model
         self._take: dict[str, Callable[[SiteRecord], Measured]] = {
-            "geometry": self._geometry,
             "intensity": self._intensity,
+            "precision": self._precision,
         }
 
     def take(self, name: str, record: SiteRecord) -> Measured:
@@ -86,38 +92,77 @@ class Walk:
             total += frame
         return (total / len(self.frames.frames)).astype(np.float32)
 
-    def geometry_of(self, record: SiteRecord) -> GeometryResult:
-        """The record's geometry; measured anew where it has none that may be used."""
-        if record.geometry is not None and record.geometry.passed:
-            return record.geometry
-        return self._measured_geometry
-
     def field_of(self, record: SiteRecord) -> np.ndarray:
-        """(rows, columns) bool, True where the frames are measured."""
+        """(rows, columns) uint8, 255 where the frames are measured and vessels may be drawn."""
+        rows, columns = self.frames.frames.shape[1:]
+        if record.geometry is not None:
+            return field_mask(record.geometry, rows, columns)
+        return self._found_field
+
+    @cached_property
+    def _found_field(self) -> np.ndarray:
+        """The field where no step has recorded one; the frames of each run have to be inside it."""
+        from casgan.field import collimated_field
+
+        inside = np.ones(self.frames.frames.shape[1:], bool)
+        for run in np.unique(self.frames.runs):
+            frames = self.frames.frames[self.frames.runs == run]
+            inside &= collimated_field(frames[:: max(1, len(frames) // FIELD_FRAMES)].astype(np.float32))
+        return np.where(inside, np.uint8(255), np.uint8(0))
+
+    def settings_of(self, record: SiteRecord) -> "Settings":
+        """Grey levels and field as an engine will have them with this record."""
+        from engines.planes import Settings
+        from stream.site_engine import grey_tables
+
+        intensity = record.intensity if record.intensity is not None and record.intensity.passed else None
+        tables = grey_tables(self.frames.frame_format, None if intensity is None else to_plain(intensity))
+        return Settings.default(self.spec).with_tables(*tables).with_field(self.field_of(record))
+
+    @property
+    def spec(self) -> "EngineSpec":
+        """What an engine is opened for."""
+        from engines.engine import EngineSpec
+
         frame_format = self.frames.frame_format
-        return field_mask(self.geometry_of(record), frame_format.rows, frame_format.columns) > 0
+        return EngineSpec(frame_format.rows, frame_format.columns, frame_format.bits_stored)
 
     # The steps ------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _measured_geometry(self) -> GeometryResult:
-        from calib.geometry import measure_geometry
-
-        return measure_geometry(
-            self.frames.frames,
-            self.frames.frame_format.bits_stored,
-            inverted=self.inverted,
-            spacing=self.frames.spacing,
-        )
-
-    def _geometry(self, record: SiteRecord) -> Measured:
-        from stream.calibration_plots import plot_geometry
-
-        result = self._measured_geometry
-        return Measured(result, plot_geometry(result, self.mean, inverted=self.inverted))
-
     def _intensity(self, record: SiteRecord) -> Measured:
-        raise CalibrationError("to come")
+        from calib.intensity_site import measure_intensity
+        from stream.calibration_plots import plot_intensity
+
+        field = self.field_of(record)
+        result = measure_intensity(
+            self.frames.frames,
+            field,
+            self.frames.frame_format.bits_stored,
+            reference=self.model.card.reference_greys,
+            runs=[int(run) for run in self.frames.runs],
+            photometric_inverted=self.inverted if self.frames.source.kind in SAYS_PHOTOMETRIC else None,
+        )
+        return Measured(result, plot_intensity(result, self._values(field > 0)))
+
+    def _precision(self, record: SiteRecord) -> Measured:
+        from engines.site_precision import measure_site_precision
+        from stream.calibration_plots import plot_precision
+
+        backends = None if self.config.engine == "auto" else (self.config.engine,)
+        result, worst = measure_site_precision(
+            self.model.path,
+            self.spec,
+            list(self.frames.frames),
+            settings=self.settings_of(record),
+            backends=backends,
+            threads=self.config.threads,
+        )
+        chosen = next((frame for name, frame in worst.items() if name.endswith(result.chosen)), None)
+        apart = None
+        if chosen is not None:
+            to_grey = 255.0 / self.frames.frame_format.max_value
+            apart = np.abs(chosen.expected.astype(np.float32) - chosen.drawn) * to_grey
+        return Measured(result, plot_precision(result, apart))
 
     def _values(self, field: np.ndarray) -> np.ndarray:
         """Stored values inside the field, thinned."""
