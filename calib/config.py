@@ -222,6 +222,28 @@ class CalibPrecisionConfig(MeasuredConfig):
 
 
 @dataclass(frozen=True)
+class CalibClockConfig:
+    """Offset and drift of a publisher's clock against this host's, by repeated exchanges with it; prints what is known."""
+
+    endpoint: Annotated[Positional[str | None], arg(metavar="ENDPOINT")] = None
+    """A running stream: a name, ipc:///path or tcp://127.0.0.1:PORT; this host's default stream when none is given."""
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A record to put it into, which must be there already."""
+    exchanges: Annotated[int, arg(metavar="N")] = 64
+    """How many exchanges, 8 to 240."""
+    interval_ms: Annotated[int, arg(metavar="MS")] = 50
+    """From one exchange to the next; drift shows only over a long time."""
+
+    def __post_init__(self) -> None:
+        if self.out is not None:
+            check_out(self.out)
+        if not 8 <= self.exchanges <= 240:
+            raise ValueError(f"--exchanges must be 8 to 240, got {self.exchanges}")
+        if not 1 <= self.interval_ms <= 60_000:
+            raise ValueError(f"--interval-ms must be 1 to 60000 ms, got {self.interval_ms}")
+
+
+@dataclass(frozen=True)
 class CalibShowConfig:
     """Print a record, and check it: who edited it by hand is told the key and the line."""
 
@@ -243,6 +265,7 @@ class CalibConfig:
         | Annotated[CalibShowConfig, subcommand("show")]
         | Annotated[CalibIntensityConfig, subcommand("intensity")]
         | Annotated[CalibPrecisionConfig, subcommand("precision")]
+        | Annotated[CalibClockConfig, subcommand("clock")]
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calib.config import (
+    CalibClockConfig,
     CalibIntensityConfig,
     CalibPrecisionConfig,
     CalibRunConfig,
@@ -26,13 +27,13 @@ from calib.record import (
     write_files,
 )
 from calib.record_text import to_plain, write_toml
-from stream.calibration_page import page, table
+from stream.calibration_page import page, table, table_of
 from stream.calibration_steps import Measured, Walk
 from stream.statusline import log_to_stderr
 
 log = logging.getLogger("contrastream.calib")
 
-Step = CalibRunConfig | CalibShowConfig | CalibIntensityConfig | CalibPrecisionConfig
+Step = CalibClockConfig | CalibRunConfig | CalibShowConfig | CalibIntensityConfig | CalibPrecisionConfig
 ON_A_SOURCE = ("intensity", "precision")
 """What `run` walks through, in this order."""
 REPORT_SCHEMA = "contrastream.calibration/1"
@@ -51,6 +52,8 @@ def calibrate(config: Step) -> int:
             return measure(config, ("intensity",), former(config.out))
         case CalibPrecisionConfig():
             return measure(config, ("precision",), former(config.out))
+        case CalibClockConfig():
+            return clock(config)
 
 
 def show(path: Path) -> int:
@@ -58,6 +61,41 @@ def show(path: Path) -> int:
     record = read_record(path)
     print(f"{path.name}: {describe_record(record)}\n\n{table(record)}\n\n{NOTICE}")
     return 0
+
+
+def clock(config: CalibClockConfig) -> int:
+    """`contrastream calib clock`."""
+    from stream.clock_exchange import measure_publisher_clock
+
+    before = None if config.out is None else read_record(config.out)
+    result = measure_publisher_clock(
+        config.endpoint, exchanges=config.exchanges, interval_ms=config.interval_ms
+    )
+    print(f"{table_of({'clock': result})}\n\n{NOTICE}")
+    if config.out is not None and before is not None:
+        changed = with_step(before, "clock", result, created=now(), version=this_version())
+        write_beside(config.out, changed, {}, kept_report(config.out))
+        print(f"written  {config.out}")
+    return 0
+
+
+def now() -> str:
+    """UTC, as a record says when it was written."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def this_version() -> str:
+    """Contrastream's."""
+    return importlib.metadata.version("contrastream")
+
+
+def kept_report(out: Path) -> dict[str, Any]:
+    """What the frames of the former steps were, from the figures beside a record; empty where they are gone."""
+    try:
+        said = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))["measured_on"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def former(path: Path) -> SiteRecord | None:
@@ -103,8 +141,7 @@ def measure(config: MeasuredConfig, steps: tuple[str, ...], before: SiteRecord |
         before.check_fits(frames.source)
     for note in frames.notes:
         log.info(note)
-    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    version = importlib.metadata.version("contrastream")
+    created, version = now(), this_version()
     record = before or SiteRecord(SCHEMA, created, version, frames.source, model)
     pictures: dict[str, bytes] = {}
     refused: dict[str, str] = {}

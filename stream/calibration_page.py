@@ -3,6 +3,7 @@
 import base64
 import html
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 from calib.record import SiteRecord
@@ -32,15 +33,20 @@ def verdict(result: StepResult) -> str:
 
 def table(record: SiteRecord) -> str:
     """The steps, what each measured, its residual and limit, and what it has to say."""
-    if not record.steps:
+    return table_of(record.steps)
+
+
+def table_of(steps: Mapping[str, StepResult]) -> str:
+    """The same of steps that are in no record."""
+    if not steps:
         return "no step was taken"
     lines = [f"{'step':10} {'measured':46} {'frames':>6} {'residual':>10} {'limit':>8}  {'unit':18} result"]
-    for name, result in record.steps.items():
+    for name, result in steps.items():
         lines.append(
             f"{name:10} {WHAT[name]:46} {result.frames:>6} {figure(result.residual):>10} {figure(result.limit):>8}  "
             f"{result.unit:18} {verdict(result)}"
         )
-    for name, result in record.steps.items():
+    for name, result in steps.items():
         for sentence in result.says:
             wrapped = textwrap.wrap(sentence, SAYS_WIDTH - 11) or [""]
             lines += (
