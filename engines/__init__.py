@@ -3,6 +3,7 @@
 Map of the room:
 
     engine.py              the contract: EngineSpec, Engine, Slot, FrameStatistics
+    base.py                what every engine does alike: slots, settings, a slot used in turn
     open.py                `open_engine`: the first usable runtime, and why others were skipped
     model.py               the ONNX file and its sidecar; `load_model`
     planes.py              the caller's arrays as the graph's bytes; grey tables and field

@@ -15,7 +15,7 @@ pair would need a graph of its own, captured while frames wait, or its nodes set
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -23,13 +23,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from engines import page_lock
+from engines.base import BaseEngine, BaseSlot
 from engines.cuda import CudaCalls
 from engines.cuda_graph import capture
-from engines.engine import EngineSpec, FrameStatistics
+from engines.engine import EngineSpec
 from engines.errors import CudaLost, EngineError
 from engines.model import INPUTS, OUTPUTS
 from engines.page_lock import address_of, whole_mapping
-from engines.planes import Settings, byte_planes, statistics_of
+from engines.planes import Settings
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class SlotTimes:
     copy_out: tuple[float, float]
 
 
-class CudaSlots:
+class CudaSlots(BaseEngine["CudaSlot"]):
     """The slots of one engine, and what they share.
 
     Args:
@@ -95,9 +96,8 @@ class CudaSlots:
         graphs: bool = True,
         timed: bool = False,
     ) -> None:
+        super().__init__(spec, Settings.default(spec))
         self.calls = calls
-        self.spec = spec
-        self.settings = Settings.default(spec)
         self.open_inference = open_inference
         self.graphs = graphs and calls.graphs
         self.timed = timed
@@ -109,7 +109,6 @@ class CudaSlots:
         self._mappings: OrderedDict[int, page_lock.Mapping] = OrderedDict()
         self._guard = threading.Lock()
         self._said_no_graph = False
-        self._slots: list[CudaSlot] = []
         self._owned = ExitStack()
         try:
             with calls.current():
@@ -123,14 +122,6 @@ class CudaSlots:
         except BaseException:
             self.close()
             raise
-
-    def slots(self, count: int) -> Sequence["CudaSlot"]:
-        """As `engines.engine.Engine.slots`."""
-        if not 1 <= count <= self.spec.slots:
-            raise ValueError(
-                f"this engine was opened with {self.spec.slots} slots, got a request for {count}"
-            )
-        return self._slots[:count]
 
     def lock(self, plane: np.ndarray) -> int | None:
         """Page-lock the mapping that a plane lies in; where it starts, or None where the plane must be staged."""
@@ -194,7 +185,7 @@ class CudaSlots:
             self.failures_on_close = 0
 
 
-class CudaSlot:
+class CudaSlot(BaseSlot):
     """One frame's place on the GPU. Implements `engines.engine.Slot`; CUDA's failures are told by `wait`.
 
     Args:
@@ -202,14 +193,13 @@ class CudaSlot:
     """
 
     def __init__(self, machine: CudaSlots) -> None:
+        super().__init__(machine.spec, lambda: machine.settings)
         self._machine = machine
         self._calls = calls = machine.calls
         self.bound_mappings: frozenset[int] = frozenset()
-        self._busy = False
         self._failure: EngineError | None = None
         self._unbound: EngineError | None = None
         self._host: dict[str, int] = {}
-        self._planes: dict[str, np.ndarray] = {}
         self._staged: set[str] = set()
         self._staging: dict[str, np.ndarray] = {}
         self._settings: Settings | None = None
@@ -260,11 +250,8 @@ class CudaSlot:
 
     # The contract -------------------------------------------------------------------------------------------
 
-    def bind(self, live: np.ndarray, synthetic: np.ndarray, attention: np.ndarray) -> None:
-        """As `engines.engine.Slot.bind`; page-locks the mapping at its first plane."""
-        if self._busy:
-            raise ValueError("a slot can be bound anew only when it is idle; wait() for it first")
-        planes = byte_planes(self._machine.spec, live, synthetic, attention)
+    def _attach(self, planes: dict[str, np.ndarray]) -> None:
+        """Page-locks the mapping at its first plane."""
         starts: set[int] = set()
         self._staged.clear()
         self._unbound = None
@@ -281,18 +268,13 @@ class CudaSlot:
                 self._machine.forget_mappings()
         except EngineError as error:
             self._unbound = error
-        self._planes = planes
 
     def _stage(self, name: str) -> np.ndarray:
         if name not in self._staging:
             self._staging[name] = self._pin(name, self._owned)
         return self._staging[name]
 
-    def submit(self) -> None:
-        if self._busy or not self._planes:
-            state = "in flight; wait() for it" if self._busy else "not bound; bind() it"
-            raise ValueError(f"a slot must be bound and idle to submit, this one is {state} first")
-        self._busy = True
+    def _begin(self) -> None:
         try:
             if self._unbound is not None:
                 raise self._unbound
@@ -305,7 +287,7 @@ class CudaSlot:
         calls, stream, last = self._calls, self._stream, self._machine.last
         self._refresh_settings()
         if "live" in self._staged:
-            np.copyto(self._staging["live"], self._planes["live"].reshape(-1))
+            np.copyto(self._staging["live"], self._bound["live"].reshape(-1))
         self._mark("entered")
         calls.copy_in(self._device["live"], self._host["live"], self._sizes["live"], stream)
         self._mark("copied")
@@ -360,10 +342,8 @@ class CudaSlot:
         except EngineError:
             return True  # wait() tells
 
-    def wait(self) -> FrameStatistics:
-        """As `engines.engine.Slot.wait`. After an error the slot takes the next frame, unless it is a `CudaLost`."""
-        if not self._busy:
-            raise ValueError("wait() needs a submitted frame, this slot is idle; submit() first")
+    def _end(self) -> np.ndarray:
+        """After an error the slot takes the next frame, unless it is a `CudaLost`."""
         failure, self._failure = self._failure, None
         try:
             with self._calls.current():
@@ -376,11 +356,9 @@ class CudaSlot:
             raise
         except EngineError as error:
             raise failure or error from None
-        finally:
-            self._busy = False
         for name in self._staged - {"live"}:
-            np.copyto(self._planes[name].reshape(-1), self._staging[name])
-        return statistics_of(self._small["statistics"].view(np.float32), self._machine.settings.domain)
+            np.copyto(self._bound[name].reshape(-1), self._staging[name])
+        return self._small["statistics"].view(np.float32)
 
     def times(self) -> SlotTimes:
         """Of the last frame, after `wait`.
@@ -405,7 +383,7 @@ class CudaSlot:
     def close(self) -> None:
         """Give everything back; nothing is in flight."""
         self._owned.close()
-        self._planes, self._host, self._staging = {}, {}, {}
+        self._bound, self._host, self._staging = {}, {}, {}
         self._marks, self._small, self._graph, self._stream = {}, {}, None, None
 
 

@@ -3,16 +3,15 @@
 import importlib.util
 import queue
 import threading
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from calib.domain import Domain
-from engines.engine import BackendName, EngineSpec, FrameStatistics, Precision
+from engines.base import BaseEngine, BaseSlot
+from engines.engine import BackendName, EngineSpec, Precision
 from engines.errors import EngineError, ModelError
 from engines.model import STATISTICS, ModelFile
-from engines.planes import IoFacts, Settings, byte_planes, check_graph, domain_of, statistics_of
+from engines.planes import IoFacts, Settings, check_graph, domain_of
 
 DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
@@ -44,17 +43,16 @@ def open_onnxruntime(
     return OnnxRuntimeEngine(model, spec, threads=threads)
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(BaseEngine["OnnxRuntimeSlot"]):
     """One session, one worker, one binding per slot. Implements `engines.engine.Engine`."""
 
     backend: BackendName = "onnxruntime"
     precision: Precision = "f32"
 
     def __init__(self, model: ModelFile, spec: EngineSpec, *, threads: int | None) -> None:
-        self.spec = spec
+        super().__init__(spec, Settings.default(spec, domain_of(model)))
         self.model_sha256 = model.card.sha256
         self.taught = model.card.taught
-        self.settings = Settings.default(spec, domain_of(model))
         self._session = _open_session(model, spec, threads)
         self._slots = [OnnxRuntimeSlot(self, self._session.io_binding()) for _ in range(spec.slots)]
         self._submitted: queue.SimpleQueue[OnnxRuntimeSlot | None] = queue.SimpleQueue()
@@ -69,26 +67,6 @@ class OnnxRuntimeEngine:
         """Run a slot after those submitted before it."""
         self._submitted.put(slot)
 
-    def slots(self, count: int) -> Sequence["OnnxRuntimeSlot"]:
-        if not 1 <= count <= self.spec.slots:
-            raise ValueError(
-                f"this engine was opened with {self.spec.slots} slots, got a request for {count}"
-            )
-        return self._slots[:count]
-
-    def set_grey_table(self, table: np.ndarray, inverse: np.ndarray) -> None:
-        self.settings = self.settings.with_tables(table, inverse)
-
-    def set_field(self, field: np.ndarray | None) -> None:
-        self.settings = self.settings.with_field(field)
-
-    @property
-    def domain(self) -> Domain | None:
-        return self.settings.domain
-
-    def set_domain(self, domain: Domain | None) -> None:
-        self.settings = self.settings.with_domain(domain)
-
     def close(self) -> None:
         self._submitted.put(None)
         self._worker.join()
@@ -96,15 +74,14 @@ class OnnxRuntimeEngine:
         self._session = None
 
 
-class OnnxRuntimeSlot:
+class OnnxRuntimeSlot(BaseSlot):
     """A binding to the caller's arrays. Implements `engines.engine.Slot`."""
 
     def __init__(self, engine: OnnxRuntimeEngine, binding: Any) -> None:
+        super().__init__(engine.spec, lambda: engine.settings)
         self._engine = engine
         self._binding = binding
         self._settings: Settings | None = None
-        self._bound: dict[str, np.ndarray] = {}
-        self._busy = False
         self._done = threading.Event()
         self._failure: Exception | None = None
         self._statistics = np.zeros(STATISTICS, np.float32)
@@ -118,25 +95,17 @@ class OnnxRuntimeSlot:
         )
         bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
-    def bind(self, live: np.ndarray, synthetic: np.ndarray, attention: np.ndarray) -> None:
-        if self._busy:
-            raise ValueError("a slot can be bound anew only when it is idle; wait() for it first")
-        planes = byte_planes(self._engine.spec, live, synthetic, attention)
+    def _attach(self, planes: dict[str, np.ndarray]) -> None:
         for name, array in planes.items():
             self._set(name, array)
-        self._bound = planes
 
-    def submit(self) -> None:
-        if self._busy or not self._bound:
-            state = "in flight; wait() for it" if self._busy else "not bound; bind() it"
-            raise ValueError(f"a slot must be bound and idle to submit, this one is {state} first")
-        settings = self._engine.settings
+    def _begin(self) -> None:
+        settings = self._present()
         if settings is not self._settings:
             for name, array in settings.tensors.items():
                 self._set(name, array)
             self._settings = settings
         self._done.clear()
-        self._busy = True
         self._engine.enqueue(self)
 
     def run(self, session: Any) -> None:
@@ -150,15 +119,12 @@ class OnnxRuntimeSlot:
     def ready(self) -> bool:
         return not self._busy or self._done.is_set()
 
-    def wait(self) -> FrameStatistics:
-        if not self._busy:
-            raise ValueError("wait() needs a submitted frame, this slot is idle; submit() first")
+    def _end(self) -> np.ndarray:
         self._done.wait()
-        self._busy = False
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise EngineError(f"onnxruntime failed on a frame: {failure}; open the engine anew") from failure
-        return statistics_of(self._statistics, self._engine.settings.domain)
+        return self._statistics
 
 
 def _open_session(model: ModelFile, spec: EngineSpec, threads: int | None) -> Any:

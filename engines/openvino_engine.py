@@ -2,19 +2,18 @@
 
 import importlib.util
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from calib.domain import Domain
+from engines.base import BaseEngine, BaseSlot
 from engines.cache_folder import cache_folder
-from engines.engine import BackendName, EngineSpec, FrameStatistics, Precision
+from engines.engine import BackendName, EngineSpec, Precision
 from engines.errors import EngineError, ModelError
 from engines.int8 import int8_key, read_int8
 from engines.model import STATISTICS, ModelFile
-from engines.planes import IoFacts, Settings, byte_planes, check_graph, domain_of, statistics_of, unlocked
+from engines.planes import IoFacts, Settings, check_graph, domain_of, unlocked
 
 LOST = "compiled models are not kept, so every start compiles anew"
 DTYPES = {"u8": "uint8", "f32": "float32"}
@@ -83,7 +82,7 @@ def open_openvino(
     )
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(BaseEngine["OpenVinoSlot"]):
     """One compiled graph, one asynchronous request per slot. Implements `engines.engine.Engine`."""
 
     backend: BackendName = "openvino"
@@ -98,11 +97,10 @@ class OpenVinoEngine:
         int8_frames_sha256: str = "",
     ) -> None:
         ov = load_openvino()
-        self.spec = spec
+        super().__init__(spec, Settings.default(spec, domain_of(model)))
         self.precision = precision
         self.model_sha256 = model.card.sha256
         self.taught = model.card.taught
-        self.settings = Settings.default(spec, domain_of(model))
         core = ov.Core()
         graph = read_graph(core, model)
         if precision == "int8":
@@ -134,26 +132,6 @@ class OpenVinoEngine:
             OpenVinoSlot(self, self._compiled.create_infer_request(), ov.Tensor) for _ in range(spec.slots)
         ]
 
-    def slots(self, count: int) -> Sequence["OpenVinoSlot"]:
-        if not 1 <= count <= self.spec.slots:
-            raise ValueError(
-                f"this engine was opened with {self.spec.slots} slots, got a request for {count}"
-            )
-        return self._slots[:count]
-
-    def set_grey_table(self, table: np.ndarray, inverse: np.ndarray) -> None:
-        self.settings = self.settings.with_tables(table, inverse)
-
-    def set_field(self, field: np.ndarray | None) -> None:
-        self.settings = self.settings.with_field(field)
-
-    @property
-    def domain(self) -> Domain | None:
-        return self.settings.domain
-
-    def set_domain(self, domain: Domain | None) -> None:
-        self.settings = self.settings.with_domain(domain)
-
     def close(self) -> None:
         for slot in self._slots:
             slot.close()
@@ -161,16 +139,14 @@ class OpenVinoEngine:
         self._compiled = None
 
 
-class OpenVinoSlot:
+class OpenVinoSlot(BaseSlot):
     """An asynchronous request whose tensors are the caller's arrays. Implements `engines.engine.Slot`."""
 
     def __init__(self, engine: OpenVinoEngine, request: Any, tensor: Any) -> None:
-        self._engine = engine
+        super().__init__(engine.spec, lambda: engine.settings)
         self._request = request
         self._tensor = tensor
         self._settings: Settings | None = None
-        self._bound: dict[str, np.ndarray] = {}
-        self._busy = False
         self._statistics = np.zeros(STATISTICS, np.float32)
         self._set("statistics", self._statistics)
 
@@ -182,41 +158,29 @@ class OpenVinoSlot:
             tensor = self._tensor(unlocked(array), shared_memory=True)
         self._request.set_tensor(name, tensor)
 
-    def bind(self, live: np.ndarray, synthetic: np.ndarray, attention: np.ndarray) -> None:
-        if self._busy:
-            raise ValueError("a slot can be bound anew only when it is idle; wait() for it first")
-        planes = byte_planes(self._engine.spec, live, synthetic, attention)
+    def _attach(self, planes: dict[str, np.ndarray]) -> None:
         for name, array in planes.items():
             self._set(name, array)
-        self._bound = planes
 
-    def submit(self) -> None:
-        if self._busy or not self._bound:
-            state = "in flight; wait() for it" if self._busy else "not bound; bind() it"
-            raise ValueError(f"a slot must be bound and idle to submit, this one is {state} first")
-        settings = self._engine.settings
+    def _begin(self) -> None:
+        settings = self._present()
         if settings is not self._settings:
             for name, array in settings.tensors.items():
                 self._set(name, array)
             self._settings = settings
         self._request.start_async()
-        self._busy = True
 
     def ready(self) -> bool:
         return not self._busy or bool(self._request.wait_for(0))
 
-    def wait(self) -> FrameStatistics:
-        if not self._busy:
-            raise ValueError("wait() needs a submitted frame, this slot is idle; submit() first")
+    def _end(self) -> np.ndarray:
         try:
             self._request.wait()
         except RuntimeError as error:
             raise EngineError(
                 f"OpenVINO failed on a frame: {_last_line(error)}; open the engine anew"
             ) from error
-        finally:
-            self._busy = False
-        return statistics_of(self._statistics, self._engine.settings.domain)
+        return self._statistics
 
     def close(self) -> None:
         if self._busy:

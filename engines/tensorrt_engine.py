@@ -218,17 +218,17 @@ class TensorRtEngine:
         return self._machine.slots(count)
 
     def set_grey_table(self, table: np.ndarray, inverse: np.ndarray) -> None:
-        self._machine.settings = self._machine.settings.with_tables(table, inverse)
+        self._machine.set_grey_table(table, inverse)
 
     def set_field(self, field: np.ndarray | None) -> None:
-        self._machine.settings = self._machine.settings.with_field(field)
+        self._machine.set_field(field)
 
     @property
     def domain(self) -> Domain | None:
-        return self._machine.settings.domain
+        return self._machine.domain
 
     def set_domain(self, domain: Domain | None) -> None:
-        self._machine.settings = self._machine.settings.with_domain(domain)
+        self._machine.set_domain(domain)
 
     def close(self) -> None:
         self._machine.close()

@@ -5,15 +5,13 @@ It is what runs where TensorRT cannot be had. On a CPU the other engines are fas
 
 import contextlib
 import logging
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from calib.domain import Domain
 from casgan.presets import PresetConfig
+from engines.base import BaseEngine
 from engines.engine import BackendName, EngineSpec, Precision
 from engines.errors import CudaError, CudaOutOfMemory, EngineError
 from engines.model import ModelFile, check_f16
@@ -106,7 +104,7 @@ class PageCalls:
         raise CudaError(f"{call} failed: {said}", call=call, code=str(int(status)))
 
 
-class TorchEngine:
+class TorchEngine(BaseEngine[HostSlot]):
     """One network, and a slot with buffers of its own for each frame in flight. Implements `engines.engine.Engine`.
 
     Args:
@@ -142,11 +140,10 @@ class TorchEngine:
             )
         if precision == "f16":
             check_f16(model.card, model.path.name)
-        self.spec = spec
+        super().__init__(spec, Settings.default(spec, domain_of(model)))
         self.precision = precision
         self.model_sha256 = model.card.sha256
         self.taught = model.card.taught
-        self.settings = Settings.default(spec, domain_of(model))
         self._device = device
         self._cuda = torch.cuda if cuda is None and device != "cpu" else cuda
         self._shared = Shared(PageCalls(self._cuda, device))
@@ -207,26 +204,6 @@ class TorchEngine:
             return None
         found = self._cuda.get_device_properties(self._device)
         return f"{found.pci_domain_id:08x}:{found.pci_bus_id:02x}:{found.pci_device_id:02x}.0"
-
-    def slots(self, count: int) -> Sequence[HostSlot]:
-        if not 1 <= count <= self.spec.slots:
-            raise ValueError(
-                f"this engine was opened with {self.spec.slots} slots, got a request for {count}"
-            )
-        return self._slots[:count]
-
-    def set_grey_table(self, table: np.ndarray, inverse: np.ndarray) -> None:
-        self.settings = self.settings.with_tables(table, inverse)
-
-    def set_field(self, field: np.ndarray | None) -> None:
-        self.settings = self.settings.with_field(field)
-
-    @property
-    def domain(self) -> Domain | None:
-        return self.settings.domain
-
-    def set_domain(self, domain: Domain | None) -> None:
-        self.settings = self.settings.with_domain(domain)
 
     def close(self) -> None:
         for slot in self._slots:

@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engines.engine import EngineSpec, FrameStatistics
+from engines.base import BaseSlot
+from engines.engine import EngineSpec
 from engines.errors import CudaError, CudaLost, CudaOutOfMemory, EngineError
 from engines.model import STATISTICS
 from engines.page_lock import Mapping, PageLocks, Registrar, address_of, whole_mapping
-from engines.planes import Settings, byte_planes, statistics_of, unlocked
+from engines.planes import Settings, unlocked
 from engines.reference import SettingTensors, draw
 
 WARM_UP = 3
@@ -94,7 +95,7 @@ class Picture:
             target.copy_(torch.tensor(array, pin_memory=self._pinned), non_blocking=True)
 
 
-class HostSlot:
+class HostSlot(BaseSlot):
     """A slot on the CPU: `submit` computes. Implements `engines.engine.Slot`.
 
     Args:
@@ -104,32 +105,18 @@ class HostSlot:
     """
 
     def __init__(self, spec: EngineSpec, picture: Picture, settings: Callable[[], Settings]) -> None:
-        self._spec = spec
+        super().__init__(spec, settings)
         self._picture = picture
-        self._settings = settings
         self._taken: Settings | None = None
         self._planes: dict[str, Tensor] = {}
-        self._bound: dict[str, np.ndarray] = {}
-        """Keeps the caller's arrays alive: the tensors over them do not."""
-        self._busy = False
         self._failure: RuntimeError | None = None
         self._statistics = torch.zeros(STATISTICS)
-
-    def bind(self, live: np.ndarray, synthetic: np.ndarray, attention: np.ndarray) -> None:
-        if self._busy:
-            raise ValueError("a slot can be bound anew only when it is idle; wait() for it first")
-        self._bound = byte_planes(self._spec, live, synthetic, attention)
-        self._attach(self._bound)
 
     def _attach(self, planes: dict[str, np.ndarray]) -> None:
         # torch warns of read-only arrays; live is only read.
         self._planes = {name: torch.from_numpy(unlocked(array)) for name, array in planes.items()}
 
-    def submit(self) -> None:
-        if self._busy or not self._planes:
-            state = "in flight; wait() for it" if self._busy else "not bound; bind() it"
-            raise ValueError(f"a slot must be bound and idle to submit, this one is {state} first")
-        self._busy = True
+    def _begin(self) -> None:
         try:
             self._start()
         except RuntimeError as error:  # torch's errors share no narrower base
@@ -141,7 +128,7 @@ class HostSlot:
         self._copy_out()
 
     def _copy_in(self) -> None:
-        settings = self._settings()
+        settings = self._present()
         if settings is not self._taken:
             self._picture.take(settings)
             self._taken = settings
@@ -155,9 +142,7 @@ class HostSlot:
     def ready(self) -> bool:
         return True
 
-    def wait(self) -> FrameStatistics:
-        if not self._busy:
-            raise ValueError("wait() needs a submitted frame, this slot is idle; submit() first")
+    def _end(self) -> np.ndarray:
         try:
             failure, self._failure = self._failure, None
             if failure is not None:
@@ -165,9 +150,8 @@ class HostSlot:
             self._finish()
         except RuntimeError as error:
             raise self._told(error) from error
-        finally:
-            self._busy = False
-        return statistics_of(self._statistics.numpy(), self._settings().domain)
+        statistics: np.ndarray = self._statistics.numpy()
+        return statistics
 
     def _finish(self) -> None:
         """Wait for what `_start` has begun."""
