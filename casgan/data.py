@@ -24,7 +24,7 @@ Batch = tuple[
 ]
 """Plain, angiogram (both -1 to 1), vessel mask (0 or 1), and the vessels' middle lines, 3 pixels wide (0 or 1)."""
 
-REFERENCE_PATIENTS = 100
+REFERENCE_PATIENTS = 40
 """Patients whose pictures tell the grey levels of all."""
 FIELD_OPEN = 0.99
 """Share of the beam that the blades let through, above which a pixel is inside the field."""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from calib.intensity import LANDMARK_GREYS
 from casgan import checkpoint
 from casgan.config import TrainConfig
 from casgan.data import Pairs, phantom_pairs
@@ -20,6 +21,7 @@ from casgan.errors import CheckpointError, DataError, TrainingError
 from casgan.presets import PRESETS
 from casgan.schedule import step_seed
 from casgan.train import Lessons, StopWish, stage_names, train
+from casgan.unpaired import reference_greys
 
 
 class AfterSteps(StopWish):
@@ -86,6 +88,11 @@ def test_a_run_leaves_its_settings_its_losses_pictures_and_a_network(
     network, _, facts = checkpoint.taught_network(folder)
     assert (facts["stage"], facts["step"]) == ("cas-gan", 3)
     assert torch.equal(network.attention.conv.weight, state["average"]["attention.conv.weight"])
+    assert lessons.unpaired is not None
+    # What the card will say of the frames it was taught on; theirs were brought to the two landmarks.
+    reference = [tuple(pair) for pair in facts["reference_greys"]]
+    assert reference == list(reference_greys(lessons.unpaired.plain))
+    assert (reference[0][1], reference[-1][1]) == pytest.approx(LANDMARK_GREYS, abs=0.03)
     assert any(line.startswith("cas-gan 3/3") and "steps/s" in line for line in lines)
 
 

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from calib.config import PhantomConfig
+from calib.intensity import REFERENCE_PERCENTS
 from calib.phantom import Phantom
 from casgan import checkpoint
 from casgan.config import TrainConfig
+from casgan.data import phantom_reference
 from casgan.errors import CheckpointError
 from casgan.networks import Generator
 from casgan.presets import PRESETS
@@ -245,3 +247,13 @@ def test_a_run_of_another_preset_than_it_says_is_refused(tmp_path: Path) -> None
         CheckpointError, match="must hold the weights of preset compact as this version builds it; train anew"
     ):
         export_run(ExportConfig(tmp_path / "run", tmp_path / "m.onnx"))
+
+
+def test_the_card_says_the_grey_levels_of_the_frames_a_run_was_taught_on() -> None:
+    facts = {**FACTS, "reference_greys": [[1.0, 0.3], [50.0, 0.5], [99.0, 0.7]]}
+    assert card_of(TrainConfig(), facts).reference_greys == ((1.0, 0.3), (50.0, 0.5), (99.0, 0.7))
+    small = TrainConfig(preset="compact-s")
+    of_phantom = card_of(small, FACTS).reference_greys
+    seeds = range(small.first_seed, small.first_seed + small.patients)
+    assert of_phantom == phantom_reference(small.picture_size, seeds)
+    assert [percent for percent, _ in of_phantom] == list(REFERENCE_PERCENTS)

@@ -118,11 +118,9 @@ def test_the_card_carries_the_files_hash(tiny_model: Path) -> None:
 def test_a_shipped_model_says_on_which_grey_levels_it_was_taught(name: str) -> None:
     card = load_model(name).card
     run = card.training_run
-    again = phantom_reference(card.network_size, range(run["first_seed"], run["first_seed"] + 12))
-    assert [percent for percent, _ in again] == [percent for percent, _ in card.reference_greys]
-    # Twelve patients against a hundred: within what patients differ by.
+    seeds = range(run["first_seed"], run["first_seed"] + run["patients"])
     np.testing.assert_allclose(
-        [grey for _, grey in again], [grey for _, grey in card.reference_greys], atol=0.03
+        card.reference_greys, phantom_reference(card.network_size, seeds), rtol=0.0, atol=1e-4
     )
 
 
