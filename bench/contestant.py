@@ -76,8 +76,8 @@ class Seen:
     rows: list[np.ndarray] = field(default_factory=list)
     """Of each block: (measured frames, 8) int64, COLUMNS; a frame that never came is a row of 0."""
     blocks: list[Block] = field(default_factory=list)
-    cpu_ns: list[int] = field(default_factory=list)
-    """Of each block: CPU time of all its processes, client and lead-in included."""
+    cpu_ns: list[dict[str, int]] = field(default_factory=list)
+    """Of each block: CPU time of each of its processes, client and lead-in included."""
     lost: int = 0
     """Frames that never came, lead-in included."""
     planes_sha256: list[str | None] = field(default_factory=list)
@@ -150,10 +150,15 @@ class ProcessContestant:
         self._client = Worker(self.kind.client, "client", self._config)
         self._workers.append(self._client)
 
-    def cpu_ns(self) -> int:
-        """CPU time that its processes have used since they began."""
-        pids = {*family(self._sender.pid), self._client.pid}
-        return sum(process_cpu_ns(pid) for pid in pids)
+    def cpu_ns(self) -> dict[str, int]:
+        """CPU time that its processes have used since they began: of the client, of the one that works, and of those that
+        it has started (source and engine)."""
+        used = {"client": process_cpu_ns(self._client.pid)}
+        for pid, name in family(self._sender.pid).items():
+            # `family` calls the first of them the guard, which is so for ours alone.
+            name = "main" if pid == self._sender.pid else name or "other"
+            used[name] = used.get(name, 0) + process_cpu_ns(pid)
+        return used
 
     def run(self, block: Block, *, measured: bool) -> None:
         """Have it do a block, and wait for its end.
@@ -165,7 +170,7 @@ class ProcessContestant:
         self._sender.tell("run", start_ns=block.start_ns, frames=block.frames, period_ns=block.period_ns)
         self._sender.hear(max(0.0, (block.end_ns - time.monotonic_ns()) / 1e9) + OPEN_S)
         said = self._client.ask("take")
-        used_ns = self.cpu_ns() - before_ns
+        used_ns = {name: spent - before_ns.get(name, 0) for name, spent in self.cpu_ns().items()}
         first, self._sequence = self._sequence, self._sequence + block.frames
         if not measured:
             return

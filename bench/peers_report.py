@@ -23,6 +23,14 @@ LOST = "lost"
 """A percentile that falls on a frame that never came, or came without its synthesis."""
 Percentiles = dict[str, float | str | None]
 
+STAGES = {
+    "grab": ("due", "grabbed"),
+    "submit": ("grabbed", "submitted"),
+    "engine": ("submitted", "inferred"),
+    "publish": ("inferred", "published"),
+    "transport": ("published", "received"),
+}
+"""As the pipeline's own (stream/measure.py), where the guard's stage is named for what the others do there."""
 COLUMN = {name: index for index, name in enumerate(COLUMNS)}
 
 
@@ -145,8 +153,8 @@ def _contestant(
     whole = np.isfinite(latency)
     engine = between_ms(frames, "submitted", "inferred")
     came = frames[:, COLUMN["received"]] > 0
-    blocks, cpu_ns = contestant.seen.blocks[: run.rounds], contestant.seen.cpu_ns[: run.rounds]
-    done = sum(block.frames for block in blocks)
+    done = sum(block.frames for block in contestant.seen.blocks[: run.rounds])
+    cpu_ms = {process: spent / NS_PER_MS / done for process, spent in _cpu_ns(contestant, run.rounds).items()}
     below = latencies[baseline] if baseline is not None and baseline != name else None
     return {
         "title": contestant.kind.title,
@@ -166,10 +174,23 @@ def _contestant(
         "engine_ms": summarize_ms(engine[whole]),
         "outside_engine_ms": summarize_ms(latency[whole] - engine[whole]),
         "pacing_ms": summarize_ms(between_ms(frames, "due", "grabbed")[came]),
-        "cpu_ms_per_frame": sum(cpu_ns) / NS_PER_MS / done if done else None,
+        "stages_ms": {
+            stage: summarize_ms(between_ms(frames, *ends)[whole]) for stage, ends in STAGES.items()
+        },
+        "cpu_ms_per_frame": sum(cpu_ms.values()) if done else None,
+        "cpu_ms_per_frame_by_process": cpu_ms,
         "p50_ratio": None if below is None else _ratio(latency, below, 50.0),
         "p99_ratio": None if below is None else _ratio(latency, below, 99.0),
     }
+
+
+def _cpu_ns(contestant: Contestant, rounds: int) -> dict[str, int]:
+    """CPU time of each of a contestant's processes over whole rounds."""
+    total: dict[str, int] = {}
+    for block in contestant.seen.cpu_ns[:rounds]:
+        for process, spent in block.items():
+            total[process] = total.get(process, 0) + spent
+    return total
 
 
 def _ours_to_others(latencies: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -243,7 +264,8 @@ def _share(time_ms: float | None, wall_ms: float) -> float | None:
 
 def _others_ms(run: "Run") -> float:
     """CPU time of this machine during the rounds that was not the contestant's whose turn it was."""
-    return max(0.0, run.busy_ms - sum(sum(each.seen.cpu_ns) for each in run.contestants) / NS_PER_MS)
+    spent = sum(sum(_cpu_ns(each, len(each.seen.cpu_ns)).values()) for each in run.contestants)
+    return max(0.0, run.busy_ms - spent / NS_PER_MS)
 
 
 def _witness_gap(run: "Run") -> float | None:

@@ -81,7 +81,9 @@ class Played:
         frames = block.frames - block.lead_in
         self.seen.rows.append(rows(self._latencies[first : first + frames]))
         self.seen.blocks.append(block)
-        self.seen.cpu_ns.append(block.frames * 5 * NS_PER_MS)
+        self.seen.cpu_ns.append(
+            {"main": block.frames * 3 * NS_PER_MS, "client": block.frames * 2 * NS_PER_MS}
+        )
         self.seen.planes_sha256.append(f"block {turn}")
 
     def close(self) -> None:
@@ -363,6 +365,11 @@ def test_the_table_gives_each_its_figures_and_the_ratio_to_the_plain_loop(
     assert seen["ours"]["outside_engine_ms"]["p50"] == pytest.approx(8.0)
     assert seen["ours"]["cpu_ms_per_frame"] == pytest.approx(5.0)
     assert seen["ours"]["p99_ratio"] is None  # 400 frames are no p99
+    assert seen["ours"]["cpu_ms_per_frame_by_process"] == pytest.approx({"main": 3.0, "client": 2.0})
+    stages = {name: stage["p50"] for name, stage in seen["ours"]["stages_ms"].items()}
+    assert stages == pytest.approx(
+        {"grab": 0.5, "submit": 0.5, "engine": 4.0, "publish": 7.0, "transport": 0.0}
+    )
     assert report["isolation"]["p50_ms"] == pytest.approx(4.0)
     assert report["same_planes"] is True
     judged = {row["name"]: row for row in report["targets"]}

@@ -40,6 +40,9 @@ def test_every_contestant_that_is_installed_does_the_same_work_and_the_others_ar
         assert seen["lost"] == 0
         assert seen["versions"]
         assert seen["cpu_ms_per_frame"] > 0
+        assert set(seen["cpu_ms_per_frame_by_process"]) == (
+            {"main", "source", "engine", "client"} if name == "ours" else {"main", "client"}
+        )
         assert seen["pacing_ms"]["min"] >= 0
         if name == "ours":  # the one that leaves a frame live when the engine is late
             assert seen["latency_whole_ms"]["n"] + seen["live_only"] == 12
