@@ -14,7 +14,7 @@ Map of the room:
     soak.py                `bench soak`: hours of it; soak_client.py sees them in constant memory (histogram.py)
     peers.py               `bench peers`: what people use instead, in turns; contestant.py as the benchmark sees one,
                            peer.py what they share, peer_loop.py, peer_holoscan.py, peer_pyzmq.py, peer_ours.py each one,
-                           peer_source.py their frames; peers_report.py writes it
+                           peer_source.py their frames; peers_report.py gathers, peers_table.py shows
     alone.py               the engine and the source alone, in a process of their own; worker.py runs such a process
     floor.py               the same hops without the product, in the same run; witness.py sees the machine stall
     stats.py               intervals, slopes

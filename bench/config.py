@@ -199,8 +199,7 @@ class PeersConfig(WorkloadConfig):
     """The same work done by what people use instead, in turns in one run: a plain Python loop, Holoscan, raw pyzmq, and ours.
 
     Same frames, engine, threads, schedule and bytes to a client in another process. Those that are not installed
-    (pip install -e '.[peers]') are left out, and the report says why. With --out the table is written as Markdown
-    beside the JSON.
+    (pip install -e '.[peers]') are left out, and the report says why.
     """
 
     rate: Annotated[float, arg(metavar="HZ")] = 30.0
@@ -218,8 +217,6 @@ class PeersConfig(WorkloadConfig):
         _check_frames(self.frames)
         if not 1 <= self.rounds <= self.frames:
             raise ValueError(f"--rounds must be 1 to the number of frames, got {self.rounds}")
-        if self.out is not None and self.out.suffix == ".md":
-            raise ValueError(f"--out is the JSON, got {self.out.name}; the Markdown is written beside it")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,10 @@ from bench.worker import Worker
 
 COLUMNS = ("sequence", "due", "grabbed", "submitted", "inferred", "published", "received", "reason")
 OPEN_S = 120.0
+WARM_UP = 30
+"""Frames of each contestant before the first turn."""
+LEAD_IN = 10
+"""Frames at the beginning of each turn that are not measured: after its pause a contestant's caches are cold."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from bench.machine import one_line
+from bench.peers_table import peers_markdown
 from bench.summaries import COLUMNS, condition_rows, number, parts, summary_rows, workload_name
 
 NOTICE = 'p99 wants 1,000 frames, p99.9 wants 10,000; "-" stands where there are fewer. Research tool, not a medical device.'
@@ -14,6 +15,8 @@ def markdown(document: dict[str, Any]) -> str:
     Args:
         document: A report, or several in its `runs`.
     """
+    if "contestants" in document:
+        return peers_markdown(document)
     name = workload_name(document)
     lines = [f"# contrastream bench {name}".rstrip(), ""]
     if not document.get("complete", True):

@@ -6,6 +6,7 @@ from typing import Any
 from bench import plots
 from bench.machine import one_line
 from bench.markdown import NOTICE, met, worst_row
+from bench.peers_table import HEADS, closing, settings, table_rows
 from bench.samples import Samples
 from bench.summaries import (
     COLUMNS,
@@ -132,6 +133,10 @@ def _measurement(report: dict[str, Any], samples: Samples, index: int, *, alone:
             body.append(f"<{heading}>{title}</{heading}>\n{content}")
 
     section("Conditions", _facts(condition_rows(report)))
+    if "contestants" in report:
+        section("Contestants, ms", _table(HEADS, table_rows(report)))
+        section("What was compared", "".join(f"<p>{html.escape(line)}</p>" for line in settings(report)))
+        section("Readings", "".join(f"<p>{html.escape(line)}</p>" for line in closing(report)))
     section("Figures, ms", _table(("", *COLUMNS), summary_rows(report)))
     deadline_ms = (report.get("late") or {}).get("deadline_ms")
     pictures = [

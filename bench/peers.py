@@ -19,20 +19,16 @@ from typing import Any
 
 from bench import machine
 from bench.config import PeersConfig
-from bench.contestant import KINDS, Block, Contestant, Kind, ProcessContestant, why_missing
+from bench.contestant import KINDS, LEAD_IN, WARM_UP, Block, Contestant, Kind, ProcessContestant, why_missing
 from bench.errors import BenchError
-from bench.peers_report import build_report, format_markdown, format_table
+from bench.outputs import Outputs
+from bench.peers_report import build_report, samples_of
+from bench.peers_table import format_peers
 from bench.witness import Witness, WitnessRecord
 from bench.worker import Worker
-from stream.errors import StreamError
-from stream.session import write_json
 from stream.sources.options import SourceOptions
 from stream.timing import NS_PER_MS, NS_PER_S
 
-WARM_UP = 30
-"""Frames of each contestant before the first turn."""
-LEAD_IN = 10
-"""Frames at the beginning of each turn that are not measured: after its pause a contestant's caches are cold."""
 LEAD_NS = 250 * NS_PER_MS
 
 
@@ -65,9 +61,9 @@ def bench_peers(config: PeersConfig) -> int:
         0 when the run is whole, 130 when it was stopped by Ctrl-C; the report then says so, and holds whole rounds only.
 
     Raises:
-        BenchError: The source or the engine cannot be opened, or this project's own pipeline failed.
-        StreamError: The report cannot be written.
+        BenchError: The source or the engine cannot be opened, this project's own pipeline failed, or the report cannot be written.
     """
+    outputs = Outputs(config.out)
     run = Run(config, machine.describe())
     try:
         measure(run)
@@ -75,26 +71,14 @@ def bench_peers(config: PeersConfig) -> int:
     except KeyboardInterrupt:
         say("stopped; the report is incomplete and holds the rounds that were whole")
     report = build_report(run)
-    print(format_table(report))
-    write_json(config.out, report)
-    if config.out is not None:
-        write_text(config.out.with_suffix(".md"), format_markdown(report))
+    print(format_peers(report))
+    outputs.write(report, [samples_of(run)])
     return 0 if run.complete else 130
 
 
 def say(text: str) -> None:
     """A line of progress."""
     print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(text)
-        partial.replace(path)
-    except OSError as error:
-        raise StreamError(f"needed to write {path}, got: {error.strerror}; choose another --out") from error
 
 
 def turns(frames: int, rounds: int) -> list[int]:

@@ -1,6 +1,7 @@
 """`bench peers`: who takes turns when, what is refused, and the arithmetic of its table. The real run is test_peers_run.py."""
 
 import dataclasses
+import html
 import json
 import os
 from pathlib import Path
@@ -13,9 +14,13 @@ from bench import peers
 from bench.config import PeersConfig
 from bench.contestant import COLUMNS, KINDS, Block, Kind, Seen, process_cpu_ns, rows_of_block, why_missing
 from bench.errors import BenchError
+from bench.markdown import markdown
+from bench.outputs import Outputs
+from bench.page import page
 from bench.peer_source import BLOCKS_VARIABLE, FORMAT_VARIABLE, FRAMES_VARIABLE, BlockSource, distinct_frames
 from bench.peers import Run, check_same_engine, measure_rounds, turns
-from bench.peers_report import build_report, format_markdown, format_table, latency_ms, percentiles, verdict
+from bench.peers_report import build_report, latency_ms, percentiles, samples_of, verdict
+from bench.peers_table import format_peers
 from bench.stats import Ratio, ratio_of_percentiles
 from stream.control import format_to_json
 from stream.frame import FrameFormat, Reason
@@ -135,7 +140,6 @@ def played_run(
         pytest.param(
             {"out": Path("/nowhere/r.json")}, "needs an existing folder, got /nowhere", id="no folder"
         ),
-        pytest.param({"out": Path("r.md")}, "--out is the JSON, got r.md", id="the report over its table"),
     ],
 )
 def test_a_setting_that_cannot_be_followed_is_refused(setting: dict[str, Any], said: str) -> None:
@@ -176,8 +180,8 @@ def test_a_peer_that_fails_is_left_out_with_its_reason_and_the_others_go_on(
     report = build_report(run)
     assert report["skipped"] == {"loop": "failed in round 2: its process ended"}
     assert list(report["contestants"]) == ["ours"]
-    assert "left out: failed in round 2: its process ended" in format_table(report)
-    assert "left out: failed in round 2: its process ended" in format_markdown(report)
+    assert "left out: failed in round 2: its process ended" in format_peers(report)
+    assert "left out: failed in round 2: its process ended" in markdown(report)
 
 
 def test_our_own_failure_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,16 +381,27 @@ def test_the_table_gives_each_its_figures_and_the_ratio_to_the_plain_loop(
     holoscan = judged["end to end p50, times that of holoscan"]
     assert holoscan["met"] is None
     assert "not installed" in holoscan["why_not_measured"]
-    printed, markdown = format_table(report), format_markdown(report)
-    for text in (printed, markdown):
+    printed, document = format_peers(report), markdown(report)
+    for text in (printed, document, html.unescape(page(report, [samples_of(run)]))):
         assert "left out: holoscan is not installed; run: pip install -e '.[peers]'" in text
         assert "1.20 (1.20 to 1.20)" in text
         assert "MISSED: end to end p50, times that of loop <= 1.1, got 1.20" in text
         assert "ours: 1 frames live only: deadline 1" in text
         assert "not a medical device" in text
-    assert all(
-        line.count("|") == markdown.count("---|") + 1 for line in markdown.splitlines() if line[:2] == "| "
-    )
+    table = [line for line in document.splitlines() if line.startswith("| ")]
+    assert len(table) == 1 + len(KINDS)
+    assert len({line.count("|") for line in table}) == 1
+
+
+def test_what_is_kept_beside_the_report_draws_its_page(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run, _ = played_run(monkeypatch, {"loop": [10.0] * 40, "ours": [12.0] * 38 + [np.inf, np.nan]})
+    kept = samples_of(run)
+    assert kept.series["contestants/ours/latency_whole_ms"].tolist() == pytest.approx([12.0] * 38)
+    written = Outputs(tmp_path / "peers.json").write(build_report(run), [kept])
+    assert sorted(path.suffix for path in written) == [".html", ".json", ".md", ".npz"]
+    assert "contestants/ours/latency_whole_ms" in (tmp_path / "peers.html").read_text()
 
 
 def test_without_the_plain_loop_the_measure_is_named_and_the_missing_one_too(
@@ -397,7 +412,7 @@ def test_without_the_plain_loop_the_measure_is_named_and_the_missing_one_too(
     report = build_report(run)
     assert report["baseline"] == "pyzmq"
     assert report["contestants"]["ours"]["p50_ratio"]["verdict"] == "cannot tell"
-    assert "imagezmq is not installed" in format_table(report)
+    assert "imagezmq is not installed" in format_peers(report)
 
 
 def test_other_bytes_at_a_client_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -405,7 +420,7 @@ def test_other_bytes_at_a_client_are_told(monkeypatch: pytest.MonkeyPatch) -> No
     run.contestants[0].seen.planes_sha256[2] = "others"
     report = build_report(run)
     assert report["same_planes"] is False
-    assert "same bytes received: NO" in format_table(report)
+    assert "same bytes received: NO" in format_peers(report)
 
 
 def test_a_run_that_was_stopped_in_a_round_reports_the_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,7 +429,20 @@ def test_a_run_that_was_stopped_in_a_round_reports_the_whole_ones(monkeypatch: p
     run.contestants[1].seen.rows.pop()
     report = build_report(run)
     assert {seen["frames"] for seen in report["contestants"].values()} == {300}
-    assert format_table(report).startswith("INCOMPLETE")
+    assert "300 measured of each in 3 of 4 rounds" in format_peers(report)
+    assert format_peers(report).startswith("INCOMPLETE")
+
+
+def test_a_run_that_was_stopped_before_its_first_round_is_reported_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, _ = played_run(monkeypatch, {"loop": [10.0] * 8, "ours": [10.0] * 8})
+    run.rounds, run.complete = 0, False
+    run.contestants[1].seen = Seen()
+    report = json.loads(json.dumps(build_report(run)))
+    assert report["contestants"]["ours"]["latency_ms"]["p50"] is None
+    assert "0 measured of each in 0 of 4 rounds" in format_peers(report)
+    assert "not reached" in markdown(report)
 
 
 def test_a_recordings_name_does_not_reach_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,4 +450,4 @@ def test_a_recordings_name_does_not_reach_the_report(monkeypatch: pytest.MonkeyP
     run.config = dataclasses.replace(run.config, source="/data/DOE^JANE.dcm", out=None)
     report = build_report(run)
     assert "DOE" not in json.dumps(report)
-    assert "DOE" not in format_markdown(report)
+    assert "DOE" not in markdown(report)
