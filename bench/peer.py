@@ -2,7 +2,7 @@
 
 The same frames (a file that each maps), the same engine opened the same way, the pipeline's own message bytes, the same
 schedule, the same stamps. In their favour: the next frame is copied into its message before it is due, the engine's
-buffers are bound once, and nothing is collected while they run.
+buffers are bound once, and what was loaded is frozen for the garbage collector, as the pipeline does too.
 """
 
 import gc

@@ -48,6 +48,7 @@ class PyzmqSender:
         self._socket.bind(address)
         self._trackers: list[zmq.MessageTracker | None] = [None] * BUFFERS
         if not self._socket.poll(CONNECT_MS):
+            self._context.destroy(linger=0)
             raise BenchError(f"the client did not subscribe within {CONNECT_MS // 1000} s")
         self._socket.recv()
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import peers
+from bench import peer_pyzmq, peers
 from bench.config import PeersConfig
 from bench.contestant import COLUMNS, KINDS, Block, Kind, Seen, process_cpu_ns, rows_of_block, why_missing
 from bench.errors import BenchError
@@ -286,6 +286,12 @@ def test_the_cpu_time_of_a_process_grows_as_it_works() -> None:
     sum(range(300_000))
     assert process_cpu_ns(os.getpid()) > before > 0
     assert process_cpu_ns(2**22 + 1) == 0  # beyond the kernel's largest process id
+
+
+def test_a_client_that_never_connects_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_pyzmq, "CONNECT_MS", 20)
+    with pytest.raises(BenchError, match="the client did not subscribe within"):
+        peer_pyzmq.PyzmqSender(f"ipc://{tmp_path / 'nobody'}")
 
 
 # Arithmetic ----------------------------------------------------------------------------------------------------

@@ -3,11 +3,19 @@
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from bench.contestant import COLUMNS, KINDS, Block, ProcessContestant
+from bench.errors import BenchError
+from stream.control import format_to_json
+from stream.frame import FrameFormat
 
 
 def bench_peers(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -53,6 +61,26 @@ def test_every_contestant_that_is_installed_does_the_same_work_and_the_others_ar
     assert report["same_planes"] is not False
     assert report["engine"]["taught"] is True
     assert "| contrastream (isolated processes) | 12 |" in out.with_suffix(".md").read_text()
+
+
+def test_a_contestant_whose_process_dies_says_so(tmp_path: Path) -> None:
+    np.save(tmp_path / "frames.npy", np.random.default_rng(0).integers(0, 256, (3, 64, 64)).astype(np.uint8))
+    config = {
+        "format": format_to_json(FrameFormat(64, 64)),
+        "frames": str(tmp_path / "frames.npy"),
+        "rate_hz": 60.0,
+        "engine": {"model": "compact-s", "backend": "auto", "untaught": True, "threads": 1},
+    }
+    contestant = ProcessContestant(next(kind for kind in KINDS if kind.name == "pyzmq"), config, tmp_path)
+    try:
+        contestant.open()
+        contestant.run(Block(time.monotonic_ns() + 10**8, 4, 1, 1e9 / 60), measured=True)
+        assert contestant.seen.frames.shape == (3, len(COLUMNS))
+        os.kill(contestant._sender.pid, signal.SIGKILL)
+        with pytest.raises(BenchError, match=r"the bench\.peer_pyzmq process ended"):
+            contestant.run(Block(time.monotonic_ns() + 10**8, 4, 1, 1e9 / 60), measured=True)
+    finally:
+        contestant.close()
 
 
 @pytest.mark.parametrize(
