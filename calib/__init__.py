@@ -25,6 +25,8 @@ Map of the room:
     phantom_coronary.py    the coronary tree in heart coordinates
     phantom_devices.py     sternal wires, pacemaker, ECG cables and guidewire
     phantom_detector.py    lag, quantum and electronic noise
+    phantom_test.py        the phantom's test of itself: noise, edge, step wedge
+    target.py              a target whose bar code tells frame number and time to a camera
     phantom_inlay.py       phantom vessels laid into real contrast-free pictures: `inlay`, `inlaid_pairs`
     phantom_rendering.py   tubes, silhouettes and texture as X-ray attenuation
 

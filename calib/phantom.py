@@ -131,10 +131,11 @@ class Phantom:
     @property
     def blur_reach_px(self) -> int:
         """How far the picture's blur carries contrast beyond the mask, in pixels."""
-        return blur_reach(self._blur_px)
+        return blur_reach(self.blur_px)
 
     @property
-    def _blur_px(self) -> float:
+    def blur_px(self) -> float:
+        """Standard deviation of the picture's blur, in pixels."""
         return max(0.45, self.config.blur_mm / self.config.spacing_mm)
 
     @property
@@ -250,11 +251,7 @@ class Phantom:
         course_mm = catheter_course(self.patient, pose, self.view)
         self._insert_catheter(primary, course_mm)
         self._insert_devices(primary, pose, course_mm)
-        plain = blur(primary, self._blur_px)
-        plain += veil
-        plain -= np.float32(BLADE_GREY)
-        plain *= self.field
-        plain += np.float32(BLADE_GREY)
+        plain = self.expose(primary, veil)
         mask = np.zeros(shape, bool)
         if not contrast:
             return Clean(plain, plain, mask)
@@ -267,11 +264,27 @@ class Phantom:
         taken = cv2.exp(vessels.thickness * np.float32(-IODINE_PER_MM * self.config.spacing_mm))
         np.subtract(1.0, taken, out=taken)
         taken *= primary[vessels.place]
-        taken = blur(taken, self._blur_px)
+        taken = blur(taken, self.blur_px)
         taken *= field
         angiogram = plain.copy()
         angiogram[vessels.place] -= taken
         return Clean(plain, angiogram, mask)
+
+    def expose(
+        self, primary: Float32[np.ndarray, "h w"], veil: Float32[np.ndarray, "h w"]
+    ) -> Float32[np.ndarray, "h w"]:
+        """What the detector makes of a beam before noise: blur, scatter, collimator. A new array.
+
+        Args:
+            primary: The beam behind the patient, in grey levels.
+            veil: Scattered radiation, too smooth to be blurred.
+        """
+        plain = blur(primary, self.blur_px)
+        plain += veil
+        plain -= np.float32(BLADE_GREY)
+        plain *= self.field
+        plain += np.float32(BLADE_GREY)
+        return plain
 
     def vessels(self, pose: Pose, filling: Float32[np.ndarray, " m"] | None = None) -> Patch:
         """How much vessel, filled as told, the beam passes at each pixel, in pixels; with room for the blur around it."""
