@@ -9,7 +9,6 @@ import dataclasses
 import gc
 import logging
 import os
-import struct
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +17,6 @@ import zmq
 
 from stream.children import Backoff, Child, exit_words
 from stream.control import (
-    DONE,
-    LEASE,
     SLOT,
     Kind,
     format_from_json,
@@ -29,10 +26,11 @@ from stream.control import (
 )
 from stream.credit import Credit
 from stream.endpoint import parse_endpoint
-from stream.engine_supply import EngineLink, EngineSupply, GpuReport, OwnEngine
-from stream.errors import EndpointError, EngineRefused, PipelineError, SourceError, StreamError
+from stream.engine_side import MALFORMED, EngineSide
+from stream.engine_supply import EngineSupply, OwnEngine
+from stream.errors import EndpointError, PipelineError, SourceError, StreamError
 from stream.frame import FrameFormat, Reason, State
-from stream.guard import DomainRule, Guard, Inferred, Outgoing
+from stream.guard import Guard, Outgoing
 from stream.latency import RecentLatencies, RecentRate
 from stream.pacing import Pacing
 from stream.publish import Publisher
@@ -48,8 +46,6 @@ ENGINE_SLOTS = 2
 GRANTS = 3
 """Slots the source may write at once: as far as it may decode ahead."""
 CLIENT_WITHIN_NS = 30 * NS_PER_S
-MALFORMED = (ValueError, KeyError, TypeError, IndexError, struct.error)
-"""What reading a packet raises that a child in its right mind does not send."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,18 +114,15 @@ class Pipeline:
         self._retired: list[Ring] = []
         self._guard: Guard | None = None
         self._source: Child | None = None
-        self._supply = supply or OwnEngine(self._clock, engine_config(config))
-        self._engine: EngineLink | None = None
-        self._gpu: GpuReport | None = None
-        self._gpu_of: tuple[str, str | None] | None = None
-        self._engine_failure: str | None = None
+        self._engine = EngineSide(
+            supply or OwnEngine(self._clock, engine_config(config)),
+            wanted=config.engine != "off",
+            domain=config.domain,
+            may_wait=not config.wait_for_engine,
+            note=lambda sentence: self.on_note(sentence),
+        )
         self._unfit: str | None = None
         """Why the site's record is not for the present format, so that there is no engine; None where it is."""
-        self._engine_retries = False
-        """Whether this engine process has said that it may work later: the GPU is full."""
-        self._engine_why: str | None = None
-        """Why no engine runs now where it has said so, for the heartbeat."""
-        self._told_no_domain = False
         self._source_backoff = Backoff(self._clock)
         self._source_at_ns: int | None = None
         self._source_frames = 0
@@ -154,13 +147,16 @@ class Pipeline:
         """The last heartbeat, for other threads."""
         self.opened: dict[str, Any] = {}
         """What the source said when it opened."""
-        self.engine: dict[str, Any] = {}
-        """What the engine said when it was ready."""
         self.gpu: dict[str, Any] = {"gpu": None, "why": "no engine has been opened"}
         """What the GPU did over the run, set at its end."""
         self.on_note: Callable[[str], None] = log.warning
         self.on_status: Callable[[dict[str, Any]], None] = lambda _status: None
         """Called with each heartbeat."""
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        """What the engine said when it was ready; empty before."""
+        return self._engine.ready
 
     # The loop -------------------------------------------------------------------------------------------------
 
@@ -178,10 +174,10 @@ class Pipeline:
             gc.freeze()  # what was loaded so far lives as long as the pipeline
             while not self._stop.is_set() and not self._is_over():
                 ready = self._wait()
-                if self._supply.descriptor() in ready:
-                    self._supply.hear()
-                if self._engine is not None and self._engine.socket.fileno() in ready:
-                    self._hear_engine()
+                if self._engine.supply.descriptor() in ready:
+                    self._engine.supply.hear()
+                if self._engine.link is not None and self._engine.link.socket.fileno() in ready:
+                    self._engine.hear()
                 if self._source is not None and self._source.socket.fileno() in ready:
                     self._hear_source()
                 self._see_deaths(ready)
@@ -204,7 +200,7 @@ class Pipeline:
 
     def _wait(self) -> set[int]:
         """Wait for a packet, a death or the next deadline; returns the descriptors that have something."""
-        children = (self._source, self._engine)
+        children = (self._source, self._engine.link)
         if children != self._polled:
             self._poller = self._make_poller()
             self._polled = children
@@ -219,11 +215,11 @@ class Pipeline:
     def _make_poller(self) -> zmq.Poller:
         poller = zmq.Poller()
         poller.register(self._wake_reader, zmq.POLLIN)
-        for child in (self._source, self._engine):
+        for child in (self._source, self._engine.link):
             if child is not None:
                 poller.register(child.socket.fileno(), zmq.POLLIN)
                 poller.register(child.pidfd, zmq.POLLIN)
-        if (told := self._supply.descriptor()) is not None:
+        if (told := self._engine.supply.descriptor()) is not None:
             poller.register(told, zmq.POLLIN)
         if self._credit is not None:
             poller.register(self._credit.socket, zmq.POLLIN)
@@ -235,7 +231,7 @@ class Pipeline:
             self._guard.tick()
             if self._guard.hung_since_ns() is not None:
                 log.warning("the engine has not answered; killing it")
-                self._lose_engine()
+                self._engine.lose()
         self._ask_for_engine()
         if self._source_at_ns is not None and now_ns >= self._source_at_ns:
             self._source_at_ns = None
@@ -337,18 +333,19 @@ class Pipeline:
                 self._ring,
                 self._clock,
                 self._publish,
-                self._submit,
+                self._engine.submit,
                 rate_hz=self.opened["rate_hz"],
                 engine_slots=ENGINE_SLOTS,
                 wait_for_engine=self.config.pacing.lossless,
             )
+            self._engine.guard = self._guard
             if self.config.engine == "off":
                 self._guard.engine_gone(Reason.OFF)
         else:
             self._guard.ring = self._ring
-        for child in (self._source, self._engine):
-            if child is not None:
-                send_ring(child.socket, self._ring.memory, self._ring_number)
+        if self._source is not None:
+            send_ring(self._source.socket, self._ring.memory, self._ring_number)
+        self._engine.give(self._ring.memory, self._ring_number)
 
     def _change_format(self, frame_format: FrameFormat) -> None:
         """The source's next frame has another size: a new ring, and an engine for it."""
@@ -356,10 +353,7 @@ class Pipeline:
         assert self._guard is not None
         log.info("frames are now %d x %d", frame_format.rows, frame_format.columns)
         old = self._ring
-        if self._engine is not None:
-            self._supply.replace(self._engine)
-            self._engine = None
-            self._guard.engine_gone(Reason.STARTING)
+        self._engine.replace()
         self._take_back_grants(old)
         self._retired.append(old)
         self._use_format(frame_format)
@@ -401,9 +395,7 @@ class Pipeline:
 
     def _may_begin(self) -> bool:
         if not self._started:
-            engine_settled = (
-                bool(self.engine) or self.config.engine == "off" or not self.config.wait_for_engine
-            )
+            engine_settled = self._engine.settled or not self.config.wait_for_engine
             client_there = self._publisher.measuring > 0 or not self.config.wait_for_client
             self._started = engine_settled and client_there
             if engine_settled and not client_there:
@@ -437,121 +429,12 @@ class Pipeline:
     # The engine -----------------------------------------------------------------------------------------------
 
     def _ask_for_engine(self) -> None:
-        """Take an engine where there is none and one is to be had; it opens for the ring that it is given first."""
-        if self._engine is not None or self.config.engine == "off" or self._unfit is not None:
-            return
-        self._engine = self._supply.due()
-        if self._engine is not None:
-            self._engine_failure, self._engine_retries = None, False
-            if self._ring is not None:
-                send_ring(self._engine.socket, self._ring.memory, self._ring_number)
-
-    def _submit(self, slot: int, epoch: int) -> None:
-        if self._engine is not None:
-            self._engine.send(LEASE.pack(Kind.LEASE, slot, epoch))
-
-    def _hear_engine(self) -> None:
-        while self._engine is not None and (packet := self._engine.receive()):
-            try:
-                self._take_engine_packet(packet)
-            except MALFORMED as error:
-                log.warning("the engine process sent what it must not (%s); killing it", type(error).__name__)
-                self._lose_engine()
-
-    def _take_engine_packet(self, packet: bytes) -> None:
-        kind = packet[0]
-        if kind == Kind.DONE and self._guard is not None:
-            _, slot, epoch, submitted_ns, inferred_ns, valid, *_, domain = DONE.unpack(packet)
-            self._guard.frame_inferred(Inferred(slot, epoch, submitted_ns, inferred_ns, bool(valid), domain))
-        elif kind == Kind.PASSED_OVER and self._guard is not None:
-            _, slot, epoch = LEASE.unpack(packet)
-            self._guard.frame_passed_over(slot, epoch)
-        elif kind == Kind.READY and self._guard is not None:
-            self._take_ready(unpack_json(packet))
-        elif kind == Kind.NOTE:
-            self.on_note(str(unpack_json(packet)["message"]))
-        elif kind == Kind.ERROR:
-            said = unpack_json(packet)
-            # A recording that waits for its engine has no live picture that could go on meanwhile.
-            if said.get("retry") and (self.engine or not self.config.wait_for_engine):
-                self._wait_for_room(str(said["message"]))
-            else:
-                self._engine_failure = str(said["message"])
-
-    def _wait_for_room(self, why: str) -> None:
-        """The engine found the GPU full and ends now; its restart is planned as that of any that died."""
-        if self._engine_why is None:
-            log.warning("live only until the engine can be opened, which is tried again and again: %s", why)
-        self._engine_retries, self._engine_why = True, why
-
-    def _take_ready(self, said: dict[str, Any]) -> None:
-        assert self._guard is not None
-        self.engine = said
-        self._engine_why = None
-        self._supply.healthy()
-        self._watch_gpu(str(said["backend"]), said.get("gpu_bus_id"))
-        # Where others have their turns between, an answer takes as long as a round of all.
-        round_ms = said["inference_ms"] * said.get("rooms", 1)
-        self._guard.engine_ready(
-            taught=said["taught"],
-            inference_ns=round(round_ms * NS_PER_MS),
-            domain=self._domain_rule(said),
-        )
-        log.info(
-            "engine ready: %s %s, one inference %.1f ms, opened in %.0f ms",
-            said["backend"],
-            said["precision"],
-            said["inference_ms"],
-            said["open_ms"],
-        )
-
-    def _domain_rule(self, said: dict[str, Any]) -> DomainRule | None:
-        """When frames are too unlike the taught ones; said once where nothing guards against such frames."""
-        rule = said.get("domain")
-        if rule is not None and self.config.domain:
-            return DomainRule(float(rule["threshold"]), int(rule["strange"]), int(rule["of"]))
-        if said["taught"] and not self._told_no_domain:
-            self._told_no_domain = True
-            why = (
-                "as asked" if rule is not None else "nobody has measured which frames the model was taught on"
-            )
-            self.on_note(f"vessels are drawn on any frame, however unlike the taught ones: {why}")
-        return None
-
-    def _watch_gpu(self, backend: str, bus_id: str | None) -> None:
-        """Have the engine's GPU watched; an engine that is started again finds its watch still there."""
-        if self._gpu_of == (backend, bus_id):
-            return
-        if self._gpu is not None:
-            self._gpu.close()
-        self._gpu, self._gpu_of = self._supply.watch_gpu(backend, bus_id), (backend, bus_id)
-
-    def _lose_engine(self) -> None:
-        """Kill the engine (it may be dead already), take its leases back, and have another planned."""
-        assert self._engine is not None
-        engine, self._engine = self._engine, None
-        status = engine.kill()
-        if self._guard is not None:
-            self._guard.engine_gone(Reason.ENGINE_LOST if self.engine else Reason.STARTING)
-        if self._engine_failure is not None:
-            if not self.engine:
-                raise EngineRefused(self._engine_failure)
-            # It has run before, so the room's picture goes on; trying the same again would change nothing.
-            log.error("live only from here on: %s", self._engine_failure)
-            self._engine_why = self._engine_failure
-            self._supply.refused()
-            return
-        self._supply.lost(engine, status, said=self._engine_retries)
-        if not self._engine_retries:
-            self._engine_why = None
+        if self._unfit is None:
+            self._engine.ask(self._ring.memory if self._ring else None, self._ring_number)
 
     def _see_deaths(self, ready: set[int]) -> None:
+        self._engine.see_death(ready)
         # Asked for once more, since a child started in this round may have taken over a dead one's descriptor.
-        engine = self._engine
-        if engine is not None and (engine.pidfd in ready or engine.at_end) and engine.has_ended():
-            self._hear_engine()
-            if self._engine is not None:
-                self._lose_engine()
         if self._source is not None and self._source.pidfd in ready and self._source.has_ended():
             self._hear_source()
             if self._source is not None:
@@ -591,7 +474,7 @@ class Pipeline:
         """What the heartbeat and the status line say. Made anew ten times a second, not for every frame."""
         guard, ring = self._guard, self._ring
         state, reason = (guard.state, guard.reason) if guard else (State.PASSTHROUGH, Reason.STARTING)
-        gpu, gpu_why = self._gpu.look() if self._gpu else (None, "no engine has been opened")
+        gpu, gpu_why = self._engine.look_at_gpu()
         return {
             "pid": os.getpid(),
             "stream": self._publisher.stream.hex(),
@@ -606,10 +489,10 @@ class Pipeline:
             },
             "engine": self.engine,
             "domain": guard.domain.as_dict() if guard else {},
-            "engine_why": self._engine_why or self._unfit,
+            "engine_why": self._engine.why or self._unfit,
             "gpu": gpu,
             "gpu_why": gpu_why or None,
-            "engine_restarts": self._supply.restarts,
+            "engine_restarts": self._engine.supply.restarts,
             "source_restarts": self._source_backoff.restarts,
             "fps_in": self._grabbed_rate.hz(),
             "fps_out": self._published_rate.hz(),
@@ -628,12 +511,8 @@ class Pipeline:
             self.on_status(self.last_status)
         if self._source is not None:
             self._source.kill()
-        if self._engine is not None:
-            self._supply.end(self._engine)
-        self._source = self._engine = None
-        if self._gpu is not None:
-            self.gpu = self._gpu.report()
-            self._gpu.close()
+        self._source = None
+        self.gpu = self._engine.end()
         self._publisher.close()
         if self._credit is not None:
             self._credit.close()

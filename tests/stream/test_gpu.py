@@ -353,14 +353,14 @@ def test_the_heartbeat_says_why_there_is_no_gpu_and_a_restarted_engine_keeps_its
     pipeline = Pipeline(PipelineConfig(source="phantom", options=SourceOptions(), endpoint="test-gpu"))
     try:
         assert (pipeline.status()["gpu"], pipeline.status()["gpu_why"]) == (None, "no engine has been opened")
-        pipeline._watch_gpu("torch", "00000000:3b:00.0")
-        pipeline._watch_gpu("torch", "00000000:3b:00.0")
+        pipeline._engine.watch_gpu("torch", "00000000:3b:00.0")
+        pipeline._engine.watch_gpu("torch", "00000000:3b:00.0")
         assert len(started) == 1
         started[0].say({"gpu": GpuReader(nvml).read(), "why": ""})
         status = unpack_status(pack_status(pipeline.status()))
         assert status["gpu"]["name"] == "GPU of a test"
         assert status["gpu_why"] is None
-        pipeline._watch_gpu("openvino", None)
+        pipeline._engine.watch_gpu("openvino", None)
         assert started[0].killed == 1
         assert pipeline.status()["gpu_why"] == "the engine runs on the CPU (openvino)"
     finally:
