@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from casgan.presets import PRESETS, PresetConfig
 from engines import plan as planning
 from engines.engine import EngineSpec
 from engines.interrupts import held_interrupts
-from engines.model import ModelFile, load_model
+from engines.model import load_model
 from engines.obtain import obtain_plan
 
 trt = pytest.importorskip("tensorrt_rtx", reason="plans are built by TensorRT-RTX; extra trtrtx")
@@ -58,9 +57,8 @@ def test_ctrl_c_inside_a_callback_of_the_library_is_not_lost_and_leaves_nothing(
 
 @pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_in_the_middle_of_a_build_ends_it_within_a_step_and_leaves_nothing(
-    folder: Path, source_of: Callable[[PresetConfig], ModelFile], monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = source_of(PRESETS["full"])
     build_plan = planning.build_plan
     steps = 0
 
@@ -76,7 +74,7 @@ def test_ctrl_c_in_the_middle_of_a_build_ends_it_within_a_step_and_leaves_nothin
 
     monkeypatch.setattr(planning, "build_plan", build)
     with pytest.raises(KeyboardInterrupt) as ended:
-        obtain_plan(trt, source, EngineSpec(512, 512), "f16")
+        obtain_plan(trt, load_model("compact"), EngineSpec(128, 128), "f16")
     assert 20 <= steps < 40, "a build of this network has hundreds"
     assert "Build canceled by user" in str(ended.value.__context__)
     assert list(folder.iterdir()) == []
