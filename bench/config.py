@@ -220,6 +220,28 @@ class PeersConfig(WorkloadConfig):
 
 
 @dataclass(frozen=True)
+class CompareConfig:
+    """Did it get slower? Two reports of the same machine and workload, figure by figure, with 99 % intervals.
+
+    A change is claimed only where it shows as measured and divided by the floor of the same run. Exit status: 0 nothing is
+    slower, 4 something is, 5 nothing is but of a figure that decides nobody can tell. Also for two files of
+    pytest-benchmark (make micro).
+    """
+
+    before: Annotated[Positional[Path], arg(metavar="A.json")]
+    """The first report; its .npz must lie beside it."""
+    after: Annotated[Positional[Path], arg(metavar="B.json")]
+    """The second."""
+    across: bool = False
+    """Compare also other machines, engines, sizes and rates; the differences are named."""
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Write the comparison as JSON."""
+
+    def __post_init__(self) -> None:
+        check_out(self.out)
+
+
+@dataclass(frozen=True)
 class BenchConfig:
     """Measure this machine: frames per second and latency, always beside what they are to be compared with."""
 
@@ -230,6 +252,7 @@ class BenchConfig:
         | Annotated[ScaleConfig, subcommand("scale")]
         | Annotated[SoakConfig, subcommand("soak")]
         | Annotated[PeersConfig, subcommand("peers")]
+        | Annotated[CompareConfig, subcommand("compare")]
     )
 
 

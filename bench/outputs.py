@@ -98,7 +98,7 @@ def read_report(path: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise BenchError(f"needed a report in JSON, got {path}: {error}; give the .json of --out") from error
-    if not isinstance(report, dict) or not isinstance(report.get("schema"), str):
+    if not isinstance(report, dict) or not (isinstance(report.get("schema"), str) or "benchmarks" in report):
         raise BenchError(
             f"needed a report of contrastream bench, got {path} without a schema; give its --out"
         )

@@ -54,6 +54,9 @@ def summaries(report: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]
         for name, value in report.items():
             if name != "runs":
                 yield from summaries(value, f"{path}/{name}" if path else str(name))
+    elif isinstance(report, list):
+        for index, value in enumerate(report):
+            yield from summaries(value, f"{path}/{index}")
 
 
 def number(value: Any) -> str:

@@ -1,10 +1,10 @@
 """`contrastream bench WORKLOAD`: one workload each, opened late."""
 
-from bench.config import EngineConfig, LiveConfig, PeersConfig, ScaleConfig, SoakConfig, TransportConfig
+from bench.config import CompareConfig, EngineConfig, LiveConfig, PeersConfig, ScaleConfig, SoakConfig, TransportConfig
 
 
 def bench(
-    workload: LiveConfig | EngineConfig | TransportConfig | ScaleConfig | SoakConfig | PeersConfig,
+    workload: LiveConfig | EngineConfig | TransportConfig | ScaleConfig | SoakConfig | PeersConfig | CompareConfig,
 ) -> int:
     """Run a workload; returns the command's exit status."""
     match workload:
@@ -32,3 +32,7 @@ def bench(
             from bench.peers import bench_peers
 
             return bench_peers(workload)
+        case CompareConfig():
+            from bench.compare import compare
+
+            return compare(workload.before, workload.after, across=workload.across, out=workload.out)
