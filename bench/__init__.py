@@ -17,6 +17,9 @@ Map of the room:
                            peer_source.py their frames; peers_report.py gathers, peers_table.py shows
     alone.py               the engine and the source alone, in a process of their own; worker.py runs such a process
     floor.py               the same hops without the product, in the same run; witness.py sees the machine stall
+    compare.py             `bench compare`: two reports, figure by figure; compare_runs.py says what may be claimed,
+                           micro_report.py reads pytest-benchmark's files
+    flow_log.py            a run as Holoscan's data-flow log, an engine as trtexec's summary
     stats.py               intervals, slopes
     machine.py             what this machine is
     doctor.py              `doctor`: what works here; checks.py and checks_host.py hold the checks

@@ -5,6 +5,7 @@ mean what they mean everywhere (a fault of ours, bad input), so a guard can tell
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,12 +161,16 @@ def comparison_of(before: Side, after: Side, differ: list[str]) -> dict[str, Any
 
 def _matched(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[float | None, int, int]]:
     """(rate, place in the first, place in the second) of the measurements at the same rate; or of the only two."""
-    rates = [[(part.get("workload") or {}).get("rate_hz") for part in parts(each)] for each in (before, after)]
+    rates = [
+        [(part.get("workload") or {}).get("rate_hz") for part in parts(each)] for each in (before, after)
+    ]
     if len(rates[0]) == len(rates[1]) == 1:
         return [(rates[0][0], 0, 0)]
     pairs = [(rate, here, rates[1].index(rate)) for here, rate in enumerate(rates[0]) if rate in rates[1]]
     if not pairs:
-        raise BenchError(f"needed a rate that both reports have, got {rates[0]} and {rates[1]}; measure one of them again")
+        raise BenchError(
+            f"needed a rate that both reports have, got {rates[0]} and {rates[1]}; measure one of them again"
+        )
     return pairs
 
 
@@ -243,7 +248,7 @@ def _counted(
     """Frames that were lost, and frames whose inference came too late."""
     rows: list[dict[str, Any]] = []
 
-    def add(figure: str, values: tuple[float, float], said: str, why: str) -> None:
+    def add(figure: str, values: Sequence[Any], said: str, why: str) -> None:
         empty = {"ratio": None, "machine": None, "by_floor": None}
         named: dict[str, Any] = {"path": None, "figure": figure, "quantile": "", "decides": True}
         rows.append(named | {"before": values[0], "after": values[1], **empty, "verdict": said, "why": why})
@@ -251,7 +256,7 @@ def _counted(
     lost = [(report.get("frames") or {}).get("unexplained") for report in (first, second)]
     if lost[0] is not None and lost[1] is not None:
         said = "worse" if lost[1] > lost[0] else "same" if lost[1] == lost[0] else "better"
-        add("frames lost unexplained", (lost[0], lost[1]), said, "every frame has to be accounted for")
+        add("frames lost unexplained", lost, said, "every frame has to be accounted for")
     in_time = [_in_time(samples) for samples in (before, after)]
     if all(flags.size for flags in in_time):
         shares = float(in_time[0].mean()), float(in_time[1].mean())

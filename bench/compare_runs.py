@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.stats import CHUNK, MIN_CHUNKS
+from bench.stats import CHUNK, MIN_CHUNKS, resampled_quantiles
 
 RESAMPLES = 1_000
 LEVEL = 0.99
@@ -53,26 +53,6 @@ class Compared:
     ratio: RunRatio
     machine: RunRatio | None
     by_floor: RunRatio | None
-
-
-def _draws(values: np.ndarray, counts: np.ndarray, quantile: float) -> np.ndarray:
-    """The quantile of each resampling.
-
-    Args:
-        values: (n,) in the order of time.
-        counts: (resamples, chunks) how often each chunk of time was drawn.
-        quantile: 0 to 1.
-    """
-    chunk_of = np.repeat(
-        np.arange(counts.shape[1]), [part.size for part in np.array_split(values, counts.shape[1])]
-    )
-    order = np.argsort(values, kind="stable")
-    ordered, chunk_of = values[order], chunk_of[order]
-    found = np.empty(counts.shape[0])
-    for row, drawn in enumerate(counts):
-        passed = np.cumsum(drawn[chunk_of])
-        found[row] = ordered[np.searchsorted(passed, quantile * passed[-1])]
-    return found
 
 
 def _ratio(value: float, draws: np.ndarray | None) -> RunRatio:
@@ -121,9 +101,9 @@ def compare_series(
         if chunks < MIN_CHUNKS:
             continue
         counts = generator.multinomial(chunks, np.full(chunks, 1 / chunks), size=RESAMPLES)
-        drawn.append(_draws(values, counts, quantile))
+        drawn.append(resampled_quantiles(values, counts, quantile))
         if floors is not None:
-            drawn_floor.append(_draws(floors[place], counts, 0.5))
+            drawn_floor.append(resampled_quantiles(floors[place], counts, 0.5))
     told = len(drawn) == 2
     ratio = _ratio(quantiles[1] / quantiles[0], drawn[1] / drawn[0] if told else None)
     if floors is None:

@@ -69,11 +69,16 @@ class Outputs:
             self._out: json.dumps(report, indent=2, default=str) + "\n",
         }
         for path, text in texts.items():
-            _write(path, text)
+            write_text(path, text)
         return [*written, *texts]
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        BenchError: It cannot be written.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_text(text, encoding="utf-8")
@@ -115,8 +120,8 @@ def main(arguments: list[str]) -> int:
         report = read_report(path)
         kept = samples_path(path)
         samples = load_samples(kept) if kept.exists() else [Samples() for _ in parts(report)]
-        _write(path.with_suffix(".md"), markdown(report))
-        _write(path.with_suffix(".html"), page(report, samples))
+        write_text(path.with_suffix(".md"), markdown(report))
+        write_text(path.with_suffix(".html"), page(report, samples))
     except BenchError as error:
         print(f"contrastream: {error}", file=sys.stderr)
         return 2

@@ -1,10 +1,24 @@
 """`contrastream bench WORKLOAD`: one workload each, opened late."""
 
-from bench.config import CompareConfig, EngineConfig, LiveConfig, PeersConfig, ScaleConfig, SoakConfig, TransportConfig
+from bench.config import (
+    CompareConfig,
+    EngineConfig,
+    LiveConfig,
+    PeersConfig,
+    ScaleConfig,
+    SoakConfig,
+    TransportConfig,
+)
 
 
 def bench(
-    workload: LiveConfig | EngineConfig | TransportConfig | ScaleConfig | SoakConfig | PeersConfig | CompareConfig,
+    workload: LiveConfig
+    | EngineConfig
+    | TransportConfig
+    | ScaleConfig
+    | SoakConfig
+    | PeersConfig
+    | CompareConfig,
 ) -> int:
     """Run a workload; returns the command's exit status."""
     match workload:
