@@ -17,6 +17,8 @@ Map of the room:
     intensity.py           stored values to grey levels
     precision.py           any engine against the reference on a site's frames, and whether int8 may be used
     clock.py               another host's clock against this one's, with bounds
+    domain.py              is this frame like those the network was taught on: features, distance, threshold
+    domain_site.py         the same for a site, from its own frames
     phantom.py             one patient as a stream of frames with truth: `Phantom`, `training_pairs`
     phantom_view.py        patient coordinates, and how a C-arm projects them
     phantom_patient.py     who the patient is, and the pose of heart and diaphragm at a time

@@ -141,7 +141,39 @@ class GeometryResult(StepResult):
 
 @dataclass(frozen=True)
 class DomainResult(StepResult):
-    """How unlike the taught frames a frame may be before nothing is drawn on it (`calib/domain.py`)."""
+    """How unlike the site's frames a frame may be before nothing is drawn on it (`calib/domain_site.py`).
+
+    The residual is the share of frames above the threshold in loops that had no part in it.
+    """
+
+    loops: int
+    """Loops that the frames come from."""
+    threshold: float
+    """Score above which a frame is strange."""
+    false_alarm_rate: float
+    """Share of frames like the calibration's that is above the threshold, at most."""
+    confidence: float
+    """With which that holds, for independent frames."""
+    strange: int
+    """So many strange frames ..."""
+    of: int
+    """... of the last so many end the synthesis."""
+    centre: tuple[float, ...]
+    """Mean of the site's frames along the model's 71 axes, in taught standard deviations."""
+    spread: tuple[float, ...]
+    """Standard deviation of the site's frames along them."""
+    shift: float
+    """How far the centre is from the taught frames', in taught standard deviations (root mean square over the axes)."""
+    score_percentiles: tuple[float, ...]
+    """Percentiles 0 to 100 of the frames' scores, each by the other loops' centre and spread; for a picture of them."""
+    caught_black: float
+    """Share of black frames above the threshold."""
+    caught_flat: float
+    """Share of frames of one grey level above the threshold."""
+    caught_inverted: float
+    """Share of the site's own frames, inverted, above the threshold."""
+    caught_zoomed: float
+    """Share of the site's own frames, their middle enlarged three times, above the threshold."""
 
 
 @dataclass(frozen=True)
