@@ -101,6 +101,9 @@ class ReplayConfig(ServingConfig, EngineConfig, SourceConfig):
     """1 is the loop's own pace, 2 twice that, and so on; max is as fast as the machine goes."""
     lossless: bool = False
     """Drop nothing: the replay waits for the engine and for its measuring client, and deadlines are off."""
+    domain: bool = False
+    """Leave frames live that are unlike those the model was taught on, or the site's. A replay measures, and a frame that
+    is not drawn on waits for nothing, so without --domain it draws on any."""
     out: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write the figures as JSON."""
 

@@ -40,6 +40,7 @@ def medians(endpoint: str, out: Path, stage: str | None, monkeypatch: pytest.Mon
         Pacing(rate_hz=8.0, loop=True, frames=FRAMES, lossless=True),
         endpoint=endpoint,
         model="compact-s",
+        domain=False,
         wait_for_engine=True,
         wait_for_client=True,
     )
