@@ -33,8 +33,9 @@ Map of the room:
     cuda_slots.py          frames in flight on one GPU: copy-in, inference, copy-out, each on its slot's stream
     cuda_graph.py          an inference captured, to be launched as one
     page_lock.py           the ring page-locked where it lies, so that copies need no host
-    cuda.py                the few CUDA calls, each failure a sentence
-    pycuda_calls.py        the same calls in a lab's pycuda context
+    cuda_calls.py          what an engine asks of CUDA
+    cuda.py                ... by cuda-bindings, each failure a sentence
+    pycuda_calls.py        ... in a lab's pycuda context
     export.py              `contrastream export`: a training run -> a model file that draws what torch draws
     config.py              the settings of export and build
     reference.py           the graph once more in torch

@@ -14,7 +14,8 @@ from types import ModuleType
 from typing import Any
 
 from engines.config import BuildConfig
-from engines.cuda import Device, probe_cuda
+from engines.cuda import probe_cuda
+from engines.cuda_calls import Device
 from engines.elapsed import CLEAR, elapsed
 from engines.engine import EngineSpec
 from engines.errors import EngineError

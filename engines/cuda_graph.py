@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from engines.cuda import CudaCalls
+from engines.cuda_calls import CudaCalls
 from engines.errors import EngineError
 
 log = logging.getLogger(__name__)

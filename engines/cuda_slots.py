@@ -24,7 +24,7 @@ import numpy as np
 
 from engines import page_lock
 from engines.base import BaseEngine, BaseSlot
-from engines.cuda import CudaCalls
+from engines.cuda_calls import CudaCalls
 from engines.cuda_graph import capture
 from engines.engine import EngineSpec
 from engines.errors import CudaLost, EngineError

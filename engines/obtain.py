@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from engines.cuda import Device
+from engines.cuda_calls import Device
 from engines.engine import EngineSpec
 from engines.errors import EngineError
 from engines.interrupts import held_interrupts

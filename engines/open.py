@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engines import onnxruntime_engine, openvino_engine, tensorrt_engine, torch_probe
-from engines.cuda import CudaCalls
+from engines.cuda_calls import CudaCalls
 from engines.engine import AUTO_ORDER, BackendName, Engine, EngineSpec, Opened, Precision
 from engines.errors import EngineError
 from engines.untaught import find_model

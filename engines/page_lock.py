@@ -22,7 +22,7 @@ PAGE = mmap.PAGESIZE
 
 @runtime_checkable
 class Registrar(Protocol):
-    """The two calls of `engines.cuda.CudaCalls` that page-lock a mapping."""
+    """The two calls of `engines.cuda_calls.CudaCalls` that page-lock a mapping."""
 
     def register(self, address: int, size: int) -> None: ...
 

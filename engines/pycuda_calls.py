@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from engines.cuda import ADVICE, INSTALL, Device, bytes_at
+from engines.cuda import ADVICE, INSTALL, bytes_at
+from engines.cuda_calls import Device
 from engines.errors import CudaError, CudaLost, CudaOutOfMemory, EngineError
 from engines.page_lock import PageLocks, Registrar, address_of
 
@@ -46,7 +47,7 @@ def load_driver() -> Any:
 
 
 class PyCuda:
-    """CUDA through pycuda. Implements `engines.cuda.CudaCalls`.
+    """CUDA through pycuda. Implements `engines.cuda_calls.CudaCalls`.
 
     Args:
         driver: The module `pycuda.driver`, or what stands in for it.

@@ -14,7 +14,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from calib.domain import Domain
-from engines.cuda import CudaCalls, Device, open_cuda, probe_cuda
+from engines.cuda import open_cuda, probe_cuda
+from engines.cuda_calls import CudaCalls, Device
 from engines.cuda_slots import CudaSlot, CudaSlots
 from engines.engine import BackendName, EngineSpec, Precision
 from engines.errors import EngineError, ModelError

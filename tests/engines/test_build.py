@@ -19,7 +19,7 @@ from casgan.presets import PRESETS, PresetConfig
 from engines.build import build
 from engines.cache_folder import locked
 from engines.config import BuildConfig
-from engines.cuda import Device
+from engines.cuda_calls import Device
 from engines.elapsed import elapsed
 from engines.engine import EngineSpec
 from engines.errors import EngineError, ModelError

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from engines import pycuda_calls
-from engines.cuda import Cuda, CudaCalls
+from engines.cuda import Cuda
+from engines.cuda_calls import CudaCalls
 from engines.cuda_slots import CudaSlots, tensor_bytes
 from engines.engine import EngineSpec
 from engines.errors import CudaError, CudaLost, CudaOutOfMemory, EngineError

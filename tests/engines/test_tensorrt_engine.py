@@ -13,7 +13,8 @@ import pytest
 
 from engines import open as opening
 from engines import tensorrt_engine
-from engines.cuda import Cuda, Device, open_cuda, probe_cuda
+from engines.cuda import Cuda, open_cuda, probe_cuda
+from engines.cuda_calls import Device
 from engines.engine import Engine, EngineSpec, Precision
 from engines.errors import CudaOutOfMemory, EngineError, ModelError
 from engines.model import load_model
