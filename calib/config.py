@@ -121,8 +121,8 @@ class FramesConfig:
 
     sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE")]
     """phantom, v4l2:0, or recordings of one room: DICOM cine loops, video files, folders of frames. Without contrast medium."""
-    frames: Annotated[int, arg(metavar="N")] = 240
-    """Most frames to measure, spread evenly over all that come."""
+    frames: Annotated[int, arg(metavar="N")] = 480
+    """Most frames to measure, spread evenly over all that come; of each recording as many as of the others."""
     seconds: Annotated[float, arg(metavar="S")] = 120.0
     """How long to look at a live source, or at the phantom."""
     rate: Annotated[float | None, arg(metavar="HZ")] = None
@@ -152,7 +152,7 @@ class FramesConfig:
                 "needed a SOURCE, got none; for example: contrastream calib run cine.dcm --out site.toml"
             )
         if not 2 <= self.frames <= 2000:
-            raise ValueError(f"--frames must be 2 to 2000, got {self.frames}; 240 is enough for most")
+            raise ValueError(f"--frames must be 2 to 2000, got {self.frames}; 480 is enough for most")
         if not (math.isfinite(self.seconds) and 0.1 <= self.seconds <= 3600.0):
             raise ValueError(f"--seconds must be 0.1 to 3600 s, got {self.seconds}; 120 is enough for most")
 
@@ -222,6 +222,29 @@ class CalibPrecisionConfig(MeasuredConfig):
 
 
 @dataclass(frozen=True)
+class CalibPhantomConfig:
+    """The digital phantom's own self-test: noise against Poisson, an edge's sharpness, a step wedge's linearity."""
+
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A record to put it into, which must be there already."""
+    size: Annotated[int, arg(metavar="PIXELS")] = 512
+    """Rows and columns of a frame."""
+    bits: Annotated[int, arg(metavar="8..16")] = 12
+    """Bits stored."""
+    dose: float = 1.0
+    """Detector dose relative to a cine frame."""
+    blur_mm: Annotated[float, arg(metavar="MM")] = 0.30
+    """Standard deviation of the blur at the heart."""
+
+    def __post_init__(self) -> None:
+        if self.out is not None:
+            check_out(self.out)
+        PhantomConfig(
+            rows=self.size, columns=self.size, bits_stored=self.bits, dose=self.dose, blur_mm=self.blur_mm
+        )
+
+
+@dataclass(frozen=True)
 class CalibClockConfig:
     """Offset and drift of a publisher's clock against this host's, by repeated exchanges with it; prints what is known."""
 
@@ -264,8 +287,10 @@ class CalibConfig:
         Annotated[CalibRunConfig, subcommand("run")]
         | Annotated[CalibShowConfig, subcommand("show")]
         | Annotated[CalibIntensityConfig, subcommand("intensity")]
+        | Annotated[CalibDomainConfig, subcommand("domain")]
         | Annotated[CalibPrecisionConfig, subcommand("precision")]
         | Annotated[CalibClockConfig, subcommand("clock")]
+        | Annotated[CalibPhantomConfig, subcommand("phantom")]
     )
 
 

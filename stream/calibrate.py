@@ -10,11 +10,14 @@ from typing import Any
 
 from calib.config import (
     CalibClockConfig,
+    CalibDomainConfig,
     CalibIntensityConfig,
+    CalibPhantomConfig,
     CalibPrecisionConfig,
     CalibRunConfig,
     CalibShowConfig,
     MeasuredConfig,
+    PhantomConfig,
 )
 from calib.errors import CalibrationError
 from calib.record import (
@@ -27,15 +30,25 @@ from calib.record import (
     write_files,
 )
 from calib.record_text import to_plain, write_toml
+from calib.results import StepResult
+from stream.calibration_frames import SiteFrames, describe, read_site_frames
 from stream.calibration_page import page, table, table_of
 from stream.calibration_steps import Measured, Walk
 from stream.statusline import log_to_stderr
 
 log = logging.getLogger("contrastream.calib")
 
-Step = CalibClockConfig | CalibRunConfig | CalibShowConfig | CalibIntensityConfig | CalibPrecisionConfig
-ON_A_SOURCE = ("intensity", "precision")
-"""What `run` walks through, in this order."""
+Step = (
+    CalibClockConfig
+    | CalibRunConfig
+    | CalibShowConfig
+    | CalibIntensityConfig
+    | CalibDomainConfig
+    | CalibPrecisionConfig
+    | CalibPhantomConfig
+)
+DOMAIN_RUNS = 3
+"""Loops that a site's own domain needs, so that each can be judged by the others."""
 REPORT_SCHEMA = "contrastream.calibration/1"
 NOTICE = "Research tool, not a medical device."
 
@@ -47,7 +60,11 @@ def calibrate(config: Step) -> int:
         case CalibShowConfig():
             return show(config.site)
         case CalibRunConfig():
-            return measure(config, ON_A_SOURCE, None)
+            return measure(config, None, None)
+        case CalibDomainConfig():
+            return measure(config, ("domain",), former(config.out))
+        case CalibPhantomConfig():
+            return phantom(config)
         case CalibIntensityConfig():
             return measure(config, ("intensity",), former(config.out))
         case CalibPrecisionConfig():
@@ -71,11 +88,32 @@ def clock(config: CalibClockConfig) -> int:
     result = measure_publisher_clock(
         config.endpoint, exchanges=config.exchanges, interval_ms=config.interval_ms
     )
-    print(f"{table_of({'clock': result})}\n\n{NOTICE}")
-    if config.out is not None and before is not None:
-        changed = with_step(before, "clock", result, created=now(), version=this_version())
-        write_beside(config.out, changed, {}, kept_report(config.out))
-        print(f"written  {config.out}")
+    return into_former("clock", result, config.out, before)
+
+
+def phantom(config: CalibPhantomConfig) -> int:
+    """`contrastream calib phantom`."""
+    from calib.phantom_test import measure_phantom
+
+    before = None if config.out is None else read_record(config.out)
+    tested = PhantomConfig(
+        rows=config.size,
+        columns=config.size,
+        bits_stored=config.bits,
+        dose=config.dose,
+        blur_mm=config.blur_mm,
+    )
+    result, _ = measure_phantom(tested)
+    return into_former("phantom", result, config.out, before)
+
+
+def into_former(name: str, result: StepResult, out: Path | None, before: SiteRecord | None) -> int:
+    """Print a step that needs no source, and put it into a record where one was given."""
+    print(f"{table_of({name: result})}\n\n{NOTICE}")
+    if out is not None and before is not None:
+        changed = with_step(before, name, result, created=now(), version=this_version())
+        write_beside(out, changed, {}, kept_report(out))
+        print(f"written  {out}")
     return 0
 
 
@@ -113,12 +151,24 @@ def describe_record(record: SiteRecord) -> str:
     )
 
 
-def measure(config: MeasuredConfig, steps: tuple[str, ...], before: SiteRecord | None) -> int:
+def sensible_steps(frames: SiteFrames) -> tuple[str, ...]:
+    """What `run` walks through on these frames, in this order; the clock needs a publisher, not a source."""
+    steps = ["intensity", "domain", "precision"]
+    if int(frames.runs.max()) + 1 < DOMAIN_RUNS:
+        log.info(
+            "a site's own domain needs %d loops or more; frames are judged by those the model was taught on",
+            DOMAIN_RUNS,
+        )
+        steps.remove("domain")
+    return (*steps, "phantom") if frames.source.kind == "phantom" else tuple(steps)
+
+
+def measure(config: MeasuredConfig, steps: tuple[str, ...] | None, before: SiteRecord | None) -> int:
     """Read the frames, take the steps, write the files.
 
     Args:
         config: What was asked.
-        steps: Which.
+        steps: Which; None for all that make sense on these frames.
         before: The record that they become part of; None for a new one.
 
     Returns:
@@ -141,6 +191,7 @@ def measure(config: MeasuredConfig, steps: tuple[str, ...], before: SiteRecord |
         before.check_fits(frames.source)
     for note in frames.notes:
         log.info(note)
+    steps = steps or sensible_steps(frames)
     created, version = now(), this_version()
     record = before or SiteRecord(SCHEMA, created, version, frames.source, model)
     pictures: dict[str, bytes] = {}
@@ -163,7 +214,7 @@ def measure(config: MeasuredConfig, steps: tuple[str, ...], before: SiteRecord |
             bar.update()
     if not record.steps:
         raise CalibrationError(f"no step could be measured: {'; '.join(refused.values())}")
-    write_beside(config.out, record, pictures, {**frames_said(frames), "not_measured": refused})
+    write_beside(config.out, record, pictures, {**describe(frames), "not_measured": refused})
     print(f"{table(record)}\n\nwritten  {config.out}, with .json, .html and {len(pictures)} .png beside it")
     print(f"use it   contrastream run SOURCE --site {config.out}\n{NOTICE}")
     for name, why in refused.items():
@@ -213,17 +264,8 @@ def _kept(out: Path, step: str) -> bytes | None:
         return None
 
 
-def frames_said(frames: Any) -> dict[str, Any]:
-    """What the steps were measured on."""
-    from stream.calibration_frames import describe
-
-    return describe(frames)
-
-
-def _read(config: MeasuredConfig) -> Any:
+def _read(config: MeasuredConfig) -> SiteFrames:
     """Read the frames with a bar per source."""
-    from stream.calibration_frames import read_site_frames
-
     bars: dict[int, Any] = {}
 
     def progress(source: int, done: int, total: int) -> None:

@@ -44,17 +44,24 @@ class Thinned:
 
     Args:
         most: Frames to keep at most, at least 2.
+        count: Frames that will come, where that is known: then exactly as many are kept as may be.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, count: int = 0) -> None:
         self._most = most
+        self._wanted = (
+            set(np.linspace(0, count - 1, most).round().astype(int).tolist()) if count > most else None
+        )
         self._stride = 1
         self._seen = 0
         self.kept: list[np.ndarray] = []
 
     def offer(self, frame: np.ndarray) -> None:
         """Take a copy of a frame, or pass over it."""
-        if self._seen % self._stride == 0:
+        if self._wanted is not None:
+            if self._seen in self._wanted:
+                self.kept.append(frame.copy())
+        elif self._seen % self._stride == 0:
             if len(self.kept) == self._most:
                 del self.kept[1::2]
                 self._stride *= 2
@@ -151,7 +158,9 @@ def _read_one(
         live=live,
     ) as recording:
         frame_bytes = recording.format.pixels * recording.format.sample_bytes
-        thinned = Thinned(max(2, min(most, MAX_KEPT_BYTES // len(config.sources) // frame_bytes)))
+        thinned = Thinned(
+            max(2, min(most, MAX_KEPT_BYTES // len(config.sources) // frame_bytes)), recording.frame_count
+        )
         while (frame := recording.read()) is not None:
             thinned.offer(frame.view.live)
             recording.give_back(frame)

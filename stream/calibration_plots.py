@@ -114,21 +114,19 @@ def plot_intensity(result: IntensityResult, values: np.ndarray) -> bytes:
     return png(figure)
 
 
-def plot_domain(result: DomainResult, scores: np.ndarray, threshold: float) -> bytes:
-    """The frames' scores and the threshold above which nothing is drawn.
+def plot_domain(result: DomainResult) -> bytes:
+    """Which share of the site's own frames has a score up to what, and the threshold above which nothing is drawn.
 
     Args:
         result: What was found.
-        scores: (frame,) of the calibration's frames.
-        threshold: Of the record.
     """
     figure, (axis,) = _figure(1)
-    high = 1.1 * max(float(scores.max(initial=0.0)), threshold)
-    axis.hist(scores, bins=40, range=(min(0.0, float(scores.min(initial=0.0))), high), color=FAINT)
-    axis.axvline(threshold, color=WARN, linewidth=1.6, label=f"threshold {threshold:.3g}")
-    axis.set_xlabel("score: distance to the taught frames")
-    axis.set_ylabel("frames")
-    axis.set_title(f"{result.frames} frames", fontsize=10)
+    shares = np.linspace(0.0, 100.0, len(result.score_percentiles))
+    axis.plot(result.score_percentiles, shares, color=INK, linewidth=1.4)
+    axis.axvline(result.threshold, color=WARN, linewidth=1.4, label=f"threshold {result.threshold:.3g}")
+    axis.set_xlabel("score, each loop by the others' centre and spread")
+    axis.set_ylabel("frames up to it, %")
+    axis.set_title(f"{result.frames} frames of {result.loops} loops", fontsize=10)
     axis.legend(fontsize=8)
     return png(figure)
 

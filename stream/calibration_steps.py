@@ -1,5 +1,6 @@
 """The calibration's steps on one site's frames: what each needs of those before it, and its plot."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calib.config import MeasuredConfig
+from calib.errors import CalibrationError
 from calib.field import field_mask
 from calib.record import SiteRecord
 from calib.record_text import to_plain
@@ -53,7 +55,9 @@ class Walk:
         self.model = model
         self._take: dict[str, Callable[[SiteRecord], Measured]] = {
             "intensity": self._intensity,
+            "domain": self._domain,
             "precision": self._precision,
+            "phantom": self._phantom,
         }
 
     def take(self, name: str, record: SiteRecord) -> Measured:
@@ -93,7 +97,7 @@ class Walk:
         return (total / len(self.frames.frames)).astype(np.float32)
 
     def field_of(self, record: SiteRecord) -> np.ndarray:
-        """(rows, columns) uint8, 255 where the frames are measured and vessels may be drawn."""
+        """(rows, columns) uint8, 255 where the frames are measured."""
         rows, columns = self.frames.frames.shape[1:]
         if record.geometry is not None:
             return field_mask(record.geometry, rows, columns)
@@ -117,7 +121,13 @@ class Walk:
 
         intensity = record.intensity if record.intensity is not None and record.intensity.passed else None
         tables = grey_tables(self.frames.frame_format, None if intensity is None else to_plain(intensity))
-        return Settings.default(self.spec).with_tables(*tables).with_field(self.field_of(record))
+        # What did not pass is not used, and without a field vessels are drawn on the whole frame.
+        used = record.geometry is not None and record.geometry.passed
+        return (
+            Settings.default(self.spec)
+            .with_tables(*tables)
+            .with_field(self.field_of(record) if used else None)
+        )
 
     @property
     def spec(self) -> "EngineSpec":
@@ -143,6 +153,46 @@ class Walk:
             photometric_inverted=self.inverted if self.frames.source.kind in SAYS_PHOTOMETRIC else None,
         )
         return Measured(result, plot_intensity(result, self._values(field > 0)))
+
+    def _domain(self, record: SiteRecord) -> Measured:
+        from calib.domain_site import measure_domain
+        from engines.open import open_engine
+        from stream.calibration_plots import plot_domain
+
+        settings = self.settings_of(record)
+        engine = open_engine(
+            self.model.path, self.spec, self.config.engine, threads=self.config.threads
+        ).engine
+        with contextlib.closing(engine):
+            if engine.domain is None:
+                raise CalibrationError(
+                    f"the domain needs a model that carries the statistics of the frames it was taught on, got "
+                    f"{self.model.path.name} without them; export it again"
+                )
+            engine.set_grey_table(settings.table, settings.inverse)
+            engine.set_field(settings.field)
+            slot = engine.slots(1)[0]
+            frames = self.frames.frames
+            synthetic, attention = np.empty_like(frames[0]), np.empty(frames[0].shape, np.uint8)
+
+            def features(frame: np.ndarray) -> np.ndarray:
+                slot.bind(np.ascontiguousarray(frame), synthetic, attention)
+                slot.submit()
+                return slot.wait().features
+
+            result = measure_domain(
+                ((str(run), frame) for run, frame in zip(self.frames.runs, frames, strict=True)),
+                features,
+                engine.domain.taught,
+                max_value=self.frames.frame_format.max_value,
+            )
+        return Measured(result, plot_domain(result))
+
+    def _phantom(self, record: SiteRecord) -> Measured:
+        from calib.phantom_test import measure_phantom
+
+        result, _ = measure_phantom()
+        return Measured(result)
 
     def _precision(self, record: SiteRecord) -> Measured:
         from engines.site_precision import measure_site_precision

@@ -85,7 +85,7 @@ class Site:
         for name, instead in (
             ("geometry", "vessels may be drawn on the whole frame, and burned-in text is not masked"),
             ("intensity", "the grey levels are the default ones"),
-            ("domain", "frames unlike the taught ones are not refused"),
+            ("domain", "frames are judged by those the model was taught on, not by this site's"),
         ):
             result: StepResult | None = getattr(self.record, name)
             if result is None:
@@ -110,6 +110,12 @@ class Site:
         return result if result is not None and result.passed else None
 
     @property
+    def int8_frames_sha256(self) -> str:
+        """Which int8 of the model the site's frames have accepted; empty where none was."""
+        precision = self.record.precision
+        return precision.int8_frames_sha256 if precision is not None and precision.passed else ""
+
+    @property
     def blank(self) -> Blank | None:
         """What no frame may show; None where nobody has looked for it."""
         if self.geometry is None:
@@ -124,12 +130,14 @@ class Site:
 
     def engine_settings(self) -> dict[str, Any]:
         """What the engine process needs, for its first packet: see `apply`."""
-        intensity = self.record.intensity
+        intensity, domain = self.record.intensity, self.record.domain
         usable = intensity is not None and intensity.passed
         return {
             "model_sha256": self.record.model.sha256,
             "intensity": to_plain(intensity) if usable else None,
             "geometry": None if self.geometry is None else to_plain(self.geometry),
+            "int8_frames_sha256": self.int8_frames_sha256,
+            "domain": to_plain(domain) if domain is not None and domain.passed else None,
         }
 
 

@@ -22,10 +22,11 @@ def set_up(engine: "Engine", frame_format: FrameFormat, site: dict[str, Any] | N
         CalibrationError: The record is for another model.
         ValueError: The settings do not fit the frames.
     """
+    from calib.domain_site import site_domain
     from calib.errors import CalibrationError
     from calib.field import field_mask
     from calib.record_text import from_plain
-    from calib.results import GeometryResult
+    from calib.results import DomainResult, GeometryResult
 
     if site is not None and site["model_sha256"] != engine.model_sha256:
         raise CalibrationError(
@@ -33,9 +34,32 @@ def set_up(engine: "Engine", frame_format: FrameFormat, site: dict[str, Any] | N
             "this one"
         )
     engine.set_grey_table(*grey_tables(frame_format, None if site is None else site["intensity"]))
+    if site is not None and site["domain"] is not None and engine.domain is not None:
+        engine.set_domain(site_domain(engine.domain.taught, from_plain(DomainResult, site["domain"])))
     if site is not None and site["geometry"] is not None:
         geometry = from_plain(GeometryResult, site["geometry"])
         engine.set_field(field_mask(geometry, frame_format.rows, frame_format.columns))
+
+
+def int8_for(backend: str, site: dict[str, Any] | None) -> str:
+    """Which int8 of the model to run: the one that the site's frames have accepted, where OpenVINO will run anyway.
+
+    Args:
+        backend: What was asked for.
+        site: `stream.site.Site.engine_settings`; None without a record.
+
+    Returns:
+        Hash of the frames it was calibrated on; empty for the runtime's usual precision.
+    """
+    from engines.engine import AUTO_ORDER
+    from engines.open import probe
+
+    found = "" if site is None else str(site["int8_frames_sha256"])
+    if not found or backend not in ("auto", "openvino"):
+        return ""
+    # A record of the CPU must not keep a GPU idle that has come since.
+    first = backend if backend != "auto" else next((name for name in AUTO_ORDER if probe(name)[0]), "")
+    return found if first == "openvino" else ""
 
 
 def grey_tables(frame_format: FrameFormat, intensity: dict[str, Any] | None) -> tuple[np.ndarray, np.ndarray]:

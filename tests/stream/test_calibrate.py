@@ -242,3 +242,31 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     assert running.returncode == 130
     assert "Traceback" not in printed
     assert not list(tmp_path.iterdir())
+
+
+def test_the_phantom_tests_itself_without_a_source(said: Said) -> None:
+    status, printed, complained = said("calib", "phantom")
+    assert (status, complained) == (0, "")
+    assert "the digital phantom's own self-test" in printed
+    assert "pass" in printed
+    status, printed, complained = said("calib", "phantom", "--out", "/nowhere/site.toml")
+    assert (status, printed) == (2, "")
+    assert "--out needs an existing folder" in complained
+    status, printed, complained = said("calib", "phantom", "--dose", "0")
+    assert (status, printed) == (2, "")
+    assert "dose" in complained
+
+
+def test_a_domain_needs_three_loops(said: Said, loop: str, tmp_path: Path) -> None:
+    status, printed, complained = said("calib", "domain", loop, "--out", str(tmp_path / "site.toml"))
+    assert (status, printed) == (2, "")
+    assert "needs 59 frames or more, got 10; give more loops" in complained
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_clock_that_nobody_answers_for_is_said(said: Said, tmp_path: Path) -> None:
+    status, printed, complained = said(
+        "calib", "clock", f"ipc://{tmp_path}/none", "--exchanges", "8", "--interval-ms", "5"
+    )
+    assert (status, printed) == (2, "")
+    assert complained.startswith("contrastream: ")

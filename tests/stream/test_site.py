@@ -20,7 +20,7 @@ from engines.model import load_model
 from stream.config import SynthesizeConfig
 from stream.frame import FrameFormat, Photometric
 from stream.site import Site, identity_of
-from stream.site_engine import grey_tables
+from stream.site_engine import grey_tables, int8_for
 from stream.sources.options import SourceOptions
 from stream.synthesize import Synthesis
 
@@ -289,3 +289,22 @@ def test_synthesize_draws_inside_the_sites_field_alone(
     untouched = attention == 0
     np.testing.assert_array_equal(synthetic[untouched], blanked(loop_frames[:4])[untouched])
     assert said["site"]["passed"] == {"geometry": True, "intensity": True}
+
+
+@pytest.mark.parametrize(
+    ("backend", "usable", "expected"),
+    [
+        ("auto", ("openvino", "onnxruntime"), "ab"),
+        ("openvino", ("tensorrt", "openvino"), "ab"),
+        ("auto", ("tensorrt", "openvino"), ""),
+        ("onnxruntime", ("openvino", "onnxruntime"), ""),
+    ],
+    ids=["first usable", "by name", "a GPU has come", "another by name"],
+)
+def test_int8_that_the_site_has_accepted_runs_where_openvino_would_anyway(
+    monkeypatch: pytest.MonkeyPatch, backend: str, usable: tuple[str, ...], expected: str
+) -> None:
+    monkeypatch.setattr("engines.open.probe", lambda name: (name in usable, ""))
+    assert int8_for(backend, {"int8_frames_sha256": "ab"}) == expected
+    assert int8_for(backend, {"int8_frames_sha256": ""}) == ""
+    assert int8_for(backend, None) == ""
