@@ -253,6 +253,9 @@ def test_the_noise_tells_a_linear_from_a_logarithmic_response() -> None:
     logarithm = np.rint(LARGEST * np.log1p(frames / LARGEST * 63.0) / np.log(64.0)).astype(np.uint16)
     assert measure_intensity(logarithm, field, 12, reference=REFERENCE).response == "logarithmic"
     assert measure_intensity(LARGEST - logarithm, field, 12, reference=REFERENCE).response == "logarithmic"
+    root = np.rint(LARGEST * np.sqrt(frames / LARGEST)).astype(np.uint16)
+    found = measure_intensity(root, field, 12, reference=REFERENCE)
+    assert (found.response, found.response_slope) == ("cannot tell", pytest.approx(0.0, abs=0.6))
     still = np.repeat(frames[:1], FRAMES, axis=0)
     found = measure_intensity(still, field, 12, reference=REFERENCE)
     assert (found.response, found.response_slope) == ("cannot tell", None)
