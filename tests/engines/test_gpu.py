@@ -18,7 +18,7 @@ from casgan.presets import PresetConfig
 from engines.cuda import Cuda, open_cuda, probe_cuda
 from engines.cuda_slots import CudaSlots, tensor_bytes
 from engines.engine import Engine, EngineSpec
-from engines.model import load_model
+from engines.model import STATISTICS, load_model
 from engines.open import open_engine, probe
 from engines.parity import measure_parity
 from engines.reference import load_reference
@@ -69,7 +69,8 @@ class Kernels:
         self._attention, self._field = bytes_of("attention"), bytes_of("field")
         self._statistics = bytes_of("statistics").view(torch.float32)
         self._factor, self._product = torch.ones(2, WORK, WORK, device="cuda").unbind()
-        self._said = torch.tensor([1.0, 0.0, 1.0, 0.5, 0.5], device="cuda")
+        self._said = torch.zeros(STATISTICS, device="cuda")
+        self._said[:5] = torch.tensor([1.0, 0.0, 1.0, 0.5, 0.5], device="cuda")
         torch.cuda.synchronize()
 
     def enqueue(self, stream: int) -> None:
