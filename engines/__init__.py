@@ -43,6 +43,7 @@ Map of the room:
     drawing.py             an engine as a plain function
     site_precision.py      every engine that is usable here on a site's frames; int8 tried
     quantize.py            source model -> int8 for the CPU, by NNCF on a site's frames
+    qdq.py                 ... -> explicit Q/DQ for TensorRT, by the same way
     int8.py                such models kept and found again
     errors.py              what can be wrong with a model or a runtime
     models/                the shipped ONNX files and their cards
