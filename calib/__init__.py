@@ -13,8 +13,12 @@ Map of the room:
     detector_response.py   linear or logarithmic, by the noise; values cut off or piled up
     table_motion.py        whether everything shifted
     filling.py             which frames are filled with contrast medium
+    geometry.py            where the X-rays came through, and what else a record says of the geometry
     field.py               the field as corners and a circle, and its mask
-    intensity.py           stored values to grey levels
+    field_finder.py        finds it in a picture
+    field_edges.py         where grey rises out of the dark along a profile
+    burned_in.py           text and logos that do not change over the frames
+    spacing.py             how large a pixel is, from a header or a phantom
     precision.py           any engine against the reference on a site's frames, and whether int8 may be used
     clock.py               another host's clock against this one's, with bounds
     domain.py              is this frame like those the network was taught on: features, distance, threshold

@@ -1,7 +1,7 @@
 """The field as corners and a circle, and the mask that follows from it. numpy alone: the guard's side may import it."""
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float64, UInt8
 
 from calib.results import Box, FieldCircle, GeometryResult
 
@@ -63,3 +63,35 @@ def whole_picture(rows: int, columns: int) -> Corners:
 def whole_box(rows: int, columns: int) -> Box:
     """All of the picture."""
     return Box(0, 0, columns, rows)
+
+
+def outline_of(
+    corners: Corners, circle: FieldCircle | None, rows: int, columns: int, step: float = 2.0
+) -> Float64[np.ndarray, "n 2"]:
+    """Points (column, row) about `step` pixels apart along a field's edge, the picture's border where it has none.
+
+    Args:
+        corners: As for `inside_field`.
+        circle: The same.
+        rows: Of the picture.
+        columns: The same.
+        step: Pixels between two points.
+    """
+    along = []
+    for (x0, y0), (x1, y1) in zip(corners, (*corners[1:], corners[0]), strict=True):
+        count = max(2, int(np.hypot(x1 - x0, y1 - y0) / step) + 1)
+        share = np.linspace(0.0, 1.0, count)[:, None]
+        along.append(np.array([(x0, y0)]) * (1 - share) + np.array([(x1, y1)]) * share)
+    points: Float64[np.ndarray, "n 2"] = np.concatenate(along)
+    if circle is None:
+        return points
+    away = np.hypot(points[:, 0] - circle.column, points[:, 1] - circle.row)
+    angles = np.linspace(0.0, 2 * np.pi, max(8, int(2 * np.pi * circle.radius / step)), endpoint=False)
+    arc = np.stack(
+        [circle.column + circle.radius * np.cos(angles), circle.row + circle.radius * np.sin(angles)], axis=1
+    )
+    inside = np.ones(len(arc), bool)
+    for (x0, y0), (x1, y1) in zip(corners, (*corners[1:], corners[0]), strict=True):
+        inside &= (x1 - x0) * (arc[:, 1] - y0) - (y1 - y0) * (arc[:, 0] - x0) >= 0.0
+    both: Float64[np.ndarray, "n 2"] = np.concatenate([points[away <= circle.radius], arc[inside]])
+    return both

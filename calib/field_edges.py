@@ -35,7 +35,7 @@ class Rise:
     """From its begin to its end, in samples."""
 
 
-def rises(profile: Float32[np.ndarray, "n"], darkest: float, smooth: float) -> list[Rise]:
+def rises(profile: Float32[np.ndarray, " n"], darkest: float, smooth: float) -> list[Rise]:
     """Where a profile rises to a level that it had not reached before, from outside inwards.
 
     A ramp that begins slowly and then bends is given twice, from its begin and from its bend.
@@ -84,7 +84,7 @@ def rises(profile: Float32[np.ndarray, "n"], darkest: float, smooth: float) -> l
     return sorted(found, key=lambda rise: rise.depth)
 
 
-def _crossing(soft: Float32[np.ndarray, "n"], half: float, begin: int, end: int, steepest: float) -> float:
+def _crossing(soft: Float32[np.ndarray, " n"], half: float, begin: int, end: int, steepest: float) -> float:
     if soft[begin] >= half:
         return 0.5 + begin - (float(soft[begin]) - half) / max(steepest, 1e-9)
     above = begin + int(np.argmax(soft[begin : end + 1] >= half))
@@ -99,7 +99,7 @@ def across(
     reach: tuple[float, float],
     darkest: float,
     bands: int = BANDS,
-) -> tuple[Float32[np.ndarray, "b n"], Float64[np.ndarray, "b"]]:
+) -> tuple[Float32[np.ndarray, "b n"], Float64[np.ndarray, " b"]]:
     """Profiles across a line, each the mean of a band along it.
 
     Args:

@@ -25,10 +25,10 @@ LEAST_BANDS = 0.55
 """Share of a side's bands that must lie on a line before it is an edge."""
 LOOSE_BANDS = 0.75
 """Share that must lie within twice the distance of an edge further in than one that is found already."""
-MOST_PAIRS = 4000
+MOST_PAIRS = 8000
 """Lines that are tried along a side, each through two of its points."""
 DARK = 0.25
-"""Really dark is what is below this share of the way from the darkest to the median grey."""
+"""Really dark is what is below this share of the way from the darkest to the field's middle grey."""
 SHARP = 1 / 32
 """A blade across a corner rises within this share of the picture; where two soft edges meet is no blade."""
 LEAST_SHARE = 0.15
@@ -42,7 +42,7 @@ class Line:
     start: tuple[float, float]
     end: tuple[float, float]
 
-    def depths(self, points: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n"]:
+    def depths(self, points: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, " n"]:
         """How far points lie inside the edge, in pixels."""
         along = np.subtract(self.end, self.start)
         away = points - np.array(self.start)
@@ -77,7 +77,9 @@ def find_field(mean: Float32[np.ndarray, "h w"], letterbox: Box | None = None) -
         The field; the whole picture where no edge is found.
     """
     rows, columns = mean.shape
-    box = letterbox or Box(0, 0, columns, rows)
+    bars = letterbox or Box(0, 0, columns, rows)
+    # Dark bars are found as a shutter is; bright ones must not be looked at.
+    box = Box(0, 0, columns, rows) if _bars_are_dark(mean, bars) else bars
     part = np.ascontiguousarray(mean[box.top : box.bottom, box.left : box.right])
     side = min(part.shape)
     calm = cv2.GaussianBlur(part, (0, 0), max(0.8, side / 400), borderType=cv2.BORDER_REPLICATE)
@@ -91,14 +93,32 @@ def find_field(mean: Float32[np.ndarray, "h w"], letterbox: Box | None = None) -
         for line in _cut_lines(calm, outline, corners, darkest):
             corners = clipped(corners, line)
     else:
-        for line in _side_lines(part, darkest, circle):
+        for line in _side_lines(part, darkest):
             corners = clipped(corners, line)
     if inside_field(corners, circle, *part.shape).mean() < LEAST_SHARE:
         corners, circle = whole_picture(*part.shape), None
     moved = tuple((x + box.left, y + box.top) for x, y in corners)
     if circle is not None:
         circle = FieldCircle(circle.column + box.left, circle.row + box.top, circle.radius)
-    return Field(rows, columns, moved, circle, box)
+    return Field(rows, columns, moved, circle, bars)
+
+
+def _bars_are_dark(mean: Float32[np.ndarray, "h w"], inner: Box) -> bool:
+    bars = np.ones(mean.shape, bool)
+    bars[inner.top : inner.bottom, inner.left : inner.right] = False
+    inside = float(np.median(mean[~bars]))
+    return bool(bars.any()) and float(np.median(mean[bars])) < 0.5 * inside
+
+
+def _sides(left: float, top: float, right: float, bottom: float) -> list[Line]:
+    corners = ((left, top), (right, top), (right, bottom), (left, bottom))
+    return [
+        Line(
+            (float(corners[at][0]), float(corners[at][1])),
+            (float(corners[(at + 1) % 4][0]), float(corners[(at + 1) % 4][1])),
+        )
+        for at in range(4)
+    ]
 
 
 def clipped(corners: Corners, line: Line) -> Corners:
@@ -125,13 +145,12 @@ def clipped(corners: Corners, line: Line) -> Corners:
 # Blades along the sides ---------------------------------------------------------------------------------------
 
 
-def _side_lines(
-    part: Float32[np.ndarray, "h w"], darkest: float, circle: FieldCircle | None = None
-) -> list[Line]:
+def _side_lines(part: Float32[np.ndarray, "h w"], darkest: float) -> list[Line]:
     """The blades along the four sides; those without one are left out."""
     rows, columns = part.shape
     border = whole_picture(rows, columns)
-    sides = [Line(border[index], border[(index + 1) % 4]) for index in range(4)]
+    sides = _sides(0.0, 0.0, float(columns), float(rows))
+    points = [_edge_points(part, side, darkest) for side in sides]
     found: list[Line | None] = [None] * 4
     for _ in range(2):
         # The second time only what lies inside the other edges is looked at.
@@ -140,7 +159,7 @@ def _side_lines(
             for other, line in enumerate(found):
                 if line is not None and other != index:
                     others = clipped(others, line)
-            found[index] = _side_line(part, side, others, darkest, circle)
+            found[index] = _side_line(part.shape, side, others, points[index])
     for one, other in ((0, 2), (1, 3)):
         pair = found[one], found[other]
         if pair[0] is None or pair[1] is None:
@@ -173,34 +192,37 @@ def _turned(line: Line, angle: float) -> Line:
     return Line((float(ends[0][0]), float(ends[0][1])), (float(ends[1][0]), float(ends[1][1])))
 
 
-def _side_line(
-    part: Float32[np.ndarray, "h w"],
-    side: Line,
-    others: Corners,
-    darkest: float,
-    circle: FieldCircle | None,
-) -> Line | None:
-    rows, columns = part.shape
-    depth = columns if side.start[0] == side.end[0] else rows
+EdgePoints = tuple[Float64[np.ndarray, " b"], list[list[float]]]
+"""Each band's middle along the side, and the depths at which it rises, in pixels."""
+
+
+def _edge_points(part: Float32[np.ndarray, "h w"], side: Line, darkest: float) -> EdgePoints:
+    depth = part.shape[1] if side.start[0] == side.end[0] else part.shape[0]
     smooth = max(0.8, depth / 256)
-    profiles, along = across(part, side.start, side.end, (0.0, round(REACH * depth)), darkest)
+    profiles, along = across(part, side.start, side.end, (0.0, float(round(REACH * depth))), darkest)
+    found = [
+        [rise.depth for rise in rises(profile, darkest, smooth) if rise.depth > -0.02 * depth]
+        for profile in profiles
+    ]
+    return along, found
+
+
+def _side_line(shape: tuple[int, ...], side: Line, others: Corners, points: EdgePoints) -> Line | None:
+    depth = shape[1] if side.start[0] == side.end[0] else shape[0]
     length = float(np.hypot(*np.subtract(side.end, side.start)))
     direction = np.subtract(side.end, side.start) / length
     inwards = np.array([-direction[1], direction[0]])
-    points: list[tuple[int, float, float]] = []
+    chosen: list[tuple[int, float, float]] = []
     usable = 0
-    for band, (profile, where) in enumerate(zip(profiles, along, strict=True)):
-        at = np.array(side.start) + direction * where
-        probe = at + inwards * 0.3 * depth
+    for band, (where, rising) in enumerate(zip(*points, strict=True)):
+        probe = np.array(side.start) + direction * where + inwards * 0.3 * depth
         if not _well_inside(others, probe, margin=length / 32):
             continue
         usable += 1
-        for rise in rises(profile, darkest, smooth):
-            if rise.depth > -0.02 * depth:
-                points.append((band, float(where), rise.depth))
-    if usable < 8 or len(points) < 8:
+        chosen.extend((band, float(where), each) for each in rising)
+    if usable < 8 or len(chosen) < 8:
         return None
-    bands, wheres, depths = (np.array(column) for column in zip(*points, strict=True))
+    bands, wheres, depths = (np.array(column) for column in zip(*chosen, strict=True))
     line = _line_of_most(bands, wheres, depths, usable, max(1.5, depth / 250), length)
     if line is None:
         return None
@@ -211,7 +233,7 @@ def _side_line(
     return Line((float(ends[0][0]), float(ends[0][1])), (float(ends[1][0]), float(ends[1][1])))
 
 
-def _well_inside(corners: Corners, point: Float64[np.ndarray, "2"], margin: float) -> bool:
+def _well_inside(corners: Corners, point: Float64[np.ndarray, " 2"], margin: float) -> bool:
     return all(
         Line(start, end).depths(point[None])[0] >= margin
         for start, end in zip(corners, (*corners[1:], corners[0]), strict=True)
@@ -245,13 +267,13 @@ def _line_of_most(
     if len(further):
         best = int(further[np.argmax(loose[further] + 1e-3 * tight[further])])
     offset, slope = float(offsets[best]), float(slopes[best])
-    for _ in range(5):
+    for _ in range(12):
         off = depths - offset - slope * wheres
         close = [
             index
             for band in np.unique(bands)
             for index in [np.flatnonzero(bands == band)[np.abs(off[bands == band]).argmin()]]
-            if abs(off[index]) < 5 * near
+            if abs(off[index]) < 15 * near
         ]
         # Least absolute deviations, by weights: a band that anatomy has spoilt pulls no more than another.
         weights = np.sqrt(1.0 / np.maximum(np.abs(off[close]), 0.3))
@@ -264,7 +286,7 @@ def _line_of_most(
 
 def _dark_outline(calm: Float32[np.ndarray, "h w"], darkest: float) -> Float64[np.ndarray, "n 2"]:
     """Points (column, row) where the really dark region that hangs together with the border ends."""
-    level = darkest + DARK * (float(np.median(calm)) - darkest)
+    level = darkest + DARK * (_typical(calm, darkest) - darkest)
     dark = calm < level
     _, labels = cv2.connectedComponents(dark.astype(np.uint8), connectivity=4)
     rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
@@ -280,6 +302,14 @@ def _dark_outline(calm: Float32[np.ndarray, "h w"], darkest: float) -> Float64[n
     return np.asarray(points[inner] + 0.5)
 
 
+def _typical(calm: Float32[np.ndarray, "h w"], darkest: float) -> float:
+    """The middle grey of what is not dark, however small the field is."""
+    least = darkest + DARK * (float(np.percentile(calm, 95)) - darkest)
+    middle = float(np.median(calm))
+    # The picture's middle grey, unless the field is so small that it is dark itself.
+    return middle if middle > least else float(np.median(calm[calm >= least]))
+
+
 def _round_edge(
     calm: Float32[np.ndarray, "h w"], outline: Float64[np.ndarray, "n 2"], darkest: float
 ) -> FieldCircle | None:
@@ -290,14 +320,15 @@ def _round_edge(
     rng = np.random.default_rng(0)
     near = max(1.5, side / 150)
     best: tuple[int, np.ndarray] | None = None
-    for _ in range(400):
-        fit = _circle_through(outline[rng.choice(len(outline), 3, replace=False)])
+    some = outline[:: max(1, len(outline) // 512)]
+    for _ in range(150):
+        fit = _circle_through(some[rng.choice(len(some), 3, replace=False)])
         if fit is None or not 0.3 * side < fit[2] < 1.5 * side:
             continue
-        on = np.abs(np.hypot(*(outline - fit[:2]).T) - fit[2]) < near
-        if best is None or on.sum() > best[0]:
-            best = (int(on.sum()), fit)
-    if best is None or best[0] < 0.6 * len(outline):
+        count = int((np.abs(np.hypot(*(some - fit[:2]).T) - fit[2]) < near).sum())
+        if best is None or count > best[0]:
+            best = (count, fit)
+    if best is None or best[0] < 0.6 * len(some):
         return None
     fit = best[1]
     for _ in range(4):
@@ -317,19 +348,19 @@ def _round_edge(
     if not _is_dark(calm, cut, darkest, 0.85):
         return None
     # An edge that is round but no circle leaves a bright corner outside the circle.
-    level = darkest + 0.5 * (float(np.median(calm)) - darkest)
+    level = darkest + 0.5 * (_typical(calm, darkest) - darkest)
     bright = cv2.erode((cut & (calm > level)).astype(np.uint8), np.ones((3, 3), np.uint8))
     return None if bright.sum() > (side / 40) ** 2 else circle
 
 
-def _circle_through(points: Float64[np.ndarray, "3 2"]) -> Float64[np.ndarray, "3"] | None:
+def _circle_through(points: Float64[np.ndarray, "3 2"]) -> Float64[np.ndarray, " 3"] | None:
     system = np.c_[2 * points, np.ones(3)]
     if abs(np.linalg.det(system)) < 1e-6:
         return None
     return _circle_of(points)
 
 
-def _circle_of(points: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "3"]:
+def _circle_of(points: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, " 3"]:
     """Least squares on x^2 + y^2 = 2 a x + 2 b y + c (Kåsa, 1976)."""
     system = np.c_[2 * points, np.ones(len(points))]
     a, b, c = np.linalg.lstsq(system, (points**2).sum(axis=1), rcond=None)[0]
@@ -338,7 +369,7 @@ def _circle_of(points: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "3"]:
 
 def _radius_change(
     calm: Float32[np.ndarray, "h w"],
-    fit: Float64[np.ndarray, "3"],
+    fit: Float64[np.ndarray, " 3"],
     points: Float64[np.ndarray, "n 2"],
     darkest: float,
 ) -> float:
@@ -460,6 +491,6 @@ def _dark_beyond(calm: Float32[np.ndarray, "h w"], line: Line, corners: Corners,
 def _is_dark(
     calm: Float32[np.ndarray, "h w"], cut: Bool[np.ndarray, "h w"], darkest: float, share: float
 ) -> bool:
-    """Whether so much of a region is nearer to the darkest than to the median grey."""
-    level = darkest + 0.5 * (float(np.median(calm)) - darkest)
+    """Whether so much of a region is nearer to the darkest than to the field's middle grey."""
+    level = darkest + 0.5 * (_typical(calm, darkest) - darkest)
     return bool(cut.any()) and float((calm[cut] < level).mean()) > share
