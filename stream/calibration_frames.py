@@ -33,6 +33,8 @@ class SiteFrames:
     frame_format: FrameFormat
     source: SourceIdentity
     rate_hz: float | None
+    sizes: dict[str, float | tuple[float, ...]]
+    """What all headers say of sizes and distances alike, by the names of `calib.spacing.HeaderGeometry`."""
     notes: tuple[str, ...]
     """What the sources say of themselves, and how many frames there were."""
 
@@ -110,6 +112,7 @@ def read_site_frames(
     kept: list[np.ndarray] = []
     runs: list[int] = []
     notes: list[str] = []
+    sizes: list[dict[str, float | tuple[float, ...]]] = []
     first: Recording | None = None
     identity: SourceIdentity | None = None
     for number, source in enumerate(config.sources):
@@ -123,6 +126,7 @@ def read_site_frames(
                 f"needed sources of one room, and source {number + 1} differs from the first: needed "
                 f"{'; '.join(differing)}; calibrate each by itself"
             )
+        sizes.append(recording.sizes)
         notes += [note for note in recording.notes if note not in notes]
         notes.append(f"Source {number + 1}: {len(frames)} of {seen} frames are measured.")
         kept += frames
@@ -133,7 +137,10 @@ def read_site_frames(
         raise CalibrationError(
             f"needed at least 2 frames, got {len(kept)}; give a longer recording or more of them"
         )
-    return SiteFrames(np.stack(kept), np.array(runs), first.format, identity, first.rate_hz, tuple(notes))
+    alike = {name: size for name, size in sizes[0].items() if all(each.get(name) == size for each in sizes)}
+    return SiteFrames(
+        np.stack(kept), np.array(runs), first.format, identity, first.rate_hz, alike, tuple(notes)
+    )
 
 
 def _read_one(

@@ -280,6 +280,7 @@ def main() -> int:
             "live": source.live,
             "notes": list(source.notes),
             "device": source.device,
+            "sizes": dict(source.sizes),
         }
         guard.send_json(Kind.OPENED, opened)
         blank = None if config.get("blank") is None else Blank.from_json(config["blank"])

@@ -25,7 +25,7 @@ GRANTS = 3
 """Slots the source may write at once: as far as it may decode ahead."""
 LOOK_S = 0.1
 """How often a wait looks whether it was stopped."""
-MALFORMED = (ValueError, KeyError, TypeError, IndexError, struct.error)
+MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,11 @@ class Recording:
             self.kind = str(opened["kind"])
             self.format: FrameFormat = format_from_json(opened["format"])
             self.notes = tuple(str(note) for note in opened["notes"])
+            self.sizes = {
+                str(name): tuple(float(each) for each in size) if isinstance(size, list) else float(size)
+                for name, size in opened["sizes"].items()
+            }
+            """What the header says of sizes and distances, in mm."""
             self.device = str(opened["device"])
             """What tells the device from others; empty where nothing says."""
             count = None if opened["frame_count"] is None else int(opened["frame_count"])

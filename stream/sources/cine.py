@@ -89,6 +89,12 @@ class CineSource(Source):
         self.frame_count = header.frames
         self.notes = header.notes
         self.device = header.device
+        # A crop leaves a pixel's size alone, and what a whole field measures says nothing of a part of it.
+        self.sizes = {
+            name: size
+            for name, size in header.sizes.items()
+            if options.crop is None or name != "field_of_view_mm"
+        }
         self.rate_hz = header.timing.rate_hz if options.rate_hz is None else options.rate_hz
         self._retimed = options.rate_hz is not None
         if self.rate_hz is None and header.frames > 1 and not options.untimed:

@@ -40,12 +40,22 @@ _SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS = 0x00280002, 0x00280004, 0x002
 _ALLOCATED, _STORED, _HIGH, _SIGNED = 0x00280100, 0x00280101, 0x00280102, 0x00280103
 _DEVICE = (0x00080070, 0x00081090, 0x00181000)
 """Manufacturer, its Model Name, Device Serial Number."""
+_SIZES = {
+    "imager_spacing_mm": (0x00181164, 2),
+    "source_to_detector_mm": (0x00181110, 1),
+    "source_to_patient_mm": (0x00181111, 1),
+    "magnification": (0x00181114, 1),
+    "field_of_view_mm": (0x00181149, 2),
+    "pixel_spacing_mm": (0x00280030, 2),
+}
+"""What a header says of sizes and distances: element and number of values, by the names of `calib.spacing.HeaderGeometry`."""
 _TAGS = [
     *(_SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS, _ALLOCATED, _STORED, _HIGH, _SIGNED),
     *(_CENTER, _WIDTH, _SLOPE, _INTERCEPT, _INTENSITY_RELATIONSHIP, _MODALITY_LUT),
     *(_SHARED_GROUPS, _EXTENDED_OFFSETS, 0x00020010),
     *cine_timing.TAGS,
     *_DEVICE,
+    *(tag for tag, _ in _SIZES.values()),
 ]
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420", "PALETTE COLOR")
 
@@ -74,6 +84,8 @@ class CineHeader:
     little_endian: bool
     pixel_vr: str
     extended_offsets: bytes | None
+    sizes: dict[str, float | tuple[float, ...]]
+    """Of `_SIZES` what it says, as plain positive numbers."""
     device: str
     """A hash of what the header says of the device, which tells it from others and repeats no text of the file."""
 
@@ -300,8 +312,22 @@ def _checked(
         little_endian=little,
         pixel_vr=vr,
         extended_offsets=table if isinstance(table, bytes) and table else None,
+        sizes=_sizes(dataset),
         device=_device(dataset),
     )
+
+
+def _sizes(dataset: Any) -> dict[str, float | tuple[float, ...]]:
+    said: dict[str, float | tuple[float, ...]] = {}
+    for name, (tag, count) in _SIZES.items():
+        value = _value(dataset, tag)
+        try:
+            numbers = tuple(float(each) for each in (value if count == 2 else [value]))
+        except (TypeError, ValueError):
+            continue
+        if len(numbers) == count and all(math.isfinite(each) and each > 0 for each in numbers):
+            said[name] = numbers if count == 2 else numbers[0]
+    return said
 
 
 def _device(dataset: Any) -> str:

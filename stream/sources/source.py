@@ -1,7 +1,9 @@
 """The source contract."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -42,6 +44,8 @@ class Source(ABC):
     """Frames in one pass of a recording; None for a live source."""
     notes: tuple[str, ...] = ()
     """What a person should know: what was negotiated, converted or assumed, a sentence each."""
+    sizes: Mapping[str, float | tuple[float, ...]] = MappingProxyType({})
+    """What a recording's header says of sizes and distances, in mm, by the names of `calib.spacing.HeaderGeometry`."""
     device: str = ""
     """What tells the device from others, for a site's record: a card's name, or a hash of what a header says of it."""
 

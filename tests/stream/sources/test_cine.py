@@ -290,6 +290,21 @@ def test_the_device_is_told_apart_without_a_word_of_the_header(ramp, write_cine,
     assert device() == ""
 
 
+def test_what_the_header_says_of_sizes_is_carried_as_plain_numbers(ramp, write_cine, opening):
+    sizes = {
+        "ImagerPixelSpacing": ["0.2", "0.3"],
+        "DistanceSourceToDetector": "1000",
+        "DistanceSourceToPatient": "0",
+        "FieldOfViewDimensions": ["160", "170"],
+    }
+    path = write_cine(ramp(), **sizes)
+    carried = {"imager_spacing_mm": (0.2, 0.3), "source_to_detector_mm": 1000.0}
+    assert opening(path).sizes == {**carried, "field_of_view_mm": (160.0, 170.0)}
+    crop = SourceOptions(crop=(0, 0, 64, 64))
+    assert opening(write_cine(ramp(rows=80, columns=80), **sizes), crop).sizes == carried
+    assert opening(write_cine(ramp())).sizes == {}
+
+
 def test_a_single_frame_needs_no_rate(ramp, write_cine, read_all, opening):
     pixels = ramp(frames=1)
     source = opening(write_cine(pixels, FrameTime=None, NumberOfFrames=1))
