@@ -31,7 +31,7 @@ from stream.control import (
     receive_ring,
     unpack_json,
 )
-from stream.infer import finish, open_warm, refusal
+from stream.infer import Told, finish, open_warm, refusal
 from stream.ring import RingMemory
 from stream.timing import MonotonicClock
 from stream.turns import Turns
@@ -66,6 +66,7 @@ class HostedRoom:
         self.slots = 0
         """How many engine slots it has."""
         self.in_flight = 0
+        self.told = Told()
         self.opening = False
         self.gone = False
         """Its guard or its engine is no more; what is in flight still ends, then all of it is closed."""
@@ -261,7 +262,7 @@ class EngineHost:
         while (work := self._submitted.get()) is not None:
             room, slot, index, epoch, submitted_ns = work
             done, failure = finish(slot, index, epoch, submitted_ns)
-            if failure is not None:
+            if failure is not None and room.told.is_new(failure):
                 room.send(pack_json(Kind.NOTE, {"message": str(failure)}))
             if isinstance(failure, CudaLost):
                 # Only a new process may find the GPU again, and closing things in this one would fail or hang.

@@ -8,6 +8,7 @@ import gc
 import math
 import os
 import queue
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -125,6 +126,21 @@ def refusal(error: Exception) -> dict[str, Any]:
     return {"message": said, "input": False}
 
 
+class Told:
+    """What has been said of an engine's frames: each failure once, whatever its figures, not thirty times a second."""
+
+    def __init__(self) -> None:
+        self._kinds: set[str] = set()
+
+    def is_new(self, failure: Exception) -> bool:
+        """Whether no failure like this one was said before; from now on one was."""
+        kind = re.sub(r"\d+", "", str(failure))
+        if kind in self._kinds:
+            return False
+        self._kinds.add(kind)
+        return True
+
+
 def finish(slot: "Slot", index: int, epoch: int, submitted_ns: int) -> tuple[bytes, Exception | None]:
     """Wait for a slot's inference: the DONE packet, and what went wrong where it says that the output is no use."""
     from engines.errors import EngineError
@@ -161,7 +177,7 @@ class Inferrer:
         self._guard = guard
         self._end = end
         self._memory = memory
-        self._told: set[str] = set()
+        self._told = Told()
         self._ahead = len(slots)
         # Each idle engine slot is bound ahead to the ring slot it will most likely be asked for, since binding takes
         # longer than anything else between a frame and its inference. Ring slots are given out in turn.
@@ -200,8 +216,8 @@ class Inferrer:
         while (work := self._submitted.get()) is not None:
             slot, index, epoch, submitted_ns = work
             done, failure = finish(slot, index, epoch, submitted_ns)
-            if failure is not None:
-                self._tell(str(failure))
+            if failure is not None and self._told.is_new(failure):
+                self._guard.send_json(Kind.NOTE, {"message": str(failure)})
             if isinstance(failure, CudaLost):
                 # Only a new process may find the GPU again, and closing things in this one would fail or hang.
                 self._end(1)
@@ -211,12 +227,6 @@ class Inferrer:
             except OSError:
                 return
             self._bind_ahead(slot, (index + self._ahead) % len(self._memory.slots))
-
-    def _tell(self, sentence: str) -> None:
-        """Say once what is wrong with the outputs."""
-        if sentence not in self._told:
-            self._told.add(sentence)
-            self._guard.send_json(Kind.NOTE, {"message": sentence})
 
     def _bind(self, slot: "Slot", index: int) -> None:
         view = self._memory.slots[index]

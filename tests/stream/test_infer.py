@@ -11,7 +11,7 @@ from engines.engine import FrameStatistics
 from engines.errors import CudaError, CudaLost
 from stream.control import DONE, LEASE, ChildSocket, Kind, unpack_json
 from stream.frame import FrameFormat
-from stream.infer import Inferrer
+from stream.infer import Inferrer, Told
 from stream.ring import RingMemory
 
 
@@ -67,3 +67,10 @@ def test_only_a_gpu_that_is_lost_ends_the_engine_process(
     assert ended == ends
     guard._socket.close()
     memory.close()
+
+
+def test_a_failure_is_said_once_whatever_its_figures() -> None:
+    told = Told()
+    assert told.is_new(CudaError("no room, 812 of 8000 MB are free", call="a", code="b"))
+    assert not told.is_new(CudaError("no room, 7 of 8000 MB are free", call="a", code="b"))
+    assert told.is_new(CudaError("the network refuses", call="a", code="b"))
