@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.compare_runs import Compared, as_row, compare_series, verdict
+from bench.compare_runs import MARGIN, Compared, as_row, compare_series, verdict
 from bench.errors import BenchError
 from bench.machine import one_line
 from bench.micro_report import from_pytest_benchmark, is_pytest_benchmark
@@ -189,29 +189,34 @@ def compare_run(
 ) -> list[dict[str, Any]]:
     """The rows of one measurement: every series that both have, the median, and p99 from 1,000 samples on."""
     noise = _noise(first, second)
-    floor = next((path for path in FLOORS if path in before.series and path in after.series), None)
-    floors = None if floor is None else (before.values_ms(floor), after.values_ms(floor))
+    margin = float(first.get("margin", MARGIN))
+    shared = [path for path in before.paths() if path in after.paths()]
+    common = next((path for path in FLOORS if path in shared), None)
     paths = [
         path
-        for path in before.paths()
-        if path in after.paths() and path not in FLOORS and "alone_ms/" not in path
+        for path in shared
+        if path not in FLOORS
+        and "alone_ms/" not in path
+        and not (path.startswith("floor/") and path.removeprefix("floor/") in shared)
     ]
     some_decide = any(path in DECIDING for path in paths)
     rows = []
     for path in paths:
         series = before.values_ms(path), after.values_ms(path)
+        floor = f"floor/{path}" if f"floor/{path}" in shared else common
+        floors = None if floor is None else (before.values_ms(floor), after.values_ms(floor))
         for quantile, name in ((0.5, "p50"), (0.99, "p99")):
             if name == "p99" and min(values.size for values in series) < P99_SAMPLES:
                 continue
             compared = compare_series(*series, quantile, floors)
             decides = name == "p50" and (path in DECIDING or not some_decide)
-            rows.append(_row(path, name, compared, noise, decides=decides))
-    if floors is not None:
+            rows.append(_row(path, name, compared, noise, margin, decides=decides))
+    if common is not None:
         # The floor against itself says how far the machine has moved; nobody is blamed for that.
-        moved = compare_series(*floors, 0.5)
+        moved = compare_series(before.values_ms(common), after.values_ms(common), 0.5)
         rows.append(
             {
-                "path": floor,
+                "path": common,
                 "figure": "the machine itself (floor)",
                 "quantile": "p50",
                 "decides": False,
@@ -224,9 +229,15 @@ def compare_run(
 
 
 def _row(
-    path: str, quantile: str, compared: Compared | None, noise: tuple[float, float] | None, *, decides: bool
+    path: str,
+    quantile: str,
+    compared: Compared | None,
+    noise: tuple[float, float] | None,
+    margin: float,
+    *,
+    decides: bool,
 ) -> dict[str, Any]:
-    said, why = verdict(compared, noise)
+    said, why = verdict(compared, noise, margin)
     return {
         "path": path,
         "figure": label(path),

@@ -2,7 +2,7 @@
 
 Two runs never meet the same machine. So each figure is compared twice: as it is, and divided by what bare processes of the
 same hops took in the same run (the floor), which tells how much of a change is the machine's. A change is claimed only
-where both say the same.
+where both say so; where a figure moved as its floor did, it is called the same.
 """
 
 from dataclasses import asdict, dataclass
@@ -119,23 +119,26 @@ def compare_series(
     )
 
 
-def _says(ratio: RunRatio) -> Verdict:
+def _says(ratio: RunRatio, margin: float) -> Verdict:
     """What one ratio says by itself."""
     if ratio.low is None or ratio.high is None:
         return "cannot tell"
-    if ratio.low > 1 and ratio.value > 1 + MARGIN:
+    if ratio.low > 1 and ratio.value > 1 + margin:
         return "slower"
-    if ratio.high < 1 and ratio.value < 1 - MARGIN:
+    if ratio.high < 1 and ratio.value < 1 - margin:
         return "faster"
-    return "same" if ratio.low > 1 - MARGIN and ratio.high < 1 + MARGIN else "cannot tell"
+    return "same" if ratio.low > 1 - margin and ratio.high < 1 + margin else "cannot tell"
 
 
-def verdict(compared: Compared | None, noise: tuple[float, float] | None) -> tuple[Verdict, str]:
+def verdict(
+    compared: Compared | None, noise: tuple[float, float] | None, margin: float = MARGIN
+) -> tuple[Verdict, str]:
     """What may be said of a figure, and why.
 
     Args:
         compared: The comparison; None where a run lacks the figure.
         noise: Share of the cores that host and other processes took, before and after; None where unknown.
+        margin: Changes smaller than this are called the same.
     """
     if compared is None:
         return "cannot tell", "one of the runs does not have it"
@@ -148,10 +151,12 @@ def verdict(compared: Compared | None, noise: tuple[float, float] | None) -> tup
             "cannot tell",
             f"others took {100 * noise[0]:.0f} % of the cores in A and {100 * noise[1]:.0f} % in B; measure again",
         )
-    as_is, by_floor = _says(compared.ratio), _says(compared.by_floor)
+    as_is, by_floor = _says(compared.ratio, margin), _says(compared.by_floor, margin)
     if as_is == by_floor and as_is != "cannot tell":
-        return as_is, {"same": f"within {100 * MARGIN:.0f} %"}.get(as_is, "as measured and by the floor")
+        return as_is, {"same": f"within {100 * margin:.0f} %"}.get(as_is, "as measured and by the floor")
     moved = f"the machine itself went {compared.machine.value:.2f} times"
+    if by_floor == "same" and (compared.ratio.value > 1) == (compared.machine.value > 1):
+        return "same", f"by the floor; {moved}"
     if "cannot tell" in (as_is, by_floor):
         words = {as_is, by_floor} - {"cannot tell"}
         if not words:

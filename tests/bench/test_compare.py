@@ -1,6 +1,7 @@
 """Two reports against each other: what may be claimed on a noisy machine, what may not, and what is refused."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def _judged(
         pytest.param(10.0, 10.1, (1.0, 1.0), "same", id="one percent"),
         pytest.param(10.0, 12.0, (1.0, 1.0), "slower", id="slower"),
         pytest.param(12.0, 10.0, (1.0, 1.0), "faster", id="faster"),
-        pytest.param(10.0, 12.0, (1.0, 1.2), "cannot tell", id="the machine got slower, not the program"),
+        pytest.param(10.0, 12.0, (1.0, 1.2), "same", id="the machine got slower, not the program"),
         pytest.param(10.0, 10.0, (1.2, 1.0), "cannot tell", id="the machine got faster and hides it"),
         pytest.param(10.0, 10.55, (1.0, 1.0), "slower", id="just beyond the margin"),
     ],
@@ -276,17 +277,21 @@ def test_reports_of_several_rates_are_compared_rate_by_rate(
 
 
 def _micro(path: Path, pack_us: float, floor_us: float, *, data: bool = True) -> Path:
-    benchmarks = []
-    for name, median, seed in (("test_pack", pack_us, 1), ("test_floor_copy", floor_us, 2)):
-        rounds = list(_noisy(median * 1e-6, seed=seed))
-        benchmarks.append({"name": name, "stats": {"data": rounds} if data else {"median": median}})
+    """One part, five times a round, and the floor before each round."""
+    rounds = [5e-6 * value for value in _noisy(pack_us, 400, seed=1)]
+    floor = [1e-6 * value for value in _noisy(floor_us, 400, seed=2)]
+    benchmark = {
+        "name": "test_pack",
+        "stats": {"data": rounds} if data else {"median": pack_us},
+        "extra_info": {"repeats": 5, "floor_s": floor},
+    }
     machine = {
         "cpu": {"brand_raw": "A CPU", "count": 2},
         "system": "Linux",
         "release": "6",
         "python_version": "3",
     }
-    path.write_text(json.dumps({"machine_info": machine, "benchmarks": benchmarks}))
+    path.write_text(json.dumps({"machine_info": machine, "benchmarks": [benchmark]}))
     return path
 
 
@@ -294,15 +299,18 @@ def _micro(path: Path, pack_us: float, floor_us: float, *, data: bool = True) ->
     ("pack_us", "floor_us", "status"),
     [
         pytest.param(20.0, 40.0, 0, id="the same"),
+        pytest.param(22.0, 40.0, 0, id="less than two starts of one program differ by"),
         pytest.param(30.0, 40.0, 4, id="slower"),
-        pytest.param(30.0, 60.0, 5, id="the machine"),
+        pytest.param(20.0, 30.0, 5, id="the machine got slower and the part did not"),
+        pytest.param(30.0, 60.0, 0, id="the machine got slower"),
     ],
 )
 def test_files_of_pytest_benchmark_are_compared_as_ratios_to_their_floor(
-    tmp_path: Path, pack_us: float, floor_us: float, status: int
+    tmp_path: Path, pack_us: float, floor_us: float, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = _micro(tmp_path / "before.json", 20.0, 40.0)
     assert compare(before, _micro(tmp_path / "after.json", pack_us, floor_us)) == status
+    assert re.search(r"\* pack p50 +0\.020 ", capsys.readouterr().out), "a round is divided by its repeats"
 
 
 def test_a_file_of_pytest_benchmark_without_its_rounds_is_refused(tmp_path: Path) -> None:
