@@ -20,8 +20,7 @@ from calib.phantom_test import (
 CONFIG = PhantomConfig(rows=384, columns=384)
 
 
-@pytest.mark.parametrize("bits_stored", [8, 12])
-@pytest.mark.parametrize("dose", [0.1, 1.0])
+@pytest.mark.parametrize(("bits_stored", "dose"), [(8, 1.0), (12, 0.1)])
 def test_the_phantom_passes_its_own_test(bits_stored: int, dose: float) -> None:
     result, chart = measure_phantom(PhantomConfig(rows=512, columns=512, bits_stored=bits_stored, dose=dose))
     assert result.passed, result.says

@@ -174,9 +174,13 @@ def test_too_few_frames_are_refused(tiny_model: Path, pictures: list[np.ndarray]
         obtain_int8(load_model(tiny_model), pictures[:3], Settings.default(SPEC))
 
 
-def test_a_short_run_is_judged_without_int8(pictures: list[np.ndarray]) -> None:
+def test_a_short_run_is_judged_without_int8_and_a_foreign_preset_without_torch(
+    pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("casgan.presets.PRESETS", {})
     result, _ = measure_site_precision("compact", SPEC, pictures[:9], backends=["openvino"])
     assert result.frames == 9
+    assert result.reference == "openvino f32"
     assert [each.precision for each in result.engines] != ["int8"]
     assert any(said.startswith("int8 was not tried: it needs 16 frames") for said in result.says)
 
