@@ -286,6 +286,7 @@ class CalibConfig:
     step: (
         Annotated[CalibRunConfig, subcommand("run")]
         | Annotated[CalibShowConfig, subcommand("show")]
+        | Annotated[CalibGeometryConfig, subcommand("geometry")]
         | Annotated[CalibIntensityConfig, subcommand("intensity")]
         | Annotated[CalibDomainConfig, subcommand("domain")]
         | Annotated[CalibPrecisionConfig, subcommand("precision")]

@@ -11,6 +11,7 @@ from typing import Any
 from calib.config import (
     CalibClockConfig,
     CalibDomainConfig,
+    CalibGeometryConfig,
     CalibIntensityConfig,
     CalibPhantomConfig,
     CalibPrecisionConfig,
@@ -42,6 +43,7 @@ Step = (
     CalibClockConfig
     | CalibRunConfig
     | CalibShowConfig
+    | CalibGeometryConfig
     | CalibIntensityConfig
     | CalibDomainConfig
     | CalibPrecisionConfig
@@ -65,6 +67,8 @@ def calibrate(config: Step) -> int:
             return measure(config, ("domain",), former(config.out))
         case CalibPhantomConfig():
             return phantom(config)
+        case CalibGeometryConfig():
+            return measure(config, ("geometry",), former(config.out))
         case CalibIntensityConfig():
             return measure(config, ("intensity",), former(config.out))
         case CalibPrecisionConfig():
@@ -153,7 +157,7 @@ def describe_record(record: SiteRecord) -> str:
 
 def sensible_steps(frames: SiteFrames) -> tuple[str, ...]:
     """What `run` walks through on these frames, in this order; the clock needs a publisher, not a source."""
-    steps = ["intensity", "domain", "precision"]
+    steps = ["geometry", "intensity", "domain", "precision"]
     if int(frames.runs.max()) + 1 < DOMAIN_RUNS:
         log.info(
             "a site's own domain needs %d loops or more; frames are judged by those the model was taught on",

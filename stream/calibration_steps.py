@@ -54,6 +54,7 @@ class Walk:
         self.frames = frames
         self.model = model
         self._take: dict[str, Callable[[SiteRecord], Measured]] = {
+            "geometry": self._geometry,
             "intensity": self._intensity,
             "domain": self._domain,
             "precision": self._precision,
@@ -138,6 +139,26 @@ class Walk:
         return EngineSpec(frame_format.rows, frame_format.columns, frame_format.bits_stored)
 
     # The steps ------------------------------------------------------------------------------------------------
+
+    def _geometry(self, record: SiteRecord) -> Measured:
+        from calib.geometry import measure_geometry
+        from calib.spacing import HeaderGeometry, header_spacing
+        from stream.calibration_plots import plot_geometry
+
+        frame_format = self.frames.frame_format
+        spacing, says = header_spacing(
+            HeaderGeometry(**self.frames.sizes),  # type: ignore[arg-type]  # read by these very names
+            frame_format.rows,
+            frame_format.columns,
+        )
+        result = measure_geometry(
+            self.frames.frames,
+            frame_format.bits_stored,
+            inverted=self.inverted,
+            spacing=spacing,
+            spacing_says=says,
+        )
+        return Measured(result, plot_geometry(result, self.mean, inverted=self.inverted))
 
     def _intensity(self, record: SiteRecord) -> Measured:
         from calib.intensity_site import measure_intensity
