@@ -26,14 +26,14 @@ from engines.errors import EngineError, ModelError
 from engines.model import ModelFile, load_model, save_card
 from engines.open import open_engine
 
-SIDES = (256, 384, 256, 512)
+SIDES = (256, 512, 256, 384, 512, 768)
 """Rows and columns of the frames, in turn: the network's own size as in teaching, and larger ones as rooms have them."""
 LATER_SEEDS = range(5000, 7500)
 """Patients of the shipped models' teaching (`engines/models/*.json`)."""
-HELD_SEEDS = range(300, 600)
+HELD_SEEDS = range(300, 700)
 """Patients that no model is taught on; one frame each, so that the scores are independent."""
 FALSE_ALARM_RATE = 0.01
-STEP = 5
+STEP = 2
 """Every so many-th patient of the teaching is enough."""
 
 
@@ -50,7 +50,11 @@ def phantom_frames(seeds: Iterable[int], sides: Iterable[int]) -> Iterator[tuple
 
 
 def features_of(
-    model: str | Path, frames: Iterable[tuple[int, np.ndarray]], *, threads: int | None = None
+    model: str | Path,
+    frames: Iterable[tuple[int, np.ndarray]],
+    *,
+    threads: int | None = None,
+    progress: str | None = None,
 ) -> Float32[np.ndarray, "n 71"]:
     """The graph's features of square 8-bit frames, in fp32.
 
@@ -58,11 +62,12 @@ def features_of(
         model: As `open_engine` takes it.
         frames: (side, frame), in any order of sides.
         threads: CPU threads.
+        progress: What a bar is called; None shows none.
     """
     engines = {}
     found = []
     try:
-        for side, frame in frames:
+        for side, frame in tqdm(frames, progress, unit="frame", disable=progress is None):
             if side not in engines:
                 spec = EngineSpec(side, side, 8, slots=1)
                 opened = open_engine(model, spec, "openvino", untaught=True, threads=threads, precision="f32")
@@ -103,10 +108,8 @@ def measure_taught_domain(
     rows = []
     for name, patients in (("taught", list(seeds)), ("held out", list(held_seeds))):
         sides = [SIDES[index % len(SIDES)] for index in range(len(patients))]
-        frames = tqdm(
-            phantom_frames(patients, sides), name, len(patients), unit="patient", disable=not progress
-        )
-        rows.append(features_of(model.path, frames, threads=threads))
+        frames = phantom_frames(patients, sides)
+        rows.append(features_of(model.path, frames, threads=threads, progress=name if progress else None))
     taught = measure_axes(rows[0])
     scores = Domain.of_model(taught).scores(rows[1])
     facts = {
