@@ -186,7 +186,8 @@ class Domain:
         }
 
     def scores(self, features: Float[np.ndarray, "n 71"]) -> Float64[np.ndarray, " n"]:
-        """Root mean square distance from the centre over the 71 axes: near 1 for frames like those measured.
+        """Root mean square distance from the centre over the 71 axes: 0.7 or so for frames like those measured, since some
+        axes hardly vary.
 
         Infinite where a feature is not finite.
         """

@@ -20,8 +20,8 @@ FALSE_ALARM_RATE = 0.05
 """Of single frames; three of ten must be strange before anything follows."""
 LEAST_GROUPS = 3
 """Loops, so that each can be judged by others."""
-LIMIT = 0.05
-"""Share of the frames of a loop that was not calibrated on, above the threshold, beyond which the step does not pass."""
+MARGIN = 2.0
+"""So many times the false-alarm rate, in loops that were not calibrated on, and the step does not pass."""
 CAUGHT = 0.9
 """Share of a kind of changed frames that must be above the threshold."""
 ZOOM = 3
@@ -88,6 +88,7 @@ def measure_domain(
     threshold = threshold_at(held, false_alarm_rate)
     centre, spread = centre_and_spread(placed)
     domain = Domain.of_site(taught, centre, spread, threshold, false_alarm_rate)
+    limit = MARGIN * false_alarm_rate
     residual = unseen_alarms(placed, labels, false_alarm_rate)
     chosen = np.linspace(0, len(kept) - 1, min(len(kept), CHANGED)).round().astype(int)
     above: dict[str, list[bool]] = {}
@@ -98,12 +99,12 @@ def measure_domain(
     shift = float(np.sqrt(np.mean(centre**2)))
     missed = [name for name in ("black", "flat", "inverted") if caught[name] < CAUGHT]
     return DomainResult(
-        passed=residual <= LIMIT and not missed,
+        passed=residual <= limit and not missed,
         frames=len(found),
         residual=residual,
-        limit=LIMIT,
+        limit=limit,
         unit="share of the frames of a loop that was left out",
-        says=_says(shift, caught, missed, residual),
+        says=_says(shift, caught, missed, residual, limit),
         loops=len(set(groups)),
         threshold=threshold,
         false_alarm_rate=false_alarm_rate,
@@ -190,7 +191,9 @@ def _check(groups: Sequence[str], false_alarm_rate: float) -> None:
         )
 
 
-def _says(shift: float, caught: dict[str, float], missed: list[str], residual: float) -> tuple[str, ...]:
+def _says(
+    shift: float, caught: dict[str, float], missed: list[str], residual: float, limit: float
+) -> tuple[str, ...]:
     said = [
         f"The site's frames lie {shift:.1f} taught standard deviations from those the network was taught on."
         + (" What it draws on them was never taught." if shift > 1.0 else "")
@@ -201,7 +204,7 @@ def _says(shift: float, caught: dict[str, float], missed: list[str], residual: f
             f"Frames that must be caught are not, of those changed on purpose: {shares}; the loops are too unlike each other "
             "for one threshold: calibrate on loops of one kind, or ask for a higher false-alarm rate."
         )
-    if residual > LIMIT:
+    if residual > limit:
         said.append(
             f"{100 * residual:.0f} % of the frames of a loop that was left out count as strange: give more loops."
         )

@@ -61,7 +61,7 @@ class FrameStatistics:
     area: float
     """Share of pixels whose 8-bit attention is above 0."""
     domain: float
-    """How unlike the taught frames this one is, by the engine's `domain`: near 1 for such frames, above its threshold
+    """How unlike the taught frames this one is, by the engine's `domain`: below 1 for most such frames, above its threshold
     for strange ones, infinite where it cannot be said; NaN where the engine has no domain."""
     features: Float32[np.ndarray, "71"] = field(compare=False, repr=False)
     """What that is judged by (`calib/domain.py`)."""
