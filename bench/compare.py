@@ -19,11 +19,12 @@ from bench.micro_report import from_pytest_benchmark, is_pytest_benchmark
 from bench.outputs import read_report
 from bench.report import RATES_SCHEMA, SCHEMA
 from bench.samples import Samples, load_samples, samples_path
-from bench.summaries import label, number, parts, workload_name
+from bench.summaries import heading, label, number, parts, workload_name
 from stream.frame import Reason, State
 from stream.latency import P99_SAMPLES
 from stream.session import write_json
 
+SCHEMAS = (SCHEMA, RATES_SCHEMA, "contrastream.bench.engine/1", "contrastream.bench.transport/1")
 COMPARE_SCHEMA = "contrastream.compare/1"
 SLOWER, CANNOT_TELL = 4, 5
 FLOORS = ("floor/floor_ms", "machine_limits/product_ms")
@@ -59,9 +60,9 @@ def load_side(path: Path) -> Side:
     if is_pytest_benchmark(report):
         converted, rounds = from_pytest_benchmark(report, path)
         return Side(path, converted, [rounds])
-    if report.get("schema") not in (SCHEMA, RATES_SCHEMA):
+    if report.get("schema") not in SCHEMAS:
         raise BenchError(
-            f"needed a report of {SCHEMA} or {RATES_SCHEMA}, got {report.get('schema')} in {path}; measure again with this version"
+            f"needed a report of {' or '.join(SCHEMAS)}, got {report.get('schema')} in {path}; measure again with this version"
         )
     if report.get("complete") is not True:
         raise BenchError(f"needed a whole run, got {path}, which was stopped before its end; measure again")
@@ -139,10 +140,17 @@ def comparison_of(before: Side, after: Side, differ: list[str]) -> dict[str, Any
     """All figures of both reports that have samples, run by run."""
     runs: list[dict[str, Any]] = []
     every: list[dict[str, Any]] = []
-    for rate_hz, here, there in _matched(before.report, after.report):
+    for name, here, there in _matched(before.report, after.report):
         first, second = parts(before.report)[here], parts(after.report)[there]
         rows = compare_run(first, second, before.samples[here], after.samples[there])
-        runs.append({"rate_hz": rate_hz, "noise": _noise(first, second), "figures": rows})
+        runs.append(
+            {
+                "name": name,
+                "rate_hz": (first.get("workload") or {}).get("rate_hz"),
+                "noise": _noise(first, second),
+                "figures": rows,
+            }
+        )
         every += rows
     slower = any(row["verdict"] in ("slower", "worse") for row in every)
     deciding = [row for row in every if row["decides"]]
@@ -159,17 +167,26 @@ def comparison_of(before: Side, after: Side, differ: list[str]) -> dict[str, Any
     }
 
 
-def _matched(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[float | None, int, int]]:
-    """(rate, place in the first, place in the second) of the measurements at the same rate; or of the only two."""
-    rates = [
-        [(part.get("workload") or {}).get("rate_hz") for part in parts(each)] for each in (before, after)
+def _matched(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, int, int]]:
+    """(name, place in the first, place in the second) of the measurements of the same rate and size; or of the only two."""
+    first, second = parts(before), parts(after)
+    if len(first) == len(second) == 1:
+        return [(heading(first[0]), 0, 0)]
+    rates = [[(part.get("workload") or {}).get("rate_hz") for part in run] for run in (first, second)]
+    # By rate alone where that names one measurement, so that --across compares sizes too.
+    names: list[list[Any]] = (
+        rates
+        if all(len(set(each)) == len(each) for each in rates)
+        else [[heading(part) for part in run] for run in (first, second)]
+    )
+    pairs = [
+        (heading(first[here]), here, names[1].index(name))
+        for here, name in enumerate(names[0])
+        if name in names[1]
     ]
-    if len(rates[0]) == len(rates[1]) == 1:
-        return [(rates[0][0], 0, 0)]
-    pairs = [(rate, here, rates[1].index(rate)) for here, rate in enumerate(rates[0]) if rate in rates[1]]
     if not pairs:
         raise BenchError(
-            f"needed a rate that both reports have, got {rates[0]} and {rates[1]}; measure one of them again"
+            f"needed a rate that both reports have, got {names[0]} and {names[1]}; measure one of them again"
         )
     return pairs
 
@@ -325,10 +342,10 @@ def format_comparison(comparison: dict[str, Any]) -> str:
     lines += [f"   {machine}" for machine in dict.fromkeys(machines)]
     lines += [f"   different: {each}" for each in comparison["differences"]]
     for run in comparison["runs"]:
-        rate = "" if run["rate_hz"] is None else f"{run['rate_hz']:g} per second"
+        name = run["name"] if run["rate_hz"] is not None else ""
         lines += [
             "",
-            f"{rate:46}{'A':>9}{'B':>9}   {'B / A, 99 % interval':23} {'the same by the floor':23} verdict",
+            f"{name:46}{'A':>9}{'B':>9}   {'B / A, 99 % interval':23} {'the same by the floor':23} verdict",
         ]
         for row in run["figures"]:
             name = f"{'*' if row['decides'] else ' '} {row['figure']} {row['quantile']}"

@@ -15,10 +15,11 @@ from bench import machine
 from bench.alone import ENGINE_SLOTS, Alone
 from bench.config import EngineConfig
 from bench.machine import one_line, steal_ms
-from bench.machine_limits import least_ms
+from bench.machine_limits import SIDE, least_ms
+from bench.outputs import Outputs
 from bench.progress import Progress
+from bench.samples import Samples
 from stream.latency import summarize_ms
-from stream.session import write_json
 from stream.sources.options import SourceOptions
 from stream.timing import NS_PER_MS, MonotonicClock
 
@@ -36,14 +37,15 @@ def bench_engine(config: EngineConfig) -> int:
     Raises:
         BenchError: The source or the engine cannot be opened.
     """
-    report = measure_engine(config)
+    outputs = Outputs(config.out)
+    report, kept = measure_engine(config)
     print(format_engine(report))
-    write_json(config.out, report)
+    outputs.write(report, [kept])
     return 0 if report["complete"] else 130
 
 
-def measure_engine(config: EngineConfig) -> dict[str, Any]:
-    """Run it and make the report."""
+def measure_engine(config: EngineConfig) -> tuple[dict[str, Any], Samples]:
+    """Run it; returns the report and what is kept beside it."""
     alone = Alone()
     serial: list[np.ndarray] = []
     saturated: list[np.ndarray] = []
@@ -72,7 +74,7 @@ def measure_engine(config: EngineConfig) -> dict[str, Any]:
         alone.close()
     stolen_ms, passed_ms = steal_ms(), (clock.now_ns() - start_ns) / NS_PER_MS
     stolen = None if stolen_ms is None or stolen_before_ms is None else stolen_ms - stolen_before_ms
-    return engine_report(
+    report = engine_report(
         config,
         {
             "complete": complete,
@@ -97,6 +99,14 @@ def measure_engine(config: EngineConfig) -> dict[str, Any]:
         rates_hz,
         limits,
     )
+    # What a comparison of two runs divides by: the machine's own speed, after each round.
+    products_ms = [2e-6 * SIDE**3 / each["machine"]["gflops"] for each in limits]
+    series = {
+        "serial_ms": np.concatenate(serial) if serial else np.zeros(0),
+        "saturated_ms": np.concatenate(saturated) if saturated else np.zeros(0),
+        "machine_limits/product_ms": np.array(products_ms, np.float64),
+    }
+    return report, Samples(series=series)
 
 
 def engine_report(

@@ -4,7 +4,7 @@ from typing import Any
 
 from bench.machine import one_line
 from bench.peers_table import peers_markdown
-from bench.summaries import COLUMNS, condition_rows, number, parts, summary_rows, workload_name
+from bench.summaries import COLUMNS, condition_rows, heading, number, parts, summary_rows, workload_name
 
 NOTICE = 'p99 wants 1,000 frames, p99.9 wants 10,000; "-" stands where there are fewer. Research tool, not a medical device.'
 
@@ -31,8 +31,7 @@ def markdown(document: dict[str, Any]) -> str:
 def _measurement(report: dict[str, Any], *, alone: bool) -> list[str]:
     lines: list[str] = []
     if not alone:
-        work = report["workload"]
-        lines += [f"## {work['rate_hz']:g} per second", ""]
+        lines += [f"## {heading(report)}", ""]
         if not report.get("complete", True):
             lines += ["**INCOMPLETE: stopped before its end.**", ""]
     lines += [f"- {name}: {_cell(value)}" for name, value in condition_rows(report)]

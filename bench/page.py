@@ -12,6 +12,7 @@ from bench.summaries import (
     COLUMNS,
     condition_rows,
     flat_rows,
+    heading,
     machine_rows,
     number,
     parts,
@@ -85,7 +86,7 @@ def _overview(measurements: list[dict[str, Any]]) -> str:
         latency, pace, frames = report["latency_ms"], report["pacing_ms"], report["frames"]
         rows.append(
             [
-                f"<a href='#m{index}'>{report['workload']['rate_hz']:g}</a>",
+                f"<a href='#m{index}'>{html.escape(heading(report))}</a>",
                 *(
                     number(value)
                     for value in (
@@ -104,7 +105,7 @@ def _overview(measurements: list[dict[str, Any]]) -> str:
             ]
         )
     head = (
-        "rate, 1/s",
+        "",
         "n",
         "fps",
         "p50 ms",
@@ -116,21 +117,21 @@ def _overview(measurements: list[dict[str, Any]]) -> str:
         "passthrough",
         "unexplained",
     )
-    return "<h2>Rates</h2>" + _table(head, rows, escaped=True)
+    return "<h2>Overview</h2>" + _table(head, rows, escaped=True)
 
 
 def _measurement(report: dict[str, Any], samples: Samples, index: int, *, alone: bool) -> list[str]:
     work = report.get("workload") or {}
     body = []
     if not alone:
-        body.append(f"<h2 id=m{index}>{work['rate_hz']:g} per second</h2>")
+        body.append(f"<h2 id=m{index}>{html.escape(heading(report))}</h2>")
         if not report.get("complete", True):
             body.append(INCOMPLETE)
-    heading = "h2" if alone else "h3"
+    level = "h2" if alone else "h3"
 
     def section(title: str, content: str | None) -> None:
         if content:
-            body.append(f"<{heading}>{title}</{heading}>\n{content}")
+            body.append(f"<{level}>{title}</{level}>\n{content}")
 
     section("Conditions", _facts(condition_rows(report)))
     if "contestants" in report:

@@ -17,6 +17,7 @@ from bench import machine
 from bench.config import ScaleConfig
 from bench.errors import BenchError
 from bench.machine import busy_ms, one_line, steal_ms
+from bench.outputs import Outputs
 from stream.endpoint import numbered_endpoint
 from stream.frame import Reason, State
 from stream.latency import summarize_ms
@@ -24,7 +25,7 @@ from stream.measure import Measured, MeasuringClient
 from stream.pacing import Pacing
 from stream.pipeline import PipelineConfig
 from stream.rooms import Rooms
-from stream.session import stopped_by_signals, write_json
+from stream.session import stopped_by_signals
 from stream.sources.options import SourceOptions
 from stream.statusline import StatusLine, format_rooms, log_to_stderr
 from stream.timing import NS_PER_MS, Stage
@@ -47,6 +48,7 @@ def bench_scale(config: ScaleConfig) -> int:
         BenchError: The streams cannot be started.
     """
     log_to_stderr()
+    outputs = Outputs(config.out)
     report: dict[str, Any] = {
         "schema": SCHEMA,
         "complete": False,
@@ -81,7 +83,7 @@ def bench_scale(config: ScaleConfig) -> int:
     report["streams_kept_up"] = max(kept, default=0)
     report["limit_found"] = any(not step["keeps_up"] for step in report["steps"])
     print(format_scale(report))
-    write_json(config.out, report)
+    outputs.write(report)
     return 0 if report["complete"] else 130
 
 

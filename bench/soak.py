@@ -24,6 +24,7 @@ from bench import machine
 from bench.config import SoakConfig
 from bench.errors import BenchError
 from bench.machine import one_line, steal_ms
+from bench.outputs import Outputs
 from bench.stats import slope
 from bench.witness import family, sample_process
 from stream.errors import StreamError
@@ -62,6 +63,7 @@ def bench_soak(config: SoakConfig) -> int:
         StreamError: As `Pipeline.run`.
     """
     log_to_stderr()
+    outputs = Outputs(config.out)
     window = max(LEAST_WINDOW, config.total_frames // WINDOWS)
     pipeline = Pipeline(pipeline_config(config))
     usage = UsageLog()
@@ -89,7 +91,7 @@ def bench_soak(config: SoakConfig) -> int:
     report["steal_share"] = None if now_ms is None or stolen_ms is None else (now_ms - stolen_ms) / passed_ms
     report["seconds"] = passed_ms / 1e3
     print(format_soak(report))
-    write_json(config.out, report)
+    outputs.write(report)
     return 0 if report["complete"] else 130
 
 

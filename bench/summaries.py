@@ -28,16 +28,25 @@ NAMES = {
 
 
 def label(path: str) -> str:
-    """A figure's name for people."""
-    return NAMES.get(path) or path.replace("_ms", "").replace("/", ", ").replace("_", " ")
+    """A figure's name for people; a place in a list counts from 1."""
+    steps = [str(int(step) + 1) if step.isdigit() else step for step in path.split("/")]
+    return NAMES.get(path) or ", ".join(steps).replace("_ms", "").replace("_", " ")
 
 
 def parts(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """The measurements of a report: itself, or the `runs` that it joins."""
+    """The measurements of a report: itself, the `runs` that it joins, or the `paced` one of each of its rows."""
     runs = document.get("runs")
+    if runs is None and (rows := document.get("rows")):
+        runs = [row.get("paced") for row in rows]
     if isinstance(runs, list) and runs and all(isinstance(run, dict) for run in runs):
         return list(runs)
     return [document]
+
+
+def heading(report: dict[str, Any]) -> str:
+    """What one measurement of several is called."""
+    work = report.get("workload") or {}
+    return f"{work.get('rows')} x {work.get('columns')}, {work.get('rate_hz') or 0:g} per second"
 
 
 def workload_name(document: dict[str, Any]) -> str:

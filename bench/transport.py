@@ -16,11 +16,13 @@ from bench import machine
 from bench.config import LiveConfig, TransportConfig
 from bench.live import Run, measure, pipeline_config
 from bench.machine import one_line
-from bench.report import build_report
+from bench.outputs import Outputs
+from bench.report import build_report, samples_of
+from bench.samples import Samples
 from stream.measure import MeasuringClient
 from stream.pacing import Pacing
 from stream.pipeline import Pipeline
-from stream.session import stopped_by_signals, write_json
+from stream.session import stopped_by_signals
 from stream.statusline import log_to_stderr
 
 SCHEMA = "contrastream.bench.transport/1"
@@ -37,6 +39,8 @@ def bench_transport(config: TransportConfig) -> int:
         StreamError: As `Pipeline.run`.
     """
     log_to_stderr()
+    outputs = Outputs(config.out)
+    kept: list[Samples] = []
     report: dict[str, Any] = {"schema": SCHEMA, "complete": False, "machine": machine.describe(), "rows": []}
     try:
         for place, side in enumerate(config.size):
@@ -46,11 +50,12 @@ def bench_transport(config: TransportConfig) -> int:
             run.complete = True
             saturated = measure_saturated(run)
             report["rows"].append(transport_row(build_report(run), saturated))
+            kept.append(samples_of(run))
         report["complete"] = True
     except KeyboardInterrupt:
         print("bench: stopped; the report is incomplete", file=sys.stderr)
     print(format_transport(report))
-    write_json(config.out, report)
+    outputs.write(report, kept)
     return 0 if report["complete"] else 130
 
 

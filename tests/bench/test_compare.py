@@ -270,7 +270,26 @@ def test_reports_of_several_rates_are_compared_rate_by_rate(
     assert [run["rate_hz"] for run in comparison["runs"]] == [15.0, 50.0]
     compare(tmp_path / "many.json", reports["a"], across=True, out=tmp_path / "c.json")
     comparison = json.loads((tmp_path / "c.json").read_text())
-    assert [run["rate_hz"] for run in comparison["runs"]] == [50.0]
+    assert [run["name"] for run in comparison["runs"]] == ["512 x 512, 50 per second"]
+
+
+def test_a_report_of_bench_transport_is_compared_size_by_size(made_up_run: MadeUp, tmp_path: Path) -> None:
+    runs = [made_up_run(250), made_up_run(250)]
+    paced = [build_report(run) for run in runs]
+    paced[1]["workload"] |= {"rows": 1024, "columns": 1024}
+    document = {
+        "schema": "contrastream.bench.transport/1",
+        "complete": True,
+        "machine": paced[0]["machine"],
+        "rows": [{"latency_ms": each["latency_ms"], "paced": each} for each in paced],
+    }
+    path = _written(tmp_path / "t.json", document, [samples_of(run) for run in runs])
+    compare(path, path, out=tmp_path / "c.json")
+    comparison = json.loads((tmp_path / "c.json").read_text())
+    assert [run["name"] for run in comparison["runs"]] == [
+        "512 x 512, 50 per second",
+        "1024 x 1024, 50 per second",
+    ]
 
 
 # pytest-benchmark ----------------------------------------------------------------------------------------------
