@@ -145,6 +145,8 @@ class FramesConfig:
     """The phantom's patient."""
     contrast: bool = False
     """Contrast medium in the phantom's vessels, to see what is refused then."""
+    contrast_free: bool = False
+    """Take every frame for contrast-free, whatever it looks like: for a person who knows."""
 
     def __post_init__(self) -> None:
         if not self.sources:

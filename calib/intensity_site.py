@@ -17,6 +17,7 @@ from calib.filling import FILLED, FILLED_TREE, PLAIN, connected_line_share, dark
 from calib.intensity import (
     LANDMARK_GREYS,
     LANDMARKS_PERCENT,
+    STEEPEST,
     check_reference,
     landmark_table,
     matched_table,
@@ -38,6 +39,8 @@ CUT_OFF_MOST = 0.1
 """Share of the field at the ends, or piled up, above which the step does not pass."""
 CUT_OFF_SAID = 0.001
 LEAST_SIDE = 64
+MISSED_SAID = 0.03
+"""A landmark further than this from its grey level is said."""
 POLARITY_FRAMES = 24
 AREA_SIDE = 256
 """Pixels of the shorter side at which narrow dark lines are counted."""
@@ -394,7 +397,9 @@ def _too_few(kept: _Sorted, of: int) -> str:
     what = (
         "hold the table still"
         if kept.moved and not kept.filled
-        else "record a loop before any contrast is given"
+        else (
+            "record a loop before any contrast is given, or give --contrast-free where you know that there is none"
+        )
     )
     return (
         f"the grey levels need {LEAST_FRAMES} frames without contrast or more, got {len(kept.used)} of {of}: "
@@ -413,6 +418,12 @@ def _sentences(found: IntensityResult, kept: _Sorted, runs: int, between_runs: f
         said.append(
             "the model's card has no reference_greys, so the frames were brought to the digital phantom's two landmarks; "
             "export the model again to have its own"
+        )
+    missed = _missed(found)
+    if missed > MISSED_SAID:
+        said.append(
+            f"the histogram is unlike the taught frames': with no slope beyond {STEEPEST:g} times the mean the table misses "
+            f"grey levels of landmarks by up to {missed:.2f}; were these frames really without contrast, and inside the field?"
         )
     if runs > 1:
         said.append(
@@ -459,6 +470,12 @@ def _sentences(found: IntensityResult, kept: _Sorted, runs: int, between_runs: f
             "more frames, with the exposure settled"
         )
     return tuple(said)
+
+
+def _missed(found: IntensityResult) -> float:
+    """How far the table is from a landmark's grey level at most."""
+    stored = np.linspace(0.0, float((1 << found.bits_stored) - 1), len(found.table))
+    return float(np.abs(np.interp(found.landmarks, stored, found.table) - found.reference).max())
 
 
 def _polarity_words(found: IntensityResult) -> str:

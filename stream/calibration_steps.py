@@ -172,6 +172,7 @@ class Walk:
             reference=self.model.card.reference_greys,
             runs=[int(run) for run in self.frames.runs],
             photometric_inverted=self.inverted if self.frames.source.kind in SAYS_PHOTOMETRIC else None,
+            looks_filled=[False] * len(self.frames.frames) if self.config.contrast_free else None,
         )
         return Measured(result, plot_intensity(result, self._values(field > 0)))
 

@@ -139,6 +139,7 @@ def test_frames_come_out_at_the_reference_grey_levels() -> None:
     seen = np.median([np.percentile(grey_of(found, frame[field]), percents) for frame in frames], axis=0)
     np.testing.assert_allclose(seen, expected, atol=0.005)
     assert found.reference_from == "model"
+    assert "unlike" not in said(found)
 
 
 @pytest.mark.parametrize("seed", [0, 3])
@@ -195,6 +196,14 @@ def test_without_a_reference_the_fallback_is_said() -> None:
     found = measure_intensity(frames, field, 12)
     assert (found.reference_from, found.reference) == ("fallback", LANDMARK_GREYS)
     assert "the model's card has no reference_greys" in said(found)
+
+
+def test_a_histogram_unlike_the_taught_one_is_said() -> None:
+    frames, field = patient()
+    covered = frames.copy()
+    covered[:, 60:120, 60:120] //= 8
+    found = measure_intensity(covered, field, 12, reference=REFERENCE, looks_filled=[False] * FRAMES)
+    assert "the histogram is unlike the taught frames': with no slope beyond 3 times the mean" in said(found)
 
 
 def test_runs_weigh_the_same_however_long_they_are() -> None:

@@ -176,6 +176,7 @@ def test_frames_that_are_all_filled_are_refused_and_counted(said: Said, tmp_path
     )
     assert (status, printed) == (2, "")
     assert "look filled with contrast medium" in complained
+    assert "or give --contrast-free where you know that there is none" in complained
     assert not list(tmp_path.iterdir())
 
 
