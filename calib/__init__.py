@@ -9,6 +9,7 @@ Map of the room:
     record_text.py         dataclasses to TOML and back, checked by their annotations
     intensity.py           stored values to grey levels: tables, their inverses, landmarks
     intensity_site.py      a site's own table, measured from its frames
+    intensity_words.py     what a person should know of it, in sentences
     polarity.py            whether thin structures are dark, as they are the right way round
     detector_response.py   linear or logarithmic, by the noise; values cut off or piled up
     table_motion.py        whether everything shifted

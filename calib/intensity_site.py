@@ -5,7 +5,7 @@ frames -> polarity -> which are filled, which moved -> percentiles inside the fi
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,11 +17,11 @@ from calib.filling import FILLED, FILLED_TREE, PLAIN, connected_line_share, dark
 from calib.intensity import (
     LANDMARK_GREYS,
     LANDMARKS_PERCENT,
-    STEEPEST,
     check_reference,
     landmark_table,
     matched_table,
 )
+from calib.intensity_words import LEAST_FRAMES, SortedFrames, listed, sentences, too_few
 from calib.polarity import TELLS, polarity_score
 from calib.results import IntensityResult
 from calib.table_motion import MOVED_PERCENT, shifts_percent
@@ -30,17 +30,13 @@ FALLBACK = tuple(zip(LANDMARKS_PERCENT, LANDMARK_GREYS, strict=True))
 """What frames are brought to where the model's card has no reference."""
 LIMIT_PERCENT = 1.0
 """Two halves of the frames must give the same grey levels within this."""
-LEAST_FRAMES = 4
 LEAST_RANGE = 8.0
 """Stored values between percentiles 1 and 99 below which a frame shows nothing."""
 FULL_SHARE = 0.5
 """Share of the field at one end of the stored range from which a frame is refused as saturated."""
 CUT_OFF_MOST = 0.1
 """Share of the field at the ends, or piled up, above which the step does not pass."""
-CUT_OFF_SAID = 0.001
 LEAST_SIDE = 64
-MISSED_SAID = 0.03
-"""A landmark further than this from its grey level is said."""
 POLARITY_FRAMES = 24
 AREA_SIDE = 256
 """Pixels of the shorter side at which narrow dark lines are counted."""
@@ -48,19 +44,6 @@ TREE_FRAMES = 8
 """Frames of a run that never changes in which a tree is looked for."""
 PAIRS = 16
 """Pairs of neighbouring frames of which the noise is measured."""
-
-
-@dataclass(frozen=True)
-class _Sorted:
-    """Which frames serve."""
-
-    used: tuple[int, ...]
-    filled: tuple[int, ...]
-    between: tuple[int, ...]
-    moved: tuple[int, ...]
-    never: tuple[int, ...]
-    """Runs that never fill."""
-    shift_percent: float
 
 
 def measure_intensity(
@@ -109,7 +92,7 @@ def measure_intensity(
     inverted = score < 0.0 if abs(score) >= TELLS else bool(photometric_inverted)
     kept = _sorted_frames(frames, fields, run_of, bits_stored, inverted, looks_filled)
     if len(kept.used) < LEAST_FRAMES:
-        raise CalibrationError(_too_few(kept, len(frames)))
+        raise CalibrationError(too_few(kept, len(frames)))
 
     percents, greys = (tuple(values) for values in zip(*pairs, strict=True))
 
@@ -160,7 +143,7 @@ def measure_intensity(
         moved_frames=kept.moved,
         shift_percent=kept.shift_percent,
     )
-    return replace(result, says=_sentences(result, kept, len(set(of_run.tolist())), between_runs))
+    return replace(result, says=sentences(result, kept, len(set(of_run.tolist())), between_runs))
 
 
 def _checked(
@@ -228,12 +211,12 @@ def _refuse_empty(frames: np.ndarray, fields: Bool[np.ndarray, "n h w"], largest
     if saturated:
         raise CalibrationError(
             f"more than half of the field must lie between 0 and {largest:g}, but is at one of them in "
-            f"{_listed(saturated, len(frames))}; lower the gain, or leave these frames out"
+            f"{listed(saturated, len(frames))}; lower the gain, or leave these frames out"
         )
     if constant:
         raise CalibrationError(
             f"frames must show something, but values differ by less than {LEAST_RANGE:g} all over "
-            f"{_listed(constant, len(frames))}; leave these frames out, or check the cable and the source"
+            f"{listed(constant, len(frames))}; leave these frames out, or check the cable and the source"
         )
 
 
@@ -244,7 +227,7 @@ def _sorted_frames(
     bits_stored: int,
     inverted: bool,
     looks_filled: Sequence[bool] | None,
-) -> _Sorted:
+) -> SortedFrames:
     """Tell which frames serve: neither filled, nor on the way to it, nor of a table that has moved."""
     used, filled, between, moved, never, largest_shift = [], [], [], [], [], 0.0
     for run in dict.fromkeys(run_of.tolist()):
@@ -277,7 +260,7 @@ def _sorted_frames(
             else:
                 used.append(index)
                 largest_shift = max(largest_shift, shift)
-    return _Sorted(tuple(used), tuple(filled), tuple(between), tuple(moved), tuple(never), largest_shift)
+    return SortedFrames(tuple(used), tuple(filled), tuple(between), tuple(moved), tuple(never), largest_shift)
 
 
 def _small_greys(
@@ -373,122 +356,3 @@ def _neighbours(used: tuple[int, ...], run_of: Int64[np.ndarray, " n"]) -> list[
 def _spread(count: int, most: int) -> list[int]:
     """At most `most` numbers, evenly from 0 to below `count`."""
     return sorted({int(at) for at in np.linspace(0, count - 1, min(count, most)).round()}) if count else []
-
-
-def _listed(frames: Sequence[int], of: int) -> str:
-    """Frames in words."""
-    if len(frames) == of:
-        return f"all {of} frames"
-    shown = ", ".join(map(str, frames[:8])) + (" and more" if len(frames) > 8 else "")
-    return f"{len(frames)} of {of} frames ({shown})"
-
-
-def _too_few(kept: _Sorted, of: int) -> str:
-    """Why too few frames are left."""
-    why = [
-        f"{_listed(some, of)} {what}"
-        for some, what in (
-            (kept.filled, "look filled with contrast medium"),
-            (kept.between, "are on the way to it or away from it"),
-            (kept.moved, "were taken after the table had moved"),
-        )
-        if some
-    ]
-    what = (
-        "hold the table still"
-        if kept.moved and not kept.filled
-        else (
-            "record a loop before any contrast is given, or give --contrast-free where you know that there is none"
-        )
-    )
-    return (
-        f"the grey levels need {LEAST_FRAMES} frames without contrast or more, got {len(kept.used)} of {of}: "
-        f"{', '.join(why)}; {what}"
-    )
-
-
-def _sentences(found: IntensityResult, kept: _Sorted, runs: int, between_runs: float) -> tuple[str, ...]:
-    """What a person should know."""
-    said = [
-        f"{found.frames} frames without contrast of {runs} run{'s' * (runs > 1)}; stored values {found.landmarks[0]:.0f} "
-        f"and {found.landmarks[-1]:.0f} (percentiles {found.percents[0]:g} and {found.percents[-1]:g} of the picture with "
-        f"vessels dark) become grey levels {found.reference[0]:.3f} and {found.reference[-1]:.3f}"
-    ]
-    if found.reference_from == "fallback":
-        said.append(
-            "the model's card has no reference_greys, so the frames were brought to the digital phantom's two landmarks; "
-            "export the model again to have its own"
-        )
-    missed = _missed(found)
-    if missed > MISSED_SAID:
-        said.append(
-            f"the histogram is unlike the taught frames': with no slope beyond {STEEPEST:g} times the mean the table misses "
-            f"grey levels of landmarks by up to {missed:.2f}; were these frames really without contrast, and inside the field?"
-        )
-    if runs > 1:
-        said.append(
-            f"a single run's own table is up to {between_runs:.1f} % of the grey levels from the site's"
-        )
-    said.append(_polarity_words(found))
-    if found.response == "cannot tell":
-        said.append("whether the detector's response is linear or logarithmic cannot be told from the noise")
-    else:
-        said.append(
-            f"the noise says a {found.response} response (variance goes with the signal to the power "
-            f"{found.response_slope:.2f}; black level, gamma and noise reduction change it)"
-        )
-    cut = [
-        f"{100.0 * share:.1f} % of the field is at {value}"
-        for share, value in (
-            (found.clipped_low, "0"),
-            (found.clipped_high, f"{(1 << found.bits_stored) - 1}"),
-        )
-        if share > CUT_OFF_SAID
-    ]
-    cut += [
-        f"values pile up at {value:.0f}, as where a detector or a window cuts them off"
-        for value in (found.plateau_low, found.plateau_high)
-        if value is not None
-    ]
-    said += cut
-    if found.filled_frames:
-        said.append(f"{len(found.filled_frames)} frames look filled with contrast medium and were left out")
-    if kept.between:
-        said.append(f"{len(kept.between)} frames on the way to that or away from it were left out too")
-    if kept.never:
-        said.append(
-            f"{len(kept.never)} of the runs never fill and show few narrow dark lines: taken for contrast-free throughout; look at them"
-        )
-    if found.moved_frames:
-        said.append(
-            f"the table moved: {len(found.moved_frames)} frames are shifted by more than {MOVED_PERCENT:g} % of the picture "
-            "and were left out"
-        )
-    if found.residual > found.limit:
-        said.append(
-            f"two halves of the frames give grey levels {found.residual:.1f} % apart, {found.limit:g} % is allowed: record "
-            "more frames, with the exposure settled"
-        )
-    return tuple(said)
-
-
-def _missed(found: IntensityResult) -> float:
-    """How far the table is from a landmark's grey level at most."""
-    stored = np.linspace(0.0, float((1 << found.bits_stored) - 1), len(found.table))
-    return float(np.abs(np.interp(found.landmarks, stored, found.table) - found.reference).max())
-
-
-def _polarity_words(found: IntensityResult) -> str:
-    if found.polarity_seen == "cannot tell":
-        says = (
-            "nothing of it, so MONOCHROME2 is assumed"
-            if found.polarity_said == "nothing"
-            else found.polarity_said
-        )
-        return f"thin structures do not tell the polarity (score {found.polarity_score:+.2f}); the source says {says}"
-    seen = f"thin structures are {found.polarity_seen} (score {found.polarity_score:+.2f})"
-    if found.polarity_said == "nothing":
-        return f"{seen}, so the table {'inverts' if found.inverted else 'does not invert'}"
-    if found.inverted == (found.polarity_said == "MONOCHROME1"):
-        return f"{seen}, as {found.polarity_said} says"
-    return f"{seen}, but the source says {found.polarity_said}: the table follows the frames; check the source's setting"
