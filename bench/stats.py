@@ -85,7 +85,7 @@ def ratio_of_percentiles(
 
     Returns:
         As `ratio_of_medians`; None also where so many values are infinite that a percentile is, and no interval where
-        that happens in a resampling.
+        that, or a denominator of 0, happens in a resampling.
     """
 
     def percentile(values: np.ndarray) -> float:
@@ -104,7 +104,11 @@ def ratio_of_percentiles(
         return Ratio(value, None, None, chunks)
     generator = np.random.default_rng(seed)
     counts = generator.multinomial(chunks, np.full(chunks, 1 / chunks), size=RESAMPLES)
-    ratios = resampled_quantiles(numerator, counts, 0.5) / resampled_quantiles(denominator, counts, 0.5)
+    aboves = resampled_quantiles(numerator, counts, percent / 100.0)
+    belows = resampled_quantiles(denominator, counts, percent / 100.0)
+    if not (np.isfinite(aboves).all() and np.isfinite(belows).all() and (belows > 0).all()):
+        return Ratio(value, None, None, chunks)
+    ratios = aboves / belows
     low, high = np.percentile(ratios, (2.5, 97.5))
     return Ratio(value, float(low), float(high), chunks)
 
