@@ -146,8 +146,8 @@ def test_values_are_cast_once_into_the_network_and_once_out_of_it(small_source: 
     spec = EngineSpec(512, 512, 12)
     half, full = (audit(typed_model(small_source, spec, precision)) for precision in ("f16", "f32"))
     assert set(full.convolutions) == {"float32"}
-    # In: the picture. Out: the logits of both planes.
-    assert half.operations["Cast"] == full.operations["Cast"] + 3
+    # In: the picture. Out: the logits of both planes, and the latent for the domain's features.
+    assert half.operations["Cast"] == full.operations["Cast"] + 4
 
 
 def test_a_norm_is_computed_in_fp32_and_stays_one_operation(
