@@ -4,7 +4,16 @@ from typing import Any
 
 from bench.machine import one_line
 from bench.peers_table import peers_markdown
-from bench.summaries import COLUMNS, condition_rows, heading, number, parts, summary_rows, workload_name
+from bench.summaries import (
+    COLUMNS,
+    condition_rows,
+    flat_rows,
+    heading,
+    number,
+    parts,
+    summary_rows,
+    workload_name,
+)
 
 NOTICE = 'p99 wants 1,000 frames, p99.9 wants 10,000; "-" stands where there are fewer. Research tool, not a medical device.'
 
@@ -25,6 +34,10 @@ def markdown(document: dict[str, Any]) -> str:
         lines += [f"Machine: {one_line(document['machine'])}", ""]
     for report in parts(document):
         lines += _measurement(report, alone=report is document)
+    for row in document.get("rows") or []:
+        if "saturated" in row:
+            figures = ", ".join(f"{name} {value}" for name, value in flat_rows(row["saturated"]))
+            lines += [f"Saturated, no frame lost, {heading(row['paced'])}: {figures}", ""]
     return "\n".join([*lines, NOTICE, ""])
 
 

@@ -61,6 +61,12 @@ def page(document: dict[str, Any], samples: list[Samples]) -> str:
     measurements = parts(document)
     if len(measurements) > 1:
         body.append(_overview(measurements))
+    if any("saturated" in row for row in document.get("rows") or []):
+        named = {
+            heading(report): row["saturated"]
+            for report, row in zip(measurements, document["rows"], strict=True)
+        }
+        body += ["<h2>Saturated, no frame lost</h2>", _facts(list(flat_rows(named)))]
     for index, (report, kept) in enumerate(zip(measurements, samples, strict=True)):
         body += _measurement(report, kept, index, alone=len(measurements) == 1)
     body.append(f"<p class=small>{html.escape(NOTICE)}</p>")

@@ -28,6 +28,8 @@ TIME_BINS = 300
 MARKS = 600
 """Most single marks in a plot: a mark costs 80 bytes, and a picture stays under 200 KB."""
 NAMED = 5
+LABEL_SHARE = 0.04
+"""Of the axis: two labels nearer than this would lie on each other."""
 
 
 def inline_svg(figure: Figure, name: str) -> str:
@@ -101,7 +103,7 @@ def tail(samples: Samples, deadline_ms: float | None) -> str | None:
 
     Args:
         samples: With frames.
-        deadline_ms: How long a picture waits for its synthesis; drawn as a line.
+        deadline_ms: How long a picture waits for its synthesis; a line where frames come near it.
     """
     measured = samples.measured()
     if measured is None or not measured.sequence.size:
@@ -128,14 +130,14 @@ def tail(samples: Samples, deadline_ms: float | None) -> str | None:
         xlabel="ms",
         ylim=(0.4 / max(values.size for values in curves.values() if values.size), 1.3),
     )
+    if deadline_ms is not None and deadline_ms < 2 * plain.max():
+        axis.axvline(deadline_ms, color=WARN, linewidth=1.0, linestyle=(0, (4, 3)))
+        _note(axis, deadline_ms, 0.93, "deadline", color=WARN, xycoords=axis.get_xaxis_transform())
     _log_ms(axis.xaxis, *axis.get_xlim())
     names = {0.5: "50 % (p50)", 0.1: "10 %", 0.01: "1 % (p99)", 0.001: "0.1 % (p99.9)", 0.0001: "0.01 %"}
     shown = [share for share in names if share * plain.size >= 1]
     axis.set_yticks(shown, [names[share] for share in shown])
     axis.yaxis.set_minor_locator(NullLocator())
-    if deadline_ms is not None:
-        axis.axvline(deadline_ms, color=WARN, linewidth=1.0, linestyle=(0, (4, 3)))
-        _note(axis, deadline_ms, 0.93, "deadline", color=WARN, xycoords=axis.get_xaxis_transform())
     _legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return inline_svg(figure, "tail")
 
@@ -187,9 +189,15 @@ def over_time(samples: Samples, deadline_ms: float | None) -> str | None:
         zorder=3,
         label="worst, by frame number",
     )
+    named: list[float] = []
     for each in worst:
-        _note(axis, each["at_s"], each["latency_ms"], f"{each['sequence']}")
-    live = np.flatnonzero((measured.state == State.PASSTHROUGH) & (measured.reason != Reason.UNTAUGHT))
+        # One label for a cluster; the table under the plots has them all.
+        if all(abs(each["at_s"] - at) > LABEL_SHARE * at_s[-1] for at in named):
+            _note(axis, each["at_s"], each["latency_ms"], f"{each['sequence']}")
+            named.append(each["at_s"])
+    # What was meant to go without a synthesis missed nothing.
+    meant = np.isin(measured.reason, (Reason.UNTAUGHT, Reason.OFF))
+    live = np.flatnonzero((measured.state == State.PASSTHROUGH) & ~meant)
     if live.size:
         shown = live[:: -(-live.size // MARKS)]
         axis.plot(
@@ -202,7 +210,7 @@ def over_time(samples: Samples, deadline_ms: float | None) -> str | None:
             label="PASSTHROUGH",
             clip_on=False,
         )
-    if deadline_ms is not None:
+    if deadline_ms is not None and deadline_ms < 2 * latency.max():
         axis.axhline(deadline_ms, color=WARN, linewidth=1.0, linestyle=(0, (4, 3)), label="deadline")
     if latency.max() > 5 * np.median(latency):
         axis.set_yscale("log")
@@ -246,7 +254,7 @@ def fates(frames: dict[str, Any]) -> str | None:
     """
     rows = [("SYNTHETIC", frames.get("synthesized", 0), SERIES[0])]
     rows += [
-        (f"PASSTHROUGH, {name}", count, WARN if name != "untaught" else SERIES[1])
+        (f"PASSTHROUGH, {name}", count, SERIES[1] if name in ("untaught", "off") else WARN)
         for name, count in (frames.get("passthrough") or {}).items()
     ]
     rows.append(("repeats, not sent", frames.get("repeated", 0), SERIES[2]))

@@ -51,7 +51,15 @@ def heading(report: dict[str, Any]) -> str:
 
 def workload_name(document: dict[str, Any]) -> str:
     """What was measured, as `contrastream bench` calls it."""
-    return str((parts(document)[0].get("workload") or {}).get("name", ""))
+    # "contrastream.bench.transport/1": a report of several measurements is named by its schema, if by anything.
+    family = str(document.get("schema", "")).rpartition("/")[0].removeprefix("contrastream.bench.")
+    joined = family if family in ("transport", "scale", "engine", "soak", "peers") else ""
+    return joined or str((parts(document)[0].get("workload") or {}).get("name", ""))
+
+
+def _item(index: int, value: Any) -> str:
+    """What an item of a list is called: by how many streams it was measured with, else by its place."""
+    return f"{value['streams']} streams" if isinstance(value, dict) and "streams" in value else str(index)
 
 
 def summaries(report: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -65,7 +73,7 @@ def summaries(report: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]
                 yield from summaries(value, f"{path}/{name}" if path else str(name))
     elif isinstance(report, list):
         for index, value in enumerate(report):
-            yield from summaries(value, f"{path}/{index}")
+            yield from summaries(value, f"{path}/{_item(index, value)}")
 
 
 def number(value: Any) -> str:
@@ -133,12 +141,13 @@ def condition_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         )
         rows.append(("engine", named + taught))
         rows += [("passed over", f"{name}: {why}") for name, why in engine.get("skipped") or []]
+    others = report.get("others_share")
     if report.get("steal_share") is not None:
         rows.append(
             (
                 "cores taken",
-                f"{100 * report['steal_share']:.1f} % by the host, {100 * (report.get('others_share') or 0):.1f} % by other "
-                "processes",
+                f"{100 * report['steal_share']:.1f} % by the host"
+                + (f", {100 * others:.1f} % by other processes" if others is not None else ""),
             )
         )
     if report.get("witness_ms") is not None:
@@ -153,5 +162,8 @@ def flat_rows(values: dict[str, Any], path: str = "") -> Iterator[tuple[str, str
         if isinstance(value, dict):
             if not value.keys() >= SUMMARY_KEYS:
                 yield from flat_rows(value, here)
+        elif isinstance(value, list) and all(isinstance(item, dict) for item in value):
+            for index, item in enumerate(value):
+                yield from flat_rows(item, f"{here}, {_item(index + 1, item)}")
         elif isinstance(value, int | float | str) or value is None:
             yield here.replace("_", " "), number(value)

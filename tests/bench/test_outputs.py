@@ -166,6 +166,29 @@ def test_a_report_without_frames_shows_its_series_and_is_drawn_again_from_them(t
     assert "| saturated, latency | 51 | 1.50 |" in markdown(report)
 
 
+def test_a_report_of_bench_transport_is_called_so_and_has_what_it_measured_saturated(
+    made_up_run: MadeUp,
+) -> None:
+    paced = build_report(made_up_run(60))
+    saturated = {"frames": 300, "fps": 995.9, "mbytes_per_s": 261.1}
+    rows = [{"latency_ms": paced["latency_ms"], "saturated": saturated, "paced": paced}]
+    report = {"schema": "contrastream.bench.transport/1", "machine": paced["machine"], "rows": rows}
+    words = _Page(page(report, [Samples()])).words
+    assert words.count("contrastream bench transport") == 2
+    assert "512 x 512, 50 per second, fps995.9" in words
+    assert "512 x 512, 50 per second: frames 300, fps 995.9, mbytes per s 261.1" in markdown(report)
+
+
+def test_streams_are_named_by_how_many_there_were() -> None:
+    rooms = [{"latency_ms": summarize_ms(np.ones(20))}]
+    report = {
+        "schema": "contrastream.bench.scale/1",
+        "steps": [{"streams": 4, "keeps_up": True, "rooms": rooms}],
+    }
+    assert "| steps, 4 streams, rooms, 1, latency | 20 | 1.00 |" in markdown(report)
+    assert "steps, 4 streams, keeps upTrue" in _Page(page(report, [Samples()])).words
+
+
 def test_what_stands_in_the_table_is_what_the_report_holds(whole: tuple[dict[str, Any], str]) -> None:
     report = whole[0]
     table = markdown(report)
