@@ -27,7 +27,7 @@ ACTIVATION_MB = {
     "paper": {256: 44, 512: 47, 1024: 65},
 }
 """Ceilings of one context's memory by frame size: what TensorRT-RTX 1.7.1 reserves, and a seventh more."""
-PLAN_OVERHEAD = 4_000_000
+PLAN_OVERHEAD = 5_500_000
 """Bytes of a plan beside its weights."""
 KINDS = {
     *("ACTIVATION", "CAST", "CONCATENATION", "CONSTANT", "CONVOLUTION", "ELEMENTWISE", "GATHER", "REDUCE"),
