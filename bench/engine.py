@@ -14,6 +14,7 @@ import numpy as np
 from bench import machine
 from bench.alone import ENGINE_SLOTS, Alone
 from bench.config import EngineConfig
+from bench.flow_log import trtexec_summary
 from bench.machine import one_line, steal_ms
 from bench.machine_limits import SIDE, least_ms
 from bench.outputs import Outputs
@@ -40,6 +41,11 @@ def bench_engine(config: EngineConfig) -> int:
     outputs = Outputs(config.out)
     report, kept = measure_engine(config)
     print(format_engine(report))
+    if (serial_ms := kept.values_ms("serial_ms")).size:
+        print(
+            "\nserial, as trtexec says it:\n" + trtexec_summary(serial_ms, float(serial_ms.sum()) / 1e3),
+            end="",
+        )
     outputs.write(report, [kept])
     return 0 if report["complete"] else 130
 
@@ -162,7 +168,7 @@ def _spread(values: list[float], form: str = ".2f") -> str:
 
 
 def format_engine(report: dict[str, Any]) -> str:
-    """The report as a short table for a terminal; its engine line reads as trtexec's summary does."""
+    """The report as a short table for a terminal."""
     work, engine = report["workload"], report["engine"]
     lines = [
         "" if report["complete"] else "INCOMPLETE: stopped before its end\n",

@@ -1,10 +1,11 @@
 """A run in forms that others' tools read: Holoscan's data-flow-tracking log, and trtexec's summary of an engine.
 
-The log has a line for each frame, an operator for each process it passed:
+The log has an entry for each frame: its place in the log, an operator for each process it passed, an empty line.
 
+    1:
     (source,1000000,1000100) -> (engine,1000300,1012300) -> (guard,1012300,1012500) -> (client,1012900,1012900)
 
-Name, receive and publish stamp in us, as Holoscan SDK's `Tracker(filename=...)` writes them and HoloHub's
+Name, receive and publish stamp in us, as `Tracker(filename=...)` of Holoscan SDK 4.6 was seen to write them and as HoloHub's
 `benchmarks/holoscan_flow_benchmarking/analyze.py` reads them: a path's latency is the last publish stamp minus the first
 receive stamp, which here is due to received. No two names begin with the same three letters, since `--draw-cdf` shortens
 them so. A frame without an inference takes the path without `engine`, and is a path of its own there. Stamps are of
@@ -39,7 +40,8 @@ def flow_log(measured: Measured, first: int = 0) -> str:
     """
     stamps = measured.stamps_ns.astype(np.int64) // NS_PER_US
     numbers = measured.sequence.astype(np.int64)
-    return "".join(_line(row) for row, number in zip(stamps, numbers, strict=True) if number >= first)
+    rows = stamps[numbers >= first]
+    return "".join(f"{place}:\n{_line(row)}\n\n" for place, row in enumerate(rows, 1))
 
 
 def _line(row: np.ndarray) -> str:
@@ -51,7 +53,7 @@ def _line(row: np.ndarray) -> str:
         path.append(("engine", submitted, inferred))
     path.append(("guard", inferred if inferred_in_time else grabbed, published))
     path.append(("client", received, received))
-    return " -> ".join(f"({name},{receive},{publish})" for name, receive, publish in path) + "\n"
+    return " -> ".join(f"({name},{receive},{publish})" for name, receive, publish in path)
 
 
 def trtexec_summary(samples_ms: np.ndarray, wall_s: float) -> str:

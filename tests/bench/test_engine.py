@@ -1,6 +1,7 @@
 """`bench engine`: serial and saturated are never mixed, and stand beside the machine's limits."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,9 @@ def test_a_real_engine_runs_serial_and_saturated(tmp_path: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert "saturated, frames per second" in printed
     assert "not a medical device" in printed
+    assert re.search(
+        r"^\[I\] Throughput: [0-9.]+ qps\n\[I\] Latency: min = [0-9.]+ ms, max = ", printed, re.MULTILINE
+    )
 
 
 def test_a_model_that_is_not_there_is_the_engine_s_own_sentence() -> None:

@@ -22,7 +22,11 @@ ARROW = " -> "
 def _read(log: str) -> dict[str, list[float]]:
     """Latencies in ms by path, as the documentation of the form says: (operator, receive us, publish us) -> ..."""
     latencies: dict[str, list[float]] = {}
-    for line in log.splitlines():
+    entries = log.split("\n\n")
+    assert entries.pop() == ""
+    for place, entry in enumerate(entries, 1):
+        number, line = entry.split("\n")
+        assert number == f"{place}:"
         steps = [OPERATOR.fullmatch(step) for step in line.split(ARROW)]
         assert all(steps), line
         found = [(step[1], int(step[2]), int(step[3])) for step in steps if step]
