@@ -1,7 +1,7 @@
 """Two series of different runs: how they compare, with an interval, and what may be said of it.
 
 Two runs never meet the same machine. So each figure is compared twice: as it is, and divided by what bare processes of the
-same hops took in the same run (the floor), which tells how much of a change is the machine's. A change is claimed only
+same hops took alone in the same run (the floor), which tells how much of a change is the machine's. A change is claimed only
 where both say so; where a figure moved as its floor did, it is called the same.
 """
 

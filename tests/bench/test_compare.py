@@ -13,6 +13,7 @@ import contrastream
 from bench.compare import compare, differences
 from bench.compare_runs import compare_series, verdict
 from bench.errors import BenchError
+from bench.floor import FloorSamples
 from bench.live import Run
 from bench.report import build_rates_report, build_report, samples_of
 from bench.samples import Samples, only, save_samples
@@ -174,6 +175,31 @@ def test_a_slower_engine_is_found_with_its_size_and_exit_status_4(
     assert engine["ratio"]["value"] == pytest.approx(1.3, abs=0.01)
     assert _row(comparison, "stage transport, published to received")["verdict"] == "same"
     assert compare(reports["slow"], reports["a"]) == 0, "the other way round it got faster"
+
+
+def test_a_program_cannot_hide_behind_the_floor_that_it_slows_down_itself(
+    made_up_run: MadeUp, reports: dict[str, Path], tmp_path: Path
+) -> None:
+    run = made_up_run(1000)
+    run.floor_beside = FloorSamples(
+        run.floor_beside.stamps_ns * 2
+    )  # twice as long, while the floor alone is as it was
+    slower = _write(run, tmp_path / "hides.json", delay_ms=3.0, seed=5)
+    assert compare(reports["a"], slower, out=tmp_path / "c.json") == 4
+    comparison = json.loads((tmp_path / "c.json").read_text())
+    assert _row(comparison, "the machine itself (floor)")["ratio"]["value"] == pytest.approx(1.0)
+
+
+def test_pictures_that_go_out_without_a_synthesis_are_no_gain(
+    made_up_run: MadeUp, reports: dict[str, Path], tmp_path: Path
+) -> None:
+    missing = _write(made_up_run(1000, late_ms=(0.5,) * 600), tmp_path / "missing.json", seed=6)
+    assert compare(reports["a"], missing, out=tmp_path / "c.json") == 4
+    comparison = json.loads((tmp_path / "c.json").read_text())
+    latency = _row(comparison, "end to end, due to received")
+    assert latency["ratio"]["value"] < 0.1
+    assert latency["verdict"] == "cannot tell"
+    assert _row(comparison, "share of frames inferred in time", "")["verdict"] == "worse"
 
 
 def test_frames_lost_unexplained_are_worse_whatever_the_times_say(
