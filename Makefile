@@ -1,7 +1,7 @@
 ## make demo   the pipeline on the digital phantom, with the viewer (ARGS="--frames 300 --no-browser")
 ## make test   every test that can run here, with a list of what was skipped and why
 ## make bench  the measurements of this machine
-## make micro  the small parts of a frame's way, into micro.json; contrastream bench compare sets two of them side by side
+## make micro  the small parts of a frame's way, into micro.json (MICRO=micro-after.json); contrastream bench compare takes two
 ## make lint   ruff and mypy
 ## make picture   the README's moving picture, from a real run
 
@@ -10,6 +10,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS   ?=
+MICRO  ?= micro.json
 
 .PHONY: demo test bench micro lint lock picture clean help
 .DEFAULT_GOAL := help
@@ -49,7 +50,7 @@ bench: $(VENV)/default.stamp
 # the tests would be measured too, hence other options.
 micro: $(VENV)/test.stamp
 	@$(BIN)/python -m pytest -o addopts="--import-mode=importlib" tests/bench/micro/micro_*.py \
-	  --benchmark-json=micro.json --benchmark-save-data --benchmark-columns=min,median,stddev,rounds $(ARGS)
+	  --benchmark-json=$(MICRO) --benchmark-save-data --benchmark-columns=min,median,stddev,rounds $(ARGS)
 
 lint: $(VENV)/test.stamp
 	@$(BIN)/ruff check .
