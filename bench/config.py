@@ -206,8 +206,8 @@ class PeersConfig(WorkloadConfig):
     """Frames per second, the same for each."""
     frames: Annotated[int, arg(metavar="N")] = 1000
     """Frames measured of each, over all rounds; p99 wants 1000."""
-    rounds: Annotated[int, arg(metavar="N")] = 5
-    """Turns of each, so that all of them meet the same machine."""
+    rounds: Annotated[int, arg(metavar="N")] = 20
+    """Turns of each, so that all of them meet the same machine; long turns meet different ones."""
     engine: Backend = "auto"
     """The runtime, the same for each."""
 
