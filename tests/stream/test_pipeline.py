@@ -252,6 +252,24 @@ def test_a_frame_size_that_changes_is_passed_through_until_the_engine_is_ready_f
     assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
 
 
+def test_frames_unlike_the_taught_ones_stay_live_until_they_are_like_them_again(
+    start: Any, record: Any, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    source = "python:darkening_source:DarkeningSource"
+    start("run", source, "--domain", "--model", "compact-s", "--endpoint", endpoint)
+    client = record(endpoint)
+    client.wait_for(is_synthetic, what="vessels on the phantom")
+    out = client.wait_for(is_passthrough("out_of_domain"), what="out_of_domain in the dark")
+    back = client.wait_for(is_synthetic, since=client.mark(), what="vessels on the phantom again")
+    assert 30 < out["sequence"] <= 30 + 5  # the third strange frame of ten, and what was under way
+    assert back["sequence"] >= 70 + 9  # not before ten frames in a row were like the taught ones
+    dark = [frame for frame in client.of("frame") if out["sequence"] < frame["sequence"] < 70]
+    assert {frame["reason"] for frame in dark} == {"out_of_domain"}
+    beat = client.of("heartbeat")[-1]
+    assert beat["domain"]["score"] < beat["domain"]["threshold"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 def test_a_signal_ends_a_run_with_its_summary(
     number: signal.Signals, start: Any, record: Any, endpoint: str
