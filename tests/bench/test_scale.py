@@ -85,7 +85,7 @@ def test_two_real_streams_are_measured_by_a_client_each(tmp_path: Path) -> None:
     out = tmp_path / "scale.json"
     command = [sys.executable, "-m", "contrastream", "bench", "scale", "--size", "64", "--model", "compact-s"]
     done = subprocess.run(
-        [*command, "--rate", "10", "--streams", "1", "2", "--frames", "20", "--out", str(out)],
+        [*command, "--rate", "30", "--streams", "1", "2", "--frames", "20", "--out", str(out)],
         capture_output=True,
         text=True,
         timeout=110,
