@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import stream.engine_host
+from calib.domain import FEATURES
 from engines.engine import FrameStatistics
 from engines.errors import CudaLost, CudaOutOfMemory, EngineError, ModelError
 from stream.control import DONE, LEASE, MAX_PACKET, ChildSocket, Kind, pack_json, send_ring, unpack_json
@@ -40,7 +41,7 @@ class HeldSlot:
             raise failure
         live, synthetic, attention = self._planes
         synthetic[:], attention[:] = live, live
-        return FrameStatistics(True, 0.0, 1.0, 0.5, 0.25)
+        return FrameStatistics(True, 0.0, 1.0, 0.5, 0.25, 0.7, np.zeros(FEATURES, np.float32))
 
 
 class Guard:
