@@ -260,7 +260,7 @@ class PhantomResult(StepResult):
     mtf50_per_px: float
     """Spatial frequency at which the slanted edge's MTF falls to one half, in cycles per pixel."""
     mtf50_expected_per_px: float
-    """That of the blur that was asked for."""
+    """That of the blur that was asked for, as the phantom samples it at whole pixels."""
     mtf_departure: float
     """Largest difference between the measured and the expected MTF up to 0.5 cycles per pixel."""
     mtf_limit: float

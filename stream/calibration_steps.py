@@ -189,7 +189,7 @@ class Walk:
             if engine.domain is None:
                 raise CalibrationError(
                     f"the domain needs a model that carries the statistics of the frames it was taught on, got "
-                    f"{self.model.path.name} without them; export it again"
+                    f"{self.model.path.name} without them; run: python -m engines.taught_domain {self.model.path}"
                 )
             engine.set_grey_table(settings.table, settings.inverse)
             engine.set_field(settings.field)

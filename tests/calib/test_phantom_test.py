@@ -1,6 +1,7 @@
 """The phantom's test of itself: passes on the phantom, and finds each of its parts when that is wrong."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from calib.phantom_test import (
     chart_beam,
     edge_response,
     expected_mtf,
+    gaussian_mtf,
     measure_phantom,
     mtf50,
 )
@@ -47,9 +49,9 @@ class Blurrier(Phantom):
     """Blurs 15 % more than it says."""
 
     def expose(self, primary: np.ndarray, veil: np.ndarray) -> np.ndarray:
-        from calib.phantom_rendering import blur
-
-        return super().expose(blur(primary, self.blur_px * math.sqrt(1.15**2 - 1)), veil)
+        wider = Phantom(replace(self.config, blur_mm=1.15 * self.blur_px * self.config.spacing_mm))
+        exposed: np.ndarray = wider.expose(primary, veil)
+        return exposed
 
 
 class Bent(Phantom):
@@ -87,11 +89,27 @@ def test_a_detector_that_saturates_is_not_straight_and_says_how_many_steps_are_c
     assert f"2 of {STEPS} steps are clipped and not compared" in result.says[0]
 
 
-def test_a_blur_below_a_pixel_is_sharper_than_asked_and_the_test_says_so() -> None:
+def test_a_blur_below_a_pixel_is_judged_as_it_is_sampled_and_said_to_be_sharper() -> None:
     """The phantom samples its Gaussian at whole pixels, which at half a pixel's spread is no Gaussian any more."""
-    result, _ = measure_phantom(PhantomConfig(rows=256, columns=256))
-    assert result.mtf50_per_px > 1.05 * result.mtf50_expected_per_px
-    assert not result.passed
+    small = PhantomConfig(rows=256, columns=256)
+    result, _ = measure_phantom(small)
+    assert result.passed, result.says
+    assert result.mtf_departure < 0.02
+    smooth = gaussian_mtf(np.linspace(0.0, 0.5, 501), Phantom(small).blur_px)
+    assert result.mtf50_per_px > 1.05 * mtf50(np.linspace(0.0, 0.5, 501), smooth)
+    assert (
+        "a Gaussian that is not sampled would have 0.309: at 0.53 pixels the phantom is sharper"
+        in result.says[1]
+    )
+    blurrier, _ = measure_phantom(small, phantom=Blurrier)
+    assert not blurrier.passed
+    assert blurrier.mtf_departure > blurrier.mtf_limit
+
+
+def test_a_wide_blur_is_nearly_the_gaussian_that_it_samples() -> None:
+    per_px = np.linspace(0.0, 0.5, 101)
+    assert np.abs(expected_mtf(per_px, 2.0) - gaussian_mtf(per_px, 2.0)).max() < 0.02
+    assert np.abs(expected_mtf(per_px, 0.0) - np.sinc(per_px)).max() < 0.01
 
 
 @pytest.mark.parametrize("blur_px", [0.0, 1.0, 2.0])
@@ -103,7 +121,7 @@ def test_the_slanted_edge_gives_the_blur_that_was_put_in(blur_px: float) -> None
 
         beam = cv2.GaussianBlur(beam, (31, 31), blur_px)
     found = edge_response(beam[20:], rows)
-    assert np.abs(found.mtf - expected_mtf(found.per_px, blur_px)).max() < 0.02
+    assert np.abs(found.mtf - gaussian_mtf(found.per_px, blur_px)).max() < 0.02
 
 
 def test_one_half_of_an_mtf_lies_between_two_frequencies() -> None:

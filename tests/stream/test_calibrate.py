@@ -265,6 +265,24 @@ def test_a_domain_needs_three_loops(said: Said, loop: str, tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
+def test_a_domain_needs_a_model_with_statistics_and_says_how_to_get_them(
+    said: Said, loop: str, tmp_path: Path
+) -> None:
+    shipped = ROOT / "engines" / "models" / "compact.onnx"
+    model = tmp_path / "other.onnx"
+    model.write_bytes(shipped.read_bytes())
+    card = json.loads(shipped.with_suffix(".json").read_text())
+    del card["domain"]
+    model.with_suffix(".json").write_text(json.dumps(card))
+    out = tmp_path / "site.toml"
+    status, printed, complained = said(
+        "calib", "domain", loop, "--out", str(out), "--model", str(model), "--engine", "openvino"
+    )
+    assert (status, printed) == (2, "")
+    assert f"other.onnx without them; run: python -m engines.taught_domain {model}" in complained
+    assert not out.exists()
+
+
 def test_a_clock_that_nobody_answers_for_is_said(said: Said, tmp_path: Path) -> None:
     status, printed, complained = said(
         "calib", "clock", f"ipc://{tmp_path}/none", "--exchanges", "8", "--interval-ms", "5"
