@@ -3,7 +3,8 @@
 Two questions, each split by patient:
 
     phantom    the model's own threshold, on digital patients it was neither taught on nor given its threshold by
-    site       real coronary runs: centre, spread and threshold of the other patients, on the patient left out
+    site       real coronary runs: centre, spread, threshold and learned changes of the other patients, on the patient
+               left out
 
 DATA is a folder with `angiodata_cine`, `xa_phantom_cine`, `rf_single` as this project's tests use them; nothing of it is kept.
 """
@@ -11,7 +12,7 @@ DATA is a folder with `angiodata_cine`, `xa_phantom_cine`, `rf_single` as this p
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from jaxtyping import Float64
 
 from bench.errors import BenchError
 from calib.config import PhantomConfig
-from calib.domain import Domain, threshold_at
-from calib.domain_site import centre_and_spread, changed_frames, held_out_scores
+from calib.domain import TaughtDomain
+from calib.domain_changes import LEARNED, PlacedFrames
+from calib.domain_site import changed_frames, enlarged, learned_domain
 from calib.errors import CalibrationError
 from calib.phantom import Phantom
 from engines.engine import Engine, EngineSpec
@@ -102,10 +104,14 @@ def charts() -> Iterator[tuple[str, np.ndarray]]:
 
 
 def turned(frame: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """The same frame as it must not come: inverted, zoomed, on its side."""
+    """The same frame as it must not come; the first two as a site learns them, the others as it does not."""
     for name, changed in changed_frames(frame, 255):
-        if name in ("inverted", "zoomed"):
+        if name in LEARNED:
             yield name, changed
+    for times in (1.5, 2.0, 5.0):
+        yield f"enlarged {times:g} times", enlarged(frame, times)
+    bent = np.round(255.0 * (1.0 - frame / 255.0) ** 0.6)
+    yield "inverted, gamma 0.6", bent.astype(np.uint8)
     yield "on its side", np.ascontiguousarray(np.rot90(frame))
 
 
@@ -161,7 +167,7 @@ def other_frames(data: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def site_rows(tell: Teller, data: Path, report: Callable[[str], None]) -> list[Row]:
-    """Each patient judged by the others' centre, spread and threshold."""
+    """Each patient judged by what the others taught."""
     patients = real_frames(data)
     domain = tell.engine((SIDE, SIDE)).domain
     assert domain is not None
@@ -189,28 +195,48 @@ def site_rows(tell: Teller, data: Path, report: Callable[[str], None]) -> list[R
             (float(np.mean(by_model > domain.threshold)),),
         )
     ]
-    gathered: dict[str, list[tuple[np.ndarray, np.ndarray, tuple[float, ...]]]] = {}
+    gathered: dict[str, list[tuple[int, float, list[float]]]] = {}
     for patient in patients:
-        others = [name for name in patients if name != patient]
-        placed = domain.taught.axes(np.concatenate([own[name] for name in others]))
-        labels = np.concatenate([[name] * len(own[name]) for name in others])
-        held = held_out_scores(placed, labels)
-        thresholds = tuple(threshold_at(held, rate) for rate in RATES)
-        judge = Domain.of_site(domain.taught, *centre_and_spread(placed), thresholds[0], RATES[0])
-        known = judge.scores(own[patient])
-        gathered.setdefault(f"unseen: {patient}", []).append((known, known, thresholds))
-        for name, features in {**changed[patient], **common}.items():
-            gathered.setdefault(name, []).append((judge.scores(np.stack(features)), known, thresholds))
+        placed = _placed(domain.taught, own, changed, [name for name in patients if name != patient])
+        judges = [learned_domain(domain.taught, placed, rate) for rate in RATES]
+        judged: dict[str, Sequence[np.ndarray]] = {
+            f"unseen: {patient}": list(own[patient]),
+            **changed[patient],
+            **common,
+        }
+        for name, features in judged.items():
+            known = judges[0].scores(own[patient])
+            scores = [judge.scores(np.stack(features)) for judge in judges]
+            above = [
+                float(np.mean(found > judge.threshold)) for judge, found in zip(judges, scores, strict=True)
+            ]
+            gathered.setdefault(name, []).append((len(features), area_under_curve(scores[0], known), above))
     for name, parts in gathered.items():
         strange = not name.startswith("unseen")
-        shares = tuple(
-            float(np.mean([np.mean(scores > thresholds[rate]) for scores, _, thresholds in parts]))
-            for rate in range(len(RATES))
-        )
-        auc = float(np.mean([area_under_curve(scores, known) for scores, known, _ in parts]))
-        count = sum(len(scores) for scores, _, _ in parts)
+        shares = tuple(float(np.mean([above[rate] for _, _, above in parts])) for rate in range(len(RATES)))
+        auc = float(np.mean([area for _, area, _ in parts]))
+        count = sum(frames for frames, _, _ in parts)
         rows.append(Row("site", name, strange, count, auc if strange else None, shares))
     return rows
+
+
+def _placed(
+    taught: TaughtDomain,
+    own: dict[str, np.ndarray],
+    changed: dict[str, dict[str, list[np.ndarray]]],
+    patients: list[str],
+) -> PlacedFrames:
+    """What a site of these patients is measured on."""
+    counts = [len(changed[name][LEARNED[0]]) for name in patients]
+    return PlacedFrames(
+        taught.axes(np.concatenate([own[name] for name in patients])),
+        np.repeat(patients, [len(own[name]) for name in patients]),
+        {
+            kind: taught.axes(np.concatenate([np.stack(changed[name][kind]) for name in patients]))
+            for kind in LEARNED
+        },
+        np.repeat(patients, counts),
+    )
 
 
 def _rows(

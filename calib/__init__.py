@@ -24,6 +24,7 @@ Map of the room:
     clock.py               another host's clock against this one's, with bounds
     domain.py              is this frame like those the network was taught on: features, distance, threshold
     domain_site.py         the same for a site, from its own frames
+    domain_changes.py      what tells a site's frames from the same ones inverted or enlarged
     phantom.py             one patient as a stream of frames with truth: `Phantom`, `training_pairs`
     phantom_view.py        patient coordinates, and how a C-arm projects them
     phantom_patient.py     who the patient is, and the pose of heart and diaphragm at a time

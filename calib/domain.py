@@ -8,14 +8,15 @@ The features are sums over the field, so they cost next to nothing beside the ne
 
 A model's card carries the statistics of the frames it was taught on. A site keeps the model's axes, since they take
 thousands of frames to measure, and puts its own centre and spread along each of them; its limit comes from frames that
-centre and spread were not measured on.
+centre and spread were not measured on. Beside the distance it may have directions that tell inverted and enlarged frames
+from its own (`calib/domain_changes.py`).
 """
 
 import base64
 import hashlib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -136,6 +137,8 @@ class Domain:
     """Frames above the threshold ..."""
     of: int = OF
     """... of the last so many, from which on nothing is drawn."""
+    changes: Float64[np.ndarray, "k 71"] = field(default_factory=lambda: np.zeros((0, FEATURES)))
+    """Weights of the frames in the site's spreads, one row for each kind of changed frame: above 1 it counts as one."""
 
     @classmethod
     def of_model(cls, taught: TaughtDomain) -> "Domain":
@@ -153,6 +156,7 @@ class Domain:
         false_alarm_rate: float,
         strange: int = STRANGE,
         of: int = OF,
+        changes: "Sequence[tuple[float, ...] | Float64[np.ndarray, '71']]" = (),
     ) -> "Domain":
         """A site's, from what its `DomainResult` keeps.
 
@@ -160,7 +164,7 @@ class Domain:
             DomainError: Not 71 finite numbers each, or a spread or threshold that is not positive.
         """
         checked = []
-        for name, values in (("centre", centre), ("spread", spread)):
+        for name, values in (("centre", centre), ("spread", spread), *(("change", each) for each in changes)):
             array = np.asarray(values, np.float64)
             if array.shape != (FEATURES,) or not np.isfinite(array).all():
                 raise DomainError(
@@ -172,7 +176,8 @@ class Domain:
             raise DomainError(
                 "the site's domain spread and threshold must be above 0; run: contrastream calib domain"
             )
-        return cls(taught, checked[0], checked[1], threshold, false_alarm_rate, "site", strange, of)
+        learned = np.stack(checked[2:]) if changes else np.zeros((0, FEATURES))
+        return cls(taught, checked[0], checked[1], threshold, false_alarm_rate, "site", strange, of, learned)
 
     @property
     def rule(self) -> dict[str, Any]:
@@ -187,13 +192,19 @@ class Domain:
 
     def scores(self, features: Float[np.ndarray, "n 71"]) -> Float64[np.ndarray, " n"]:
         """Root mean square distance from the centre over the 71 axes: 0.7 or so for frames like those measured, since some
-        axes hardly vary.
+        axes hardly vary. At least the threshold times the largest of the site's `changes`.
 
         Infinite where a feature is not finite.
         """
+        return self.scores_at(self.taught.axes(features))
+
+    def scores_at(self, axes: Float[np.ndarray, "n 71"]) -> Float64[np.ndarray, " n"]:
+        """Of frames that are placed along the taught axes already."""
         with np.errstate(invalid="ignore", over="ignore"):
-            placed = (self.taught.axes(features) - self.centre) / self.spread
+            placed = (axes - self.centre) / self.spread
             found = np.sqrt(np.mean(placed**2, axis=1))
+            if len(self.changes):
+                found = np.maximum(found, self.threshold * (placed @ self.changes.T).max(axis=1))
         return np.where(np.isfinite(found), found, np.inf)
 
     def score(self, features: Float32[np.ndarray, "71"]) -> float:

@@ -140,6 +140,17 @@ class GeometryResult(StepResult):
 
 
 @dataclass(frozen=True)
+class LearnedChange:
+    """What tells frames that were changed in one way from the site's own (`calib/domain_changes.py`)."""
+
+    name: str
+    """What was done to them: "inverted", or "zoomed", the middle enlarged three times."""
+    weights: tuple[float, ...]
+    """(frame - centre) / spread along the model's 71 axes times these is 0 on average of the site's frames; above 1 a frame
+    counts as changed so."""
+
+
+@dataclass(frozen=True)
 class DomainResult(StepResult):
     """How unlike the site's frames a frame may be before nothing is drawn on it (`calib/domain_site.py`).
 
@@ -167,13 +178,15 @@ class DomainResult(StepResult):
     score_percentiles: tuple[float, ...]
     """Percentiles 0 to 100 of the frames' scores, each by the other loops' centre and spread; for a picture of them."""
     caught_black: float
-    """Share of black frames above the threshold."""
+    """Share of black frames that count as strange, each loop by what the others taught; so are the next three."""
     caught_flat: float
-    """Share of frames of one grey level above the threshold."""
+    """Share of frames of one grey level."""
     caught_inverted: float
-    """Share of the site's own frames, inverted, above the threshold."""
+    """Share of the site's own frames, inverted."""
     caught_zoomed: float
-    """Share of the site's own frames, their middle enlarged three times, above the threshold."""
+    """Share of the site's own frames, their middle enlarged three times."""
+    changes: tuple[LearnedChange, ...] = ()
+    """Beside the distance: a frame is strange that counts as one of these, too. Empty in records of former versions."""
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,12 @@ class Site:
                 said.append(f"The site's record has no {name} step: {instead}.")
             elif not result.passed:
                 said.append(f"The site's {name} step did not pass and is not used: {instead}.")
+        precision = self.record.precision
+        if precision is not None and not precision.passed:
+            said.append(
+                f"The site's precision step did not pass: {precision.chosen} differs from the fp32 reference by more than is "
+                "allowed on this site's frames, and runs all the same."
+            )
         return tuple(said)
 
     def as_facts(self) -> dict[str, Any]:

@@ -19,8 +19,18 @@ from calib.domain import (
     mixtures,
     threshold_at,
 )
-from calib.domain_site import changed_frames, held_out_scores, measure_domain, site_domain, unseen_alarms
+from calib.domain_changes import PlacedFrames, centre_and_spread, learned_changes
+from calib.domain_site import (
+    changed_frames,
+    held_out_scores,
+    learned_domain,
+    measure_domain,
+    site_domain,
+    unseen_loops,
+)
 from calib.errors import DomainError
+from calib.record_text import from_plain, to_plain
+from calib.results import DomainResult
 
 FIRST_SIGNS = [-1, 1, -1, -1, 1, -1, -1, 1]
 MIXING = np.random.default_rng(1).normal(size=(LATENT, LATENT)).astype(np.float32)
@@ -194,11 +204,13 @@ def site_frames(loops: int = 6, each: int = 20, seed: int = 0) -> Frames:
 
 
 def engine_of(shift: float = 1.5) -> Callable[[np.ndarray], Float32[np.ndarray, "71"]]:
-    """Features that follow from a frame alone: noise by its bytes, further away the less its mean is 100."""
+    """Features that follow from a frame alone: noise by its bytes, further away the less its mean is 100 and the smoother it
+    is, as an enlarged one is."""
 
     def features(frame: np.ndarray) -> Float32[np.ndarray, "71"]:
         seed = int.from_bytes(frame.tobytes()[:8], "little")
         away = abs(float(frame.mean()) - 100.0) / 10.0 + (3.0 if frame.std() < 1.0 else 0.0)
+        away += 2.0 if float(np.abs(np.diff(frame.astype(np.float64))).mean()) < 5.0 else 0.0
         return made(1, seed, shift + away, 0.7)[0]
 
     return features
@@ -224,7 +236,8 @@ def test_a_site_is_judged_by_its_own_centre_and_spread(taught: TaughtDomain) -> 
     # By the model alone every one of the site's frames would be strange.
     alone = Domain.of_model(taught).scores(np.stack([features(frame) for _, frame in site_frames(seed=9)]))
     assert alone.min() > np.median(Domain.of_model(taught).scores(made(300, 11)))
-    assert (result.caught_black, result.caught_flat, result.caught_inverted) == (1.0, 1.0, 1.0)
+    assert (result.caught_black, result.caught_flat) == (1.0, 1.0)
+    assert (result.caught_inverted, result.caught_zoomed) == (1.0, 1.0)
 
 
 def test_loops_that_are_unlike_each_other_do_not_pass(taught: TaughtDomain) -> None:
@@ -285,6 +298,25 @@ def test_a_record_edited_by_hand_is_refused(
         Domain.of_site(taught, centre, spread, threshold, 0.05)
 
 
+def test_a_learned_change_edited_by_hand_is_refused(taught: TaughtDomain) -> None:
+    with pytest.raises(
+        DomainError, match="the site's domain change must be 71 finite numbers, got \\(70,\\)"
+    ):
+        Domain.of_site(taught, (0.0,) * 71, (1.0,) * 71, 1.0, 0.05, changes=[(0.0,) * 70])
+
+
+def test_a_record_without_learned_changes_is_read_as_one_that_judges_by_the_distance_alone(
+    taught: TaughtDomain,
+) -> None:
+    result = measure_domain(site_frames(), engine_of(), taught, max_value=255)
+    assert [change.name for change in result.changes] == ["inverted", "zoomed"]
+    former = to_plain(result)
+    del former["changes"]
+    domain = site_domain(taught, from_plain(DomainResult, former))
+    assert len(domain.changes) == 0
+    assert len(site_domain(taught, from_plain(DomainResult, to_plain(result))).changes) == 2
+
+
 def test_changed_frames_are_of_the_same_kind() -> None:
     frame = np.random.default_rng(0).integers(0, 1024, (64, 96)).astype(np.uint16)
     changed = dict(changed_frames(frame, 1023))
@@ -301,4 +333,60 @@ def test_a_loop_has_no_part_in_its_own_held_out_score() -> None:
     placed[labels == "b"] += 5.0
     after = held_out_scores(placed, labels)
     assert after[labels == "b"].min() > before.max()
-    assert unseen_alarms(placed, labels, 0.05) > 0.3
+    frames = PlacedFrames(placed, labels, {}, labels[:0])
+    assert unseen_loops(measure_axes(made(300, 0)), frames, 0.05)[0] > 0.3
+
+
+def varied(seed: int = 0, loops: int = 5, each: int = 20) -> PlacedFrames:
+    """Loops of which one lies far from the others along an axis, and frames changed by little, always to the same side."""
+    rng = np.random.default_rng(seed)
+    own = rng.normal(size=(loops * each, FEATURES))
+    labels = np.repeat([f"loop {loop}" for loop in range(loops)], each)
+    own[labels == "loop 0", 0] += 25.0
+    change = np.zeros(FEATURES)
+    change[1:6] = 3.0
+    return PlacedFrames(
+        own, labels, {"inverted": own + change, "zoomed": own - change, "flat": own[::-1].copy()}, labels
+    )
+
+
+def test_a_small_change_to_one_side_is_caught_where_the_distance_has_to_cover_a_strange_loop(
+    taught: TaughtDomain,
+) -> None:
+    frames = varied()
+    domain = learned_domain(taught, frames, 0.05)
+    assert len(domain.changes) == 2
+    fresh = varied(seed=1)
+    calm = fresh.labels != "loop 0"
+    alone = dataclasses.replace(domain, changes=np.zeros((0, FEATURES)))
+    for name in ("inverted", "zoomed"):
+        changed = fresh.changed[name][calm]
+        assert np.mean(alone.scores_at(changed) > domain.threshold) < 0.1
+        assert np.mean(domain.scores_at(changed) > domain.threshold) > 0.95
+    assert np.mean(domain.scores_at(fresh.own[calm]) > domain.threshold) <= domain.false_alarm_rate
+
+
+def test_no_frame_of_a_loop_that_was_left_out_crosses_the_bound_of_a_change() -> None:
+    frames = varied()
+    for name, weights in learned_changes(frames).items():
+        centre, spread = centre_and_spread(frames.own)
+        own = (frames.own - centre) / spread @ weights
+        assert own.mean() == pytest.approx(0.0, abs=1e-9)
+        assert own.max() < 1.0
+        assert np.mean((frames.changed[name] - centre) / spread @ weights) > 1.0
+
+
+def test_a_change_that_shows_in_nothing_is_not_learned() -> None:
+    frames = varied()
+    still = dataclasses.replace(frames, changed={"inverted": frames.own, "zoomed": frames.own[::-1].copy()})
+    assert learned_changes(still) == {}
+    rng = np.random.default_rng(5)
+    noise = dataclasses.replace(frames, changed={"inverted": rng.normal(size=frames.own.shape)})
+    assert learned_changes(noise) == {}
+
+
+def test_frames_that_are_all_alike_still_have_a_direction() -> None:
+    labels = np.repeat(["a", "b", "c"], 20)
+    own = np.zeros((60, FEATURES))
+    found = learned_changes(PlacedFrames(own, labels, {"inverted": own + 1.0}, labels))
+    assert np.isfinite(found["inverted"]).all()

@@ -14,7 +14,7 @@ import pytest
 from calib.field import whole_box
 from calib.intensity import REFERENCE_PERCENTS, default_tables
 from calib.record import SCHEMA, ModelIdentity, SiteRecord, SourceIdentity, write_record
-from calib.results import Box, GeometryResult, IntensityResult
+from calib.results import Box, GeometryResult, IntensityResult, PrecisionResult
 from contrastream import main
 from engines.model import load_model
 from stream.config import SynthesizeConfig
@@ -160,6 +160,14 @@ def test_a_step_that_did_not_pass_is_not_used_and_said() -> None:
         for s in used.unused
     )
     assert any("has no domain step" in sentence for sentence in used.unused)
+
+
+def test_a_precision_that_did_not_pass_runs_all_the_same_and_is_said() -> None:
+    refused = PrecisionResult(False, 9, 0.0, 1.0, "grey levels of 255", (), "torch f32", "bf16", (), "")
+    used = Site(site_record(precision=refused), SourceOptions())
+    assert any("precision step did not pass: bf16 differs from the fp32 reference" in s for s in used.unused)
+    fine = dataclasses.replace(refused, passed=True)
+    assert not any("precision" in s for s in Site(site_record(precision=fine), SourceOptions()).unused)
 
 
 def test_the_first_packet_of_the_engine_has_room_for_the_record() -> None:
