@@ -188,7 +188,15 @@ class MeasuredConfig(SiteConfig, FramesConfig):
 
 
 @dataclass(frozen=True)
-class CalibRunConfig(MeasuredConfig):
+class PicturedConfig(MeasuredConfig):
+    """What the steps are told that compare engines."""
+
+    worst_frame: bool = True
+    """Save the frame on which each engine differs most as FILE-precision-worst.png: at full size, black outside the field and over burned-in text, where the geometry passed, else reduced until no text can be read."""
+
+
+@dataclass(frozen=True)
+class CalibRunConfig(PicturedConfig):
     """Every step that makes sense for the source, into a new record, from frames without contrast medium."""
 
     overwrite: bool = False
@@ -219,7 +227,7 @@ class CalibDomainConfig(MeasuredConfig):
 
 
 @dataclass(frozen=True)
-class CalibPrecisionConfig(MeasuredConfig):
+class CalibPrecisionConfig(PicturedConfig):
     """How far an engine is from the fp32 reference on these frames, into a record of that name."""
 
 

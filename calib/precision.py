@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float64
 
 from calib.errors import CalibrationError
 from calib.results import EngineDifference, PrecisionResult
@@ -78,19 +78,6 @@ class WorstFrame:
     drawn: np.ndarray
     largest: float
     """Of its differences, in grey levels of 255."""
-
-    def picture(self) -> UInt8[np.ndarray, "h w4"]:
-        """Live, the reference's, the engine's, and their difference from black to white, side by side.
-
-        The difference is stretched so that its largest is white; 8 bits, whatever the frames have.
-        """
-        largest = max(int(plane.max()) for plane in (self.live, self.expected, self.drawn)) or 1
-        planes = [
-            np.floor(plane * (255.0 / largest) + 0.5) for plane in (self.live, self.expected, self.drawn)
-        ]
-        apart = np.abs(self.expected.astype(np.float64) - self.drawn)
-        planes.append(apart * (255.0 / max(float(apart.max()), 1.0)))
-        return np.hstack([plane.astype(np.uint8) for plane in planes])
 
 
 class Differences:

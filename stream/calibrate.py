@@ -53,6 +53,8 @@ DOMAIN_RUNS = 3
 """Loops that a site's own domain needs, so that each can be judged by the others."""
 REPORT_SCHEMA = "contrastream.calibration/1"
 NOTICE = "Research tool, not a medical device."
+WORST_FRAME = "precision-worst"
+"""Ends the name of the picture that may show a frame of the site, which is no part of the page."""
 
 
 def calibrate(config: Step) -> int:
@@ -215,11 +217,23 @@ def measure(config: MeasuredConfig, steps: tuple[str, ...] | None, before: SiteR
             to_plain(record)  # a figure that is not finite is found here, with the step's name
             if found.picture is not None:
                 pictures[name] = found.picture
+            if found.worst_frame is not None:
+                pictures[WORST_FRAME] = found.worst_frame
             bar.update()
     if not record.steps:
         raise CalibrationError(f"no step could be measured: {'; '.join(refused.values())}")
-    write_beside(config.out, record, pictures, {**describe(frames), "not_measured": refused})
+    write_beside(
+        config.out,
+        record,
+        pictures,
+        {**describe(frames), "not_measured": refused},
+        keep_worst_frame=before is not None and "precision" not in steps,
+    )
     print(f"{table(record)}\n\nwritten  {config.out}, with .json, .html and {len(pictures)} .png beside it")
+    if WORST_FRAME in pictures:
+        print(
+            f"look at  {picture_path(config.out, WORST_FRAME)}, which may show a frame of this site: keep it as you keep the frames"
+        )
     print(f"use it   contrastream run SOURCE --site {config.out}\n{NOTICE}")
     for name, why in refused.items():
         print(f"contrastream: {name} was not measured: {why}", file=sys.stderr)
@@ -227,15 +241,22 @@ def measure(config: MeasuredConfig, steps: tuple[str, ...] | None, before: SiteR
 
 
 def write_beside(
-    out: Path, record: SiteRecord, pictures: dict[str, bytes], measured_on: dict[str, Any]
+    out: Path,
+    record: SiteRecord,
+    pictures: dict[str, bytes],
+    measured_on: dict[str, Any],
+    *,
+    keep_worst_frame: bool = True,
 ) -> None:
     """Write the record and what lies beside it, all or nothing.
 
     Args:
         out: The record's file.
         record: The record.
-        pictures: PNG of each step that was taken now; those of former steps are kept.
+        pictures: PNG of each step that was taken now, and of `WORST_FRAME`; those of former steps are kept.
         measured_on: What the frames were.
+        keep_worst_frame: Leave a former picture of the worst frame where it is, if there is no new one; else it is deleted,
+            since it may show a frame of other loops.
 
     Raises:
         CalibrationError: A file cannot be written; none was replaced then.
@@ -251,9 +272,15 @@ def write_beside(
     }
     files = {picture_path(out, name): png for name, png in pictures.items()}
     files[out.with_suffix(".json")] = (json.dumps(report, indent=2) + "\n").encode()
-    files[out.with_suffix(".html")] = page(record, describe_record(record), shown, measured_on).encode()
+    worst = picture_path(out, WORST_FRAME)
+    beside = worst.name if worst in files or (keep_worst_frame and worst.exists()) else None
+    files[out.with_suffix(".html")] = page(
+        record, describe_record(record), shown, measured_on, worst_frame=beside
+    ).encode()
     files[out] = write_toml(record, HEADING).encode()
     write_files(files)
+    if beside is None:
+        worst.unlink(missing_ok=True)
 
 
 def picture_path(out: Path, step: str) -> Path:

@@ -69,7 +69,14 @@ small { opacity: .75; }
 """
 
 
-def page(record: SiteRecord, described: str, pictures: dict[str, bytes], measured_on: dict[str, Any]) -> str:
+def page(
+    record: SiteRecord,
+    described: str,
+    pictures: dict[str, bytes],
+    measured_on: dict[str, Any],
+    *,
+    worst_frame: str | None = None,
+) -> str:
     """One page with everything in it.
 
     Args:
@@ -77,17 +84,27 @@ def page(record: SiteRecord, described: str, pictures: dict[str, bytes], measure
         described: What it is for, in a line.
         pictures: PNG of each step that has one.
         measured_on: What the frames were.
+        worst_frame: Name of the file beside the page that shows the engines' worst frames; None where there is none.
     """
+    not_measured = measured_on.get("not_measured", {})
     rows = "".join(
         f"<tr><td><a href='#{name}'>{name}</a></td><td>{html.escape(WHAT[name])}</td><td class=n>{result.frames}</td>"
         f"<td class=n>{figure(result.residual)}</td><td class=n>{figure(result.limit)}</td>"
         f"<td>{html.escape(result.unit)}</td><td>{_mark(result)}</td></tr>"
         for name, result in record.steps.items()
     )
-    sections = "".join(_section(name, result, pictures.get(name)) for name, result in record.steps.items())
+    rows += "".join(
+        f"<tr><td><a href='#{name}'>{name}</a></td><td>{html.escape(WHAT[name])}</td><td><td><td><td>"
+        "<td><span class=not>NOT MEASURED</span></td></tr>"
+        for name in not_measured
+    )
+    sections = "".join(
+        _section(name, result, pictures.get(name), worst_frame if name == "precision" else None)
+        for name, result in record.steps.items()
+    )
     refused = "".join(
-        f"<h2>{html.escape(name)} <span class=not>NOT MEASURED</span></h2><p>{html.escape(why)}</p>"
-        for name, why in measured_on.get("not_measured", {}).items()
+        f"<h2 id={name}>{html.escape(name)} <span class=not>NOT MEASURED</span></h2><p>{html.escape(why)}</p>"
+        for name, why in not_measured.items()
     )
     notes = "".join(f"<li>{html.escape(str(note))}</li>" for note in measured_on.get("notes", ()))
     return f"""<!doctype html>
@@ -109,10 +126,16 @@ def _mark(result: StepResult) -> str:
     return f"<span class={'pass' if result.passed else 'not'}>{verdict(result)}</span>"
 
 
-def _section(name: str, result: StepResult, picture: bytes | None) -> str:
+def _section(name: str, result: StepResult, picture: bytes | None, worst_frame: str | None) -> str:
     says = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in result.says)
     image = ""
     if picture is not None:
         data = base64.b64encode(picture).decode()
         image = f"<p><img alt='plot of the step {name}' src='data:image/png;base64,{data}'></p>"
+    if worst_frame is not None:
+        image += (
+            f"<p>Each engine's worst frame is in <a href='{html.escape(worst_frame, quote=True)}'>{html.escape(worst_frame)}</a> "
+            "beside this page, and no part of it. It may show a frame of this site at full size, black outside the field and over "
+            "burned-in text that was found: keep it as you keep the frames.</p>"
+        )
     return f"<h2 id={name}>{name} {_mark(result)}</h2><p>{html.escape(WHAT[name])}</p><ul>{says}</ul>{image}"

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon, Rectangle
 
+from calib.precision import limits_of
 from calib.results import DomainResult, GeometryResult, IntensityResult, PrecisionResult
 
 REDUCED_PX = 72
@@ -143,7 +144,11 @@ def plot_precision(result: PrecisionResult, worst: np.ndarray | None) -> bytes:
     at = np.arange(len(names))
     axes[0].bar(at - 0.2, [engine.grey_p99 for engine in result.engines], 0.4, color=ACCENT, label="p99")
     axes[0].bar(at + 0.2, [engine.grey_max for engine in result.engines], 0.4, color=FAINT, label="max")
-    axes[0].axhline(result.limit, color=WARN, linewidth=1.2, label="limit of the p99")
+    for place, engine in enumerate(result.engines):
+        limits = limits_of(engine.precision)
+        for middle, limit in ((place - 0.2, limits.grey_p99), (place + 0.2, limits.grey_max)):
+            label = None if middle > 0 else "limit of this precision"
+            axes[0].plot([middle - 0.2, middle + 0.2], [limit] * 2, color=WARN, linewidth=1.6, label=label)
     axes[0].set_xticks(at, names, fontsize=8)
     axes[0].set_ylabel("grey levels of 255")
     axes[0].set_title("difference from the fp32 reference", fontsize=10)

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calib.config import MeasuredConfig
+from calib.config import MeasuredConfig, PicturedConfig
 from calib.errors import CalibrationError
 from calib.field import field_mask
 from calib.record import SiteRecord
 from calib.record_text import to_plain
-from calib.results import StepResult
+from calib.results import PrecisionResult, StepResult
 from stream.calibration_frames import SiteFrames
 from stream.frame import Photometric
 
 if TYPE_CHECKING:
+    from calib.precision import WorstFrame
     from engines.engine import EngineSpec
     from engines.model import ModelFile
     from engines.planes import Settings
@@ -38,6 +39,8 @@ class Measured:
     result: StepResult
     picture: bytes | None = None
     """Its plot, a PNG."""
+    worst_frame: bytes | None = None
+    """A PNG that may show a frame of the site; see `stream/calibration_worst.py`."""
 
 
 class Walk:
@@ -234,7 +237,23 @@ class Walk:
         if chosen is not None:
             to_grey = 255.0 / self.frames.frame_format.max_value
             apart = np.abs(chosen.expected.astype(np.float32) - chosen.drawn) * to_grey
-        return Measured(result, plot_precision(result, apart))
+        return Measured(result, plot_precision(result, apart), self._worst_frame(record, result, worst))
+
+    def _worst_frame(
+        self, record: SiteRecord, result: PrecisionResult, worst: dict[str, "WorstFrame"]
+    ) -> bytes | None:
+        """Each engine's worst frame, where it is wanted."""
+        from stream.calibration_worst import plot_worst, worst_panels
+
+        if not (isinstance(self.config, PicturedConfig) and self.config.worst_frame):
+            return None
+        readable = record.geometry is not None and record.geometry.passed
+        field, largest = self.field_of(record), self.frames.frame_format.max_value
+        rows = {
+            name: worst_panels(frame, field, largest, inverted=self.inverted, readable=readable)
+            for name, frame in worst.items()
+        }
+        return plot_worst(result.reference, rows, readable=readable)
 
     def _values(self, field: np.ndarray) -> np.ndarray:
         """Stored values inside the field, thinned."""

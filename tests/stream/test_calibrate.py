@@ -16,8 +16,9 @@ import pytest
 
 from calib.config import PhantomConfig
 from calib.phantom import Phantom
-from calib.record import read_record
+from calib.record import SCHEMA, ModelIdentity, SiteRecord, SourceIdentity, read_record
 from contrastream import main
+from stream.calibration_page import page
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,7 +86,7 @@ def test_a_run_leaves_a_record_with_figures_plots_and_one_page_beside_it(
     record = read_record(out)
     assert (record.source.kind, record.source.rows) == ("folder", 128)
     names = {path.name for path in tmp_path.iterdir()}
-    plots = {f"site-{name}.png" for name in record.steps}
+    plots = {f"site-{name}.png" for name in (*record.steps, "precision-worst")}
     assert {"site.toml", "site.json", "site.html"} <= names
     assert names <= {"site.toml", "site.json", "site.html"} | plots
     for plot in names & plots:
@@ -97,6 +98,8 @@ def test_a_run_leaves_a_record_with_figures_plots_and_one_page_beside_it(
     assert set(record.steps) <= set(report["record"])
     page = (tmp_path / "site.html").read_text()
     assert "not a medical device" in page
+    assert "<a href='site-precision-worst.png'>" in page
+    assert page.count("data:image/png;base64") == len(record.steps)  # the worst frame is no part of it
     assert "http" not in page.replace("https://download.pytorch.org/whl", "")  # nothing is loaded
     status, shown, _ = said("calib", "show", str(out))
     assert status == 0
@@ -117,6 +120,37 @@ def test_a_single_step_changes_its_part_of_a_record_alone(said: Said, loop: str,
     assert second.intensity == first.intensity
     page = (tmp_path / "site.html").read_text()
     assert page.count("data:image/png;base64") == 2  # the former step's plot is kept
+
+
+def test_the_worst_frame_is_shown_where_it_was_asked_for_and_a_former_one_never_stays(
+    said: Said, loop: str, tmp_path: Path
+) -> None:
+    out, worst = tmp_path / "site.toml", tmp_path / "site-precision-worst.png"
+    precision = ("calib", "precision", loop, "--out", str(out), "--engine", "openvino")
+    status, printed, _ = said(*precision)
+    assert status == 0
+    assert "which may show a frame of this site: keep it as you keep the frames" in printed
+    first = cv2.imread(str(worst))
+    assert first is not None
+    assert said("calib", "intensity", loop, "--out", str(out))[0] == 0
+    assert worst.exists()  # it is of the precision step, which was not taken again
+    assert worst.name in (tmp_path / "site.html").read_text()
+    status, printed, _ = said(*precision, "--no-worst-frame")
+    assert status == 0
+    assert not worst.exists()
+    assert worst.name not in printed + (tmp_path / "site.html").read_text()
+
+
+def test_a_step_that_was_not_measured_stands_in_the_pages_table_with_its_reason() -> None:
+    record = SiteRecord(
+        SCHEMA, "", "0.1.0", SourceIdentity("cine", 512, 512, 8, "MONOCHROME2"), ModelIdentity("compact", "ab" * 32)
+    )
+    shown = page(record, "a site", {}, {"not_measured": {"intensity": "only filled frames <here>"}})
+    table, rest = shown.split("</table>")
+    assert "<a href='#intensity'>intensity</a>" in table
+    assert "NOT MEASURED" in table
+    assert "<h2 id=intensity>" in rest
+    assert "only filled frames &lt;here&gt;" in rest
 
 
 def test_a_step_on_another_source_or_model_does_not_touch_the_record(
