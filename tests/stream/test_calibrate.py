@@ -143,7 +143,11 @@ def test_the_worst_frame_is_shown_where_it_was_asked_for_and_a_former_one_never_
 
 def test_a_step_that_was_not_measured_stands_in_the_pages_table_with_its_reason() -> None:
     record = SiteRecord(
-        SCHEMA, "", "0.1.0", SourceIdentity("cine", 512, 512, 8, "MONOCHROME2"), ModelIdentity("compact", "ab" * 32)
+        SCHEMA,
+        "",
+        "0.1.0",
+        SourceIdentity("cine", 512, 512, 8, "MONOCHROME2"),
+        ModelIdentity("compact", "ab" * 32),
     )
     shown = page(record, "a site", {}, {"not_measured": {"intensity": "only filled frames <here>"}})
     table, rest = shown.split("</table>")
