@@ -19,7 +19,8 @@ Map of the room:
     field_finder.py        finds it in a picture
     field_edges.py         where grey rises out of the dark along a profile
     burned_in.py           text and logos that do not change over the frames
-    spacing.py             how large a pixel is, from a header or a phantom
+    spacing.py             how large a pixel is, from a header
+    grid.py                the same, measured on a grid or step wedge
     precision.py           any engine against the reference on a site's frames, and whether int8 may be used
     clock.py               another host's clock against this one's, with bounds
     domain.py              is this frame like those the network was taught on: features, distance, threshold

@@ -215,6 +215,34 @@ class CalibRunConfig(PicturedConfig):
 class CalibGeometryConfig(MeasuredConfig):
     """Collimated field, burned-in text and pixel size, into a record of that name."""
 
+    grid_mm: Annotated[float | None, arg(metavar="MM")] = None
+    """The frames show a grid whose lines lie so far apart: measure a pixel's size on it. A record that has a geometry keeps its field and text, and gets this size alone."""
+    wedge_mm: Annotated[float | None, arg(metavar="MM")] = None
+    """The same of a step wedge, from one step to the next."""
+    phantom_at: Literal["object", "isocentre", "detector"] = "object"
+    """Where the grid or wedge lay: that is where the size holds."""
+    phantom_box: Annotated[str | None, arg(metavar="X,Y,W,H")] = None
+    """The part of the picture that shows it, in pixels; the inside of the field when none is given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.grid_mm is not None and self.wedge_mm is not None:
+            raise ValueError("needed one of --grid-mm and --wedge-mm, got both; measure one after the other")
+        for name, pitch in (("--grid-mm", self.grid_mm), ("--wedge-mm", self.wedge_mm)):
+            if pitch is not None and not 0.1 <= pitch <= 200.0:
+                raise ValueError(f"{name} must be 0.1 to 200 mm, got {pitch}; for example 10")
+        if not self.on_phantom and (self.phantom_at != "object" or self.phantom_box is not None):
+            raise ValueError(
+                "--phantom-at and --phantom-box need --grid-mm or --wedge-mm, got neither; add the pitch of what lay there"
+            )
+        if self.phantom_box is not None:
+            parse_box(self.phantom_box)
+
+    @property
+    def on_phantom(self) -> bool:
+        """Whether the frames show a grid or wedge."""
+        return self.grid_mm is not None or self.wedge_mm is not None
+
 
 @dataclass(frozen=True)
 class CalibIntensityConfig(MeasuredConfig):
@@ -303,6 +331,26 @@ class CalibConfig:
         | Annotated[CalibClockConfig, subcommand("clock")]
         | Annotated[CalibPhantomConfig, subcommand("phantom")]
     )
+
+
+def parse_box(text: str) -> tuple[int, int, int, int]:
+    """Read `--phantom-box`: left, top, width and height in pixels.
+
+    Raises:
+        ValueError: Not four whole numbers, or less than 64 pixels a side.
+    """
+    try:
+        left, top, width, height = (int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"--phantom-box must be x,y,w,h in pixels, got {text!r}; for example 100,80,300,300"
+        ) from None
+    if min(left, top) < 0 or min(width, height) < MIN_SIDE:
+        raise ValueError(
+            f"--phantom-box needs x and y from 0, and w and h of {MIN_SIDE} pixels or more, got {text}; for example "
+            "100,80,300,300"
+        )
+    return left, top, width, height
 
 
 def check_out(path: Path) -> None:

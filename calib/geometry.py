@@ -33,8 +33,8 @@ def measure_geometry(
         frames: Some frames of one run, stored pixel values, in order; at least eight.
         bits_stored: Of a pixel.
         inverted: Whether larger stored values are darker (MONOCHROME1, or a grabber that inverts).
-        spacing: How large a pixel is, from `calib.spacing`; None where that is unknown.
-        spacing_says: What `calib.spacing` said of it.
+        spacing: How large a pixel is, from `calib.spacing` or `calib.grid`; None where that is unknown.
+        spacing_says: What was said of it there.
 
     Returns:
         The geometry. It passes when first and last half of the frames show the field's edges at the same place.
@@ -61,7 +61,7 @@ def measure_geometry(
     if apart > limit:
         says.append(
             f"The field's edges moved by {apart:.1f} px between the first and the last half of the frames; hold "
-            "collimator and table still and measure again."
+            "collimator and table still and measure again, or give loops of one collimation."
         )
     marks, cannot = burned_in(frames)
     if cannot is not None:
@@ -74,15 +74,13 @@ def measure_geometry(
             f"The table moved by {shift:.0f} % of the picture. Field and burned-in text are not affected; measure a pixel's "
             "size on a phantom that lies still."
         )
-    if spacing is None:
-        says.append("A pixel's size is unknown." if not spacing_says else spacing_says[0])
-    else:
-        says.extend(
-            spacing_says
-            or (
-                f"A pixel is {spacing.row_mm:.4f} x {spacing.column_mm:.4f} mm at the {spacing.at}, from {spacing.source}.",
-            )
+    if not spacing_says:
+        spacing_says = (
+            "A pixel's size is unknown."
+            if spacing is None
+            else f"A pixel is {spacing.row_mm:.4f} x {spacing.column_mm:.4f} mm at the {spacing.at}, from {spacing.source}.",
         )
+    says.extend(spacing_says)
     return GeometryResult(
         passed=apart <= limit,
         frames=len(frames),
@@ -100,6 +98,7 @@ def measure_geometry(
         burned_in=marks,
         table_shift_px=shift / 100.0 * min(rows, columns),
         spacing=spacing,
+        spacing_says=spacing_says,
     )
 
 

@@ -137,6 +137,8 @@ class GeometryResult(StepResult):
     """How far the whole picture moved between the frames, as when the table does."""
     spacing: PixelSpacing | None
     """How large a pixel is; None where it is unknown."""
+    spacing_says: tuple[str, ...] = ()
+    """Those of the sentences that speak of it."""
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calib.config import MeasuredConfig, PicturedConfig
+from calib.config import CalibGeometryConfig, MeasuredConfig, PicturedConfig, parse_box
 from calib.errors import CalibrationError
 from calib.field import field_mask
 from calib.record import SiteRecord
 from calib.record_text import to_plain
-from calib.results import PrecisionResult, StepResult
+from calib.results import Box, GeometryResult, PixelSpacing, PrecisionResult, StepResult
 from stream.calibration_frames import SiteFrames
 from stream.frame import Photometric
 
@@ -145,6 +145,7 @@ class Walk:
 
     def _geometry(self, record: SiteRecord) -> Measured:
         from calib.geometry import measure_geometry
+        from calib.grid import with_spacing
         from calib.spacing import HeaderGeometry, header_spacing
         from stream.calibration_plots import plot_geometry
 
@@ -161,7 +162,44 @@ class Walk:
             spacing=spacing,
             spacing_says=says,
         )
+        if isinstance(self.config, CalibGeometryConfig) and self.config.on_phantom:
+            measured = self._on_phantom(self.config, result)
+            if record.geometry is not None:
+                # Field and text are the site's; these frames only show a phantom.
+                return Measured(with_spacing(record.geometry, *measured))
+            result = with_spacing(result, *measured)
         return Measured(result, plot_geometry(result, self.mean, inverted=self.inverted))
+
+    def _on_phantom(
+        self, config: CalibGeometryConfig, seen: GeometryResult
+    ) -> tuple[PixelSpacing, tuple[str, ...]]:
+        """A pixel's size on the grid or wedge that these frames show."""
+        from calib.grid import MOST_SHIFT_PX, compared, shown_part, spacing_on_phantom
+
+        if seen.table_shift_px > MOST_SHIFT_PX:
+            raise CalibrationError(
+                f"needed a grid or wedge that lies still, got frames that shift by {seen.table_shift_px:.1f} px "
+                f"({MOST_SHIFT_PX:g} allowed); hold the table still and record again"
+            )
+        rows, columns = self.mean.shape
+        if config.phantom_box is None:
+            box = shown_part(field_mask(seen, rows, columns))
+        else:
+            left, top, width, height = parse_box(config.phantom_box)
+            box = Box(left, top, left + width, top + height)
+            if box.right > columns or box.bottom > rows:
+                raise CalibrationError(
+                    f"--phantom-box must lie inside the frames of {columns} columns x {rows} rows, got {config.phantom_box}; "
+                    "give a smaller one"
+                )
+        at = "calibrated object" if config.phantom_at == "object" else config.phantom_at
+        measured, says = spacing_on_phantom(
+            self.mean[box.top : box.bottom, box.left : box.right],
+            grid_mm=config.grid_mm,
+            wedge_mm=config.wedge_mm,
+            at=at,
+        )
+        return measured, says if seen.spacing is None else (*says, compared(measured, seen.spacing))
 
     def _intensity(self, record: SiteRecord) -> Measured:
         from calib.intensity_site import measure_intensity

@@ -1,5 +1,6 @@
 """`contrastream calib` as a user meets it."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -155,6 +156,98 @@ def test_a_step_that_was_not_measured_stands_in_the_pages_table_with_its_reason(
     assert "NOT MEASURED" in table
     assert "<h2 id=intensity>" in rest
     assert "only filled frames &lt;here&gt;" in rest
+
+
+def gridded(count: int = 9, pitch_px: float = 24.3, side: int = 320, slide_px: int = 0) -> np.ndarray:
+    """Frames of a lead grid before a bright collimated field."""
+    fine = np.full((4 * side, 4 * side), 170.0, np.float32)
+    for at in np.arange(15.0, side, pitch_px):
+        fine[round(4 * at) : round(4 * (at + 2))] *= 0.5
+        fine[:, round(4 * at) : round(4 * (at + 2))] *= 0.5
+    grid = cv2.resize(cv2.GaussianBlur(fine, (0, 0), 3), (side, side), interpolation=cv2.INTER_AREA)
+    rng = np.random.default_rng(0)
+    frames = []
+    for number in range(count):
+        frame = np.roll(grid, number * slide_px, axis=1)
+        frame[:12], frame[-12:], frame[:, :12], frame[:, -12:] = 8.0, 8.0, 8.0, 8.0
+        frames.append(np.clip(frame + rng.normal(0, 3, frame.shape), 0, 255).astype(np.uint8))
+    return np.stack(frames)
+
+
+def test_a_pixels_size_is_measured_on_a_grid_into_a_record(said: Said, tmp_path: Path) -> None:
+    shows_grid = folder(tmp_path / "grid", gridded())
+    out = tmp_path / "site.toml"
+    status, printed, complained = said(
+        "calib", "geometry", shows_grid, "--grid-mm", "10", "--phantom-at", "isocentre", "--out", str(out)
+    )
+    assert (status, complained) == (0, "")
+    assert "at the isocentre, measured on a grid of 10 mm" in " ".join(printed.split())
+    measured = read_record(out).geometry
+    assert measured is not None
+    assert measured.spacing is not None
+    assert measured.spacing.row_mm == pytest.approx(10 / 24.3, rel=0.005)
+    assert measured.spacing.column_mm == pytest.approx(10 / 24.3, rel=0.005)
+    assert (measured.spacing.at, measured.spacing.source) == ("isocentre", "a grid of 10 mm")
+    assert 0.0 < measured.spacing.uncertainty < 0.01
+
+
+def test_a_record_keeps_its_field_when_a_grid_gives_the_pixels_size(said: Said, tmp_path: Path) -> None:
+    patient = folder(tmp_path / "patient", np.pad(chest(10), ((0, 0), (96, 96), (96, 96)), constant_values=4))
+    shows_grid = folder(tmp_path / "grid", gridded())
+    out = tmp_path / "site.toml"
+    assert said("calib", "geometry", patient, "--out", str(out))[0] == 0
+    before = read_record(out).geometry
+    assert before is not None
+    assert before.spacing is None
+    for pitch, size in (("10", 10 / 24.3), ("12", 12 / 24.3)):
+        assert said("calib", "geometry", shows_grid, "--grid-mm", pitch, "--out", str(out))[0] == 0
+        after = read_record(out).geometry
+        assert after is not None
+        assert after.spacing is not None
+        assert after.spacing.row_mm == pytest.approx(size, rel=0.005)
+        assert dataclasses.replace(after, spacing=None, spacing_says=(), says=()) == dataclasses.replace(
+            before, spacing=None, spacing_says=(), says=()
+        )
+        assert sum("pixel" in sentence for sentence in after.says) == 1  # what was said before is gone
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--grid-mm", "10", "--wedge-mm", "8"), "needed one of --grid-mm and --wedge-mm, got both"),
+        (("--grid-mm", "0"), "--grid-mm must be 0.1 to 200 mm, got 0.0"),
+        (("--phantom-box", "1,2,100,100"), "need --grid-mm or --wedge-mm, got neither"),
+        (
+            ("--grid-mm", "10", "--phantom-box", "1,2,3"),
+            "--phantom-box must be x,y,w,h in pixels, got '1,2,3'",
+        ),
+        (("--grid-mm", "10", "--phantom-box", "0,0,20,20"), "w and h of 64 pixels or more, got 0,0,20,20"),
+    ],
+)
+def test_a_grid_that_makes_no_sense_is_refused_before_the_work(
+    said: Said, arguments: tuple[str, ...], sentence: str
+) -> None:
+    status, printed, complained = said("calib", "geometry", "/nowhere.dcm", *arguments)
+    assert (status, printed) == (2, "")
+    assert sentence in complained
+
+
+def test_frames_without_a_grid_or_with_one_that_moves_give_no_size(said: Said, tmp_path: Path) -> None:
+    out = tmp_path / "site.toml"
+    patient = folder(tmp_path / "patient", rendered()[:9])
+    moving = folder(tmp_path / "moving", gridded(slide_px=2))
+    still = folder(tmp_path / "still", gridded())
+    for source, more, sentence in (
+        (patient, (), "got none that repeat through the whole part; lay the phantom along"),
+        (moving, (), "needed a grid or wedge that lies still, got frames that shift by"),
+        (still, ("--phantom-box", "200,200,200,200"), "must lie inside the frames of 320 columns x 320 rows"),
+    ):
+        status, printed, complained = said(
+            "calib", "geometry", source, "--grid-mm", "10", "--out", str(out), *more
+        )
+        assert (status, printed) == (2, "")
+        assert sentence in complained
+        assert not out.exists()
 
 
 def test_a_step_on_another_source_or_model_does_not_touch_the_record(
