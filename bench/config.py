@@ -220,6 +220,69 @@ class PeersConfig(WorkloadConfig):
 
 
 @dataclass(frozen=True)
+class GlassConfig:
+    """How late the viewer's screen is: a target whose bar code says when it was due, seen by a camera or read off the display.
+
+    The live path runs on the target and a display client shows it, while CAMERA looks. Latency runs from when a frame was due to
+    the first capture that shows its number; what is not known of it is said. Where the original is seen beside the viewer's
+    copy, the difference of the two codes is a latency that needs no clock; a recorded video can only give that one.
+    """
+
+    camera: Annotated[Positional[str], arg(metavar="CAMERA")]
+    """screen (this host's X display, pixels without light), v4l2:0 (a camera), or a recorded video of two targets."""
+    display: Literal["window", "web", "none"] = "window"
+    """What shows the target: the desktop window, the web viewer, or nothing of ours: the camera looks at what is there."""
+    rate: Annotated[float, arg(metavar="HZ")] = 30.0
+    """Frames per second of the target."""
+    frames: Annotated[int | None, arg(metavar="N")] = None
+    """Frames measured, after 30 to warm up; 1,050 where neither this nor --seconds is given: p99 wants 1,000 that were seen."""
+    seconds: Annotated[float | None, arg(metavar="S")] = None
+    """How long, instead of --frames."""
+    size: Annotated[int, arg(metavar="PIXELS")] = 720
+    """Columns of the target, 216 to 2048; a camera wants each of its 36 units 3 pixels wide or more."""
+    within: Annotated[float, arg(metavar="S")] = 30.0
+    """How long the camera may see no target: enough to point it at the screen."""
+    camera_rate: Annotated[float | None, arg(metavar="HZ")] = None
+    """Pictures per second asked of a V4L2 device; the more, the less is uncertain."""
+    camera_size: Annotated[tuple[int, int] | None, arg(metavar="PIXELS")] = None
+    """Columns and rows asked of a V4L2 device."""
+    engine: EngineName = "off"
+    """The runtime; off shows the live picture as it comes, any other lets it wait for its synthesis."""
+    model: Annotated[str, arg(metavar="MODEL")] = "compact"
+    """With an engine: a shipped model's name, an ONNX file, or a preset's name."""
+    threads: Annotated[int | None, arg(metavar="N")] = None
+    """Threads of a CPU engine."""
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Write the report as JSON."""
+
+    def __post_init__(self) -> None:
+        _check_rate(self.rate)
+        if self.seconds is not None and self.frames is not None:
+            raise ValueError("--seconds and --frames say the same in two ways; give one of them")
+        if self.seconds is not None and not (math.isfinite(self.seconds) and self.seconds > 0.0):
+            raise ValueError(f"--seconds must be above 0, got {self.seconds}")
+        _check_frames(self.total_frames)
+        if not 216 <= self.size <= 2048:
+            raise ValueError(f"--size must be 216 to 2048 columns, got {self.size}")
+        if not (math.isfinite(self.within) and self.within > 0.0):
+            raise ValueError(f"--within must be above 0 seconds, got {self.within}")
+        if self.camera_rate is not None and not (math.isfinite(self.camera_rate) and self.camera_rate > 0.0):
+            raise ValueError(f"--camera-rate must be above 0 pictures per second, got {self.camera_rate}")
+        if self.camera_size is not None and min(self.camera_size) < 1:
+            raise ValueError(f"--camera-size must be columns and rows from 1, got {self.camera_size}")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"--threads must be 1 or more, got {self.threads}")
+        check_out(self.out)
+
+    @property
+    def total_frames(self) -> int:
+        """Frames that are measured."""
+        if self.seconds is not None:
+            return max(1, round(self.seconds * self.rate))
+        return 1050 if self.frames is None else self.frames
+
+
+@dataclass(frozen=True)
 class CompareConfig:
     """Did it get slower? Two reports of the same machine and workload, figure by figure, with 99 % intervals.
 
@@ -252,6 +315,7 @@ class BenchConfig:
         | Annotated[ScaleConfig, subcommand("scale")]
         | Annotated[SoakConfig, subcommand("soak")]
         | Annotated[PeersConfig, subcommand("peers")]
+        | Annotated[GlassConfig, subcommand("glass")]
         | Annotated[CompareConfig, subcommand("compare")]
     )
 

@@ -222,6 +222,40 @@ def over_time(samples: Samples, deadline_ms: float | None) -> str | None:
     return inline_svg(figure, "over-time")
 
 
+def bounds(samples: Samples) -> str | None:
+    """When each frame was seen through the run: between the last picture without it and the first one with it.
+
+    Args:
+        samples: With the series of `bench glass`.
+    """
+    low, seen = samples.values_ms("at_least_ms"), samples.values_ms("seen_ms")
+    high = samples.values_ms("at_most_ms")
+    high = high if high.size else seen
+    if seen.size < 2:
+        return None
+    stretches = np.array_split(np.arange(seen.size), min(TIME_BINS, seen.size))
+    middle = [float(rows.mean()) for rows in stretches]
+    figure, axis = _figure("Due to seen through the run")
+    axis.fill_between(
+        middle,
+        [float(low[rows].min()) for rows in stretches],
+        [float(high[rows].max()) for rows in stretches],
+        color=SERIES[0],
+        alpha=0.25,
+        linewidth=0,
+        label="at least to at most",
+    )
+    axis.plot(
+        middle,
+        [float(np.median(seen[rows])) for rows in stretches],
+        color=SERIES[0],
+        label="the capture's stamp, median",
+    )
+    axis.set(xlabel="frame seen, in their order", ylabel="ms", xlim=(0, seen.size - 1))
+    _legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+    return inline_svg(figure, "bounds")
+
+
 def waterfall(samples: Samples) -> str | None:
     """The stages one after the other: median, and how far their slow frames reach."""
     parts = {name: samples.values_ms(f"stages_ms/{name}") for name in STAGES}
@@ -308,7 +342,12 @@ def pacing(samples: Samples, rate_hz: float | None) -> str | None:
 
 def series_tails(samples: Samples) -> str | None:
     """The tails of series that belong to no frame: an engine alone, a transport, a rival."""
-    curves = {path: values for path, values in samples.series.items() if values.size >= 2}
+    curves = {
+        path: values
+        for path, values in samples.series.items()
+        if values.size >= 2
+        and path not in ("at_least_ms", "at_most_ms", "uncertainty_ms")  # drawn by `bounds`
+    }
     if not curves:
         return None
     figure, axis = _figure("Share of samples slower than")

@@ -6,7 +6,14 @@ from typing import Any
 SUMMARY_KEYS = {"n", "min", "mean", "p50", "p90", "p95", "p99", "p99.9", "max", "sd"}
 COLUMNS = ("n", "p50", "p90", "p95", "p99", "p99.9", "max", "sd")
 NAMES = {
+    "seen_ms": "due to seen, the stamp of the first capture that shows it",
+    "at_least_ms": "due to seen, at least",
+    "at_most_ms": "due to seen, at most",
+    "uncertainty_ms": "due to seen, known within",
+    "difference_ms": "original to copy in one picture, no clock needed",
     "latency_ms": "end to end, due to received",
+    "display_ms": "received by another client to seen",
+    "capture_interval_ms": "from capture to capture",
     "latency_inferred_ms": "end to end, frames inferred in time",
     "coordinated_omission/latency_ms": "end to end, frames that never came filled in",
     "pacing_ms": "pacing error, due to grabbed",
@@ -141,6 +148,7 @@ def condition_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         )
         rows.append(("engine", named + taught))
         rows += [("passed over", f"{name}: {why}") for name, why in engine.get("skipped") or []]
+    rows += glass_rows(report)
     others = report.get("others_share")
     if report.get("steal_share") is not None:
         rows.append(
@@ -153,6 +161,40 @@ def condition_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     if report.get("witness_ms") is not None:
         rows.append(("longest stall", f"{report['witness_ms']:.1f} ms, of a process that only sleeps"))
     return [(name, str(value)) for name, value in rows if value not in (None, "")]
+
+
+def glass_rows(report: dict[str, Any]) -> list[tuple[str, Any]]:
+    """With what `bench glass` looked at what, and what became of the codes; nothing for other reports."""
+    camera, display = report.get("camera"), report.get("display") or {}
+    if camera is None:
+        return []
+    period_ms = report.get("difference_period_ms")
+    return [
+        ("display", display.get("name")),
+        ("camera", f"{camera['kind']}: {camera['name']}, {camera['columns']} x {camera['rows']}"),
+        ("its stamps", camera["stamps"]),
+        ("not in it", camera["not_in_it"]),
+        ("measured", report.get("how")),
+        ("codes", codes_line(report.get("codes") or {})),
+        (
+            "original to copy",
+            None if period_ms is None else f"whole periods of {period_ms:.1f} ms; their mean is the latency",
+        ),
+        *(("note", note) for note in camera["notes"]),
+    ]
+
+
+def codes_line(codes: dict[str, Any]) -> str:
+    """What became of the codes of `bench glass`, in words."""
+    if not codes:
+        return "none"
+    refused = f"{codes['captures']} captures, {codes['refused']} refused (torn, mixed or blurred)"
+    if "both_read" in codes:
+        return f"{refused}, both codes read in {codes['both_read']}"
+    line = f"{codes['due']} due, {codes['seen']} seen, {codes['never_seen']} never seen; {refused}"
+    if codes.get("never_seen_but_received"):
+        line += f"; {codes['never_seen_but_received']} were never seen though another client received them"
+    return line
 
 
 def flat_rows(values: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:

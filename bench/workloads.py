@@ -3,6 +3,7 @@
 from bench.config import (
     CompareConfig,
     EngineConfig,
+    GlassConfig,
     LiveConfig,
     PeersConfig,
     ScaleConfig,
@@ -18,6 +19,7 @@ def bench(
     | ScaleConfig
     | SoakConfig
     | PeersConfig
+    | GlassConfig
     | CompareConfig,
 ) -> int:
     """Run a workload; returns the command's exit status."""
@@ -46,6 +48,10 @@ def bench(
             from bench.peers import bench_peers
 
             return bench_peers(workload)
+        case GlassConfig():
+            from bench.glass import bench_glass
+
+            return bench_glass(workload)
         case CompareConfig():
             from bench.compare import compare
 

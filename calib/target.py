@@ -16,14 +16,16 @@ refused, unless one of them filled most of it, and then it is that one.
 """
 
 import binascii
+import itertools
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float32, Float64, UInt8
 
 from calib.errors import CalibrationError
 
@@ -43,7 +45,16 @@ CLEAR = 0.3
 MIN_CONTRAST = 24.0
 """Between the bars and what is beside them, in levels of 255: less may be noise."""
 MIN_UNIT_PX = 3.0
+MIN_TARGET_PX = round(MIN_UNIT_PX * UNITS[0])
+"""Width of a target whose cells are just wide enough, in pixels of the camera."""
+MAX_TARGETS = 4
+"""In one picture; more are passed over."""
+MAX_MISFIT = 0.5
+"""Of a cell: how far the corners of the markers may lie off one plane, root mean square. Markers of two targets lie units off."""
+SAMPLES = np.array([(dx, dy) for dy in (-0.7, -0.35, 0.0, 0.35, 0.7) for dx in (-0.2, 0.0, 0.2)])
+"""Where a cell is sampled, in units from its middle: over its whole height, so that a tear within a row shows as grey."""
 MM_PER_INCH = 25.4
+_MARKER_CORNERS = ((0, 0), (MARKER, 0), (MARKER, MARKER), (0, MARKER))
 
 
 @dataclass(frozen=True)
@@ -137,39 +148,84 @@ def read_target(picture: UInt8[np.ndarray, "h w"]) -> TargetCode:
             wider than its blur.
 
     Raises:
-        TargetUnreadable: No target, or one that is blurred, too dark, torn or mixed of two frames.
+        TargetUnreadable: No target, several, or one that is blurred, too dark, torn or mixed of two frames.
         ValueError: Not a grey picture.
     """
-    if picture.ndim != 2 or picture.dtype != np.uint8:
-        raise ValueError(
-            f"a camera's picture must be (h, w) uint8, got {picture.shape} {picture.dtype}; convert it to grey"
+    places = find_targets(picture)
+    if len(places) != 1:
+        raise TargetUnreadable(
+            f"needed one target with its {len(MARKERS)} markers once each, found {len(places)}; hide the others"
         )
-    to_picture = _perspective(picture)
-    x0, y0 = FIRST_CELL
-    cells = np.arange(CELLS)
-    bits = np.zeros((ROWS, CELLS), bool)
-    for row in range(ROWS):
-        y = y0 + 2 * row + 1.0
-        black = [_level(picture, to_picture, x, y) for x in (x0 - 0.5, x0 + CELLS + 0.5)]
-        white = [_level(picture, to_picture, x, y) for x in (x0 - 1.5, x0 + CELLS + 1.5)]
-        share = cells / (CELLS - 1)
-        dark = black[0] + (black[1] - black[0]) * share
-        bright = white[0] + (white[1] - white[0]) * share
-        if float((bright - dark).min()) < MIN_CONTRAST:
-            raise TargetUnreadable(
-                f"a bar code needs {MIN_CONTRAST:g} levels of 255 between black and white, got "
-                f"{float((bright - dark).min()):.0f}; more light, a longer exposure or another angle"
-            )
-        level = np.array([_level(picture, to_picture, x0 + cell + 0.5, y) for cell in cells])
-        place = (level - dark) / (bright - dark)
-        unclear = int(((place > CLEAR) & (place < 1.0 - CLEAR)).sum())
-        if unclear:
-            raise TargetUnreadable(
-                f"every cell of the bar code must be black or white, {unclear} of row {row + 1} are neither; the picture is "
-                "blurred, or two frames are mixed in it"
-            )
-        bits[row] = place < 0.5
-    whole = np.packbits(bits).tobytes()
+    return read_code(picture, places[0])
+
+
+@dataclass(frozen=True)
+class TargetPlace:
+    """Where a target lies in a camera's picture. It holds for every picture of a camera and a screen that do not move."""
+
+    to_picture: Float64[np.ndarray, "3 3"]
+    """From units of the target to pixels of the picture, as a homography."""
+
+    @cached_property
+    def samples(self) -> Float32[np.ndarray, "rows places samples 2"]:
+        """Where the code is sampled, x and y in pixels: by row the cells from the left, the two black bars, the white beside."""
+        x0, y0 = FIRST_CELL
+        across = [*range(CELLS), -1, CELLS, -2, CELLS + 1]
+        centres = np.array([[(x0 + x + 0.5, y0 + 2 * row + 1.0) for x in across] for row in range(ROWS)])
+        units = centres[:, :, None, :] + SAMPLES
+        return _places(self.to_picture, units.reshape(-1, 2)).reshape(units.shape).astype(np.float32)
+
+    @property
+    def cell_px(self) -> float:
+        """Width of the narrowest cell, in pixels of the picture."""
+        ends = np.array([[2.0, 10.0], [3.0, 10.0], [33.0, 10.0], [34.0, 10.0]])
+        seen = _places(self.to_picture, ends)
+        return float(min(np.hypot(*(seen[1] - seen[0])), np.hypot(*(seen[3] - seen[2]))))
+
+    @property
+    def corners(self) -> Float64[np.ndarray, "4 2"]:
+        """The target's corners, x and y in pixels, clockwise from its upper left."""
+        wide, high = UNITS
+        return _places(self.to_picture, np.array([(0, 0), (wide, 0), (wide, high), (0, high)], np.float64))
+
+    def moved(self, left: float, top: float) -> "TargetPlace":
+        """The same place in a picture that begins so many pixels further to the right and further down."""
+        shift = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top], [0.0, 0.0, 1.0]])
+        return TargetPlace(shift @ self.to_picture)
+
+
+def read_code(picture: UInt8[np.ndarray, "h w"], place: TargetPlace) -> TargetCode:
+    """Read the code of a target whose place is known.
+
+    Args:
+        picture: Grey levels.
+        place: Of the target in this picture. One that is not quite right is refused, not misread.
+
+    Raises:
+        TargetUnreadable: Blurred, too dark, torn or mixed of two frames.
+    """
+    where = place.samples
+    flat = where.reshape(1, -1, 2)
+    levels = cv2.remap(picture, flat[..., 0], flat[..., 1], cv2.INTER_LINEAR).reshape(where.shape[:3])
+    mean = levels.astype(np.float64).mean(axis=2)  # (row, place)
+    share = np.arange(CELLS) / (CELLS - 1)
+    dark = mean[:, CELLS, None] + (mean[:, CELLS + 1] - mean[:, CELLS])[:, None] * share
+    bright = mean[:, CELLS + 2, None] + (mean[:, CELLS + 3] - mean[:, CELLS + 2])[:, None] * share
+    contrast = float((bright - dark).min())
+    if contrast < MIN_CONTRAST:
+        raise TargetUnreadable(
+            f"a bar code needs {MIN_CONTRAST:g} levels of 255 between black and white, got {contrast:.0f}; more light, a "
+            "longer exposure or another angle"
+        )
+    level = (mean[:, :CELLS] - dark) / (bright - dark)
+    unclear = ((level > CLEAR) & (level < 1.0 - CLEAR)).sum(axis=1)
+    if unclear.any():
+        row = int(np.argmax(unclear > 0))
+        raise TargetUnreadable(
+            f"every cell of the bar code must be black or white, {unclear[row]} of row {row + 1} are neither; the picture is "
+            "blurred, or two frames are mixed in it"
+        )
+    whole = np.packbits(level < 0.5).tobytes()
     payload, crc = whole[:8], int.from_bytes(whole[8:], "big")
     if binascii.crc32(payload) ^ 0xFFFFFFFF != crc:
         raise TargetUnreadable("the bar code's sum does not fit: the picture is torn between two frames")
@@ -180,52 +236,79 @@ def _dictionary() -> "cv2.aruco.Dictionary":
     return cv2.aruco.getPredefinedDictionary(cv2.aruco.DICT_4X4_50)
 
 
-def _perspective(picture: UInt8[np.ndarray, "h w"]) -> Float64[np.ndarray, "3 3"]:
-    """From units to pixels, by the corners of the four markers."""
+def find_targets(picture: UInt8[np.ndarray, "h w"]) -> list[TargetPlace]:
+    """Find every whole target in a camera's picture by its four markers.
+
+    Args:
+        picture: Grey levels.
+
+    Returns:
+        Where they lie, from the left to the right; one at least.
+
+    Raises:
+        TargetUnreadable: None is whole, or one is too small or too oblique to be read.
+        ValueError: Not a grey picture.
+    """
+    if picture.ndim != 2 or picture.dtype != np.uint8:
+        raise ValueError(
+            f"a camera's picture must be (h, w) uint8, got {picture.shape} {picture.dtype}; convert it to grey"
+        )
     parameters = cv2.aruco.DetectorParameters()
     parameters.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_SUBPIX
     corners, numbers, _ = cv2.aruco.ArucoDetector(_dictionary(), parameters).detectMarkers(picture)
-    found = [] if numbers is None else [int(number) for number in np.ravel(numbers)]
-    if sorted(found) != list(range(len(MARKERS))):
+    seen: dict[int, list[np.ndarray]] = {number: [] for number in range(len(MARKERS))}
+    for number, found in zip([] if numbers is None else np.ravel(numbers).tolist(), corners, strict=True):
+        if number in seen:
+            seen[number].append(np.asarray(found, np.float64).reshape(4, 2))
+    places = _whole_targets(seen)
+    if not places:
+        listed = [number for number, found in seen.items() for _ in found]
         raise TargetUnreadable(
-            f"needed the target's {len(MARKERS)} markers once each, found {sorted(found) or 'none'}; bring the whole target "
-            "into the picture, sharp and with a white border"
+            f"needed the target's {len(MARKERS)} markers once each, found {listed or 'none'}; bring the whole target "
+            f"into the picture, {MIN_TARGET_PX} pixels wide or more, sharp and with a white border"
         )
-    units = [
-        [(x, y), (x + MARKER, y), (x + MARKER, y + MARKER), (x, y + MARKER)]
-        for x, y in (MARKERS[number] for number in found)
-    ]
-    # Corners are edges between pixels in units, and pixel centres in the picture.
-    to_picture, _ = cv2.findHomography(
-        np.array(units, np.float64).reshape(-1, 2), np.concatenate(corners).reshape(-1, 2).astype(np.float64)
-    )
-    if to_picture is None:
-        raise TargetUnreadable("the target's markers lie on a line; look at it from the front")
-    across = _places(to_picture, np.array([[17.5, 10.0], [18.5, 10.0]]))
-    if float(np.hypot(*(across[1] - across[0]))) < MIN_UNIT_PX:
-        raise TargetUnreadable(
-            f"a cell of the bar code must be {MIN_UNIT_PX:g} pixels wide or more, got "
-            f"{float(np.hypot(*(across[1] - across[0]))):.1f}; move the camera nearer"
-        )
-    return np.asarray(to_picture, np.float64)
+    for place in places:
+        if place.cell_px < MIN_UNIT_PX:
+            raise TargetUnreadable(
+                f"a cell of the bar code must be {MIN_UNIT_PX:g} pixels wide or more, so the target {MIN_TARGET_PX}, got a "
+                f"cell of {place.cell_px:.1f}; move the camera nearer, or look at the target from the front"
+            )
+    return sorted(places, key=lambda place: float(place.corners[:, 0].mean()))
+
+
+def _whole_targets(seen: dict[int, list[np.ndarray]]) -> list[TargetPlace]:
+    """Which markers belong together: those that one plane explains best, each marker used once.
+
+    Args:
+        seen: By number, the corners (4, 2) of each marker of that number, in pixels.
+    """
+    units = np.array([(x + dx, y + dy) for x, y in MARKERS for dx, dy in _MARKER_CORNERS], np.float64)
+    fits: list[tuple[float, tuple[int, ...], TargetPlace]] = []
+    kept = [found[:MAX_TARGETS] for found in seen.values()]
+    for chosen in itertools.product(*(range(len(found)) for found in kept)):
+        pixels = np.concatenate([found[index] for found, index in zip(kept, chosen, strict=True)])
+        # Corners are edges between pixels in units, and pixel centres in the picture.
+        to_picture, _ = cv2.findHomography(units, pixels)
+        if to_picture is None:
+            continue
+        place = TargetPlace(np.asarray(to_picture, np.float64))
+        off = float(np.sqrt(((_places(place.to_picture, units) - pixels) ** 2).sum(axis=1).mean()))
+        if off <= MAX_MISFIT * place.cell_px:
+            fits.append((off, chosen, place))
+    places: list[TargetPlace] = []
+    used: set[tuple[int, int]] = set()
+    for _, chosen, place in sorted(fits, key=lambda fit: fit[0]):
+        markers = set(enumerate(chosen))
+        if not used & markers:
+            used |= markers
+            places.append(place)
+    return places
 
 
 def _places(to_picture: Float64[np.ndarray, "3 3"], units: Float64[np.ndarray, "n 2"]) -> np.ndarray:
     seen = np.column_stack([units, np.ones(len(units))]) @ to_picture.T
     places: np.ndarray = seen[:, :2] / seen[:, 2:]
     return places
-
-
-SAMPLES = np.array([(dx, dy) for dy in (-0.7, -0.35, 0.0, 0.35, 0.7) for dx in (-0.2, 0.0, 0.2)])
-"""Where a cell is sampled, in units from its middle: over its whole height, so that a tear within a row shows as grey."""
-
-
-def _level(
-    picture: UInt8[np.ndarray, "h w"], to_picture: Float64[np.ndarray, "3 3"], x: float, y: float
-) -> float:
-    """Mean grey level around a place given in units."""
-    places = _places(to_picture, SAMPLES + np.array([x, y])).astype(np.float32)
-    return float(cv2.remap(picture, places[None, :, 0], places[None, :, 1], cv2.INTER_LINEAR).mean())
 
 
 def write_print(path: Path, code: TargetCode, width_mm: float = 180.0, dpi: int = 300) -> tuple[int, int]:

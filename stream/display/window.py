@@ -12,11 +12,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 import cv2
 
+from stream.control import die_with_parent
 from stream.display import marks
-from stream.display.compose import Composer, Frozen, View
+from stream.display.compose import Composer, Frozen, Mode, View
 from stream.endpoint import parse_endpoint
 from stream.errors import DisplayError, EndpointError
 from stream.subscribe import Shown, Subscriber
@@ -80,13 +82,14 @@ class DesktopWindow:
     Args:
         subscriber: The stream; closed by the caller.
         clock: The clock of ages; the publisher's own, since both are on this host.
+        mode: What it shows at first.
     """
 
-    def __init__(self, subscriber: Subscriber, clock: Clock | None = None) -> None:
+    def __init__(self, subscriber: Subscriber, clock: Clock | None = None, mode: Mode = "side") -> None:
         self._subscriber = subscriber
         self._clock = clock or MonotonicClock()
         self._composer = Composer()
-        self._view = View()
+        self._view = View(mode)
         self._newest: Message | None = None
         self._frozen: Frozen | None = None
         self._drawn_ns = 0
@@ -230,11 +233,12 @@ def _other_format(before: Message, now: Message) -> bool:
     ) != (now.header.frame_format.bits_stored, now.header.frame_format.photometric)
 
 
-def show(endpoint: str | None = None) -> None:
+def show(endpoint: str | None = None, mode: Mode = "side") -> None:
     """Show a stream in a window until it is closed, or SIGTERM or SIGINT. Runs in the main thread.
 
     Args:
         endpoint: The stream, as `parse_endpoint` takes it; None for this host's default one.
+        mode: What it shows at first.
 
     Raises:
         DisplayError: There is no display, or it does not answer.
@@ -244,7 +248,7 @@ def show(endpoint: str | None = None) -> None:
     check_display()
     _quiet_qt()
     subscriber = Subscriber(parsed, newest_only=True)
-    window = DesktopWindow(subscriber)
+    window = DesktopWindow(subscriber, mode=mode)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
         signal.signal(number, lambda *_: window.end())
@@ -260,9 +264,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m stream.display.window`: exit status 0 when closed, 2 for what the user can mend."""
     parser = argparse.ArgumentParser(prog="python -m stream.display.window", description=__doc__)
     parser.add_argument("endpoint", nargs="?", help="the stream (default: this host's)")
+    parser.add_argument(
+        "--mode", choices=get_args(Mode), default="side", help="what it shows at first (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--die-with-parent", action="store_true", help="end when the process that started it ends"
+    )
     options = parser.parse_args(arguments)
+    if options.die_with_parent:
+        die_with_parent()
     try:
-        show(options.endpoint)
+        show(options.endpoint, options.mode)
     except (DisplayError, EndpointError) as error:
         print(error, file=sys.stderr)
         return 2

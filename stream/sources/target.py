@@ -1,7 +1,8 @@
 """The glass-to-glass target as a live source, `python:stream.sources.target:TargetSource`.
 
 A camera that films the viewer's screen sees when each frame was due; `calib.target.read_target` reads it, and
-`TargetCode.age_ms` of the camera's stamp on the same host is the latency from there to the light of the screen.
+`TargetCode.age_ms` of the camera's stamp on the same host is the latency from there to the light of the screen. `contrastream
+bench glass` does all of this.
 """
 
 import numpy as np

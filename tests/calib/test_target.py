@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calib.target import TargetCode, TargetUnreadable, draw_target, read_target, write_print
+from calib.target import (
+    TargetCode,
+    TargetUnreadable,
+    draw_target,
+    find_targets,
+    read_code,
+    read_target,
+    write_print,
+)
 
 CODE = TargetCode(1234567, 987_654_321_012)
 BEHIND, SEEN = (720, 1280), 1.2
@@ -221,3 +229,31 @@ def test_a_print_has_its_true_size_and_is_read(tmp_path: Path) -> None:
 def test_bad_arguments_are_a_sentence() -> None:
     with pytest.raises(ValueError, match="at least 216 pixels wide, got 100"):
         draw_target(CODE, 100)
+
+
+def test_two_targets_in_one_picture_are_found_and_read_each() -> None:
+    scene = np.full((600, 1300), 150, np.uint8)
+    other = TargetCode(1234560, CODE.time_us - 133_000)
+    small, large = draw_target(other, 432), draw_target(CODE, 720)
+    scene[40 : 40 + large.shape[0], 520 : 520 + large.shape[1]] = large
+    scene[300 : 300 + small.shape[0], 30 : 30 + small.shape[1]] = small
+    places = find_targets(photograph_of(scene))
+    assert [read_code(photograph_of(scene), place) for place in places] == [other, CODE]
+    assert places[1].corners == pytest.approx(
+        np.array([[520, 40], [1240, 40], [1240, 440], [520, 440]]), abs=3.0
+    )
+    moved = places[1].moved(500.0, 20.0)
+    assert read_code(photograph_of(scene)[20:, 500:], moved) == CODE
+
+
+def photograph_of(scene: np.ndarray) -> np.ndarray:
+    """A scene as a camera sees it from the front."""
+    noise = np.random.default_rng(3).normal(0.0, 4.0, scene.shape)
+    return np.clip(cv2.GaussianBlur(scene, (0, 0), 0.8) * 0.7 + 30.0 + noise, 0, 255).astype(np.uint8)
+
+
+def test_a_target_seen_too_obliquely_says_how_large_it_must_be() -> None:
+    with pytest.raises(
+        TargetUnreadable, match=r"3 pixels wide or more, so the target 108, got a cell of \d\.\d"
+    ):
+        read_target(photograph(draw_target(CODE), width_px=150, tilt=0.7, blur_px=0.2, noise=0.5))

@@ -21,7 +21,8 @@ let newest = null; // the newest frame that came
 let drawn = null; // the frame that the canvases hold
 let said = null; // the server's last state message
 let frozen = null; // {sinceMs, label} while frozen
-let mode = "side";
+// An address that ends in #live, #synthetic, #overlay or #side says what is shown at first.
+let mode = Object.hasOwn(PANELS, location.hash.slice(1)) ? location.hash.slice(1) : "side";
 let comparing = false;
 let opacity = 60;
 let paintPending = false;

@@ -566,3 +566,15 @@ def test_the_page_fits_a_tablet_and_fingers(page, size):
         box = page.locator(f"#{panel}").bounding_box()
         assert min(box["width"], box["height"]) > 200
         assert box["width"] / box["height"] == pytest.approx(128 / 96, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("fragment", "mode"), [("#live", "live"), ("#overlay", "overlay"), ("#nothing", "side")]
+)
+def test_the_address_says_what_is_shown_at_first(browser, server, publisher, fragment, mode):
+    publisher.change()
+    page = browser.new_page()
+    page.goto(f"{server.url}/{fragment}")
+    wait_for(page, f"document.body.dataset.mode === '{mode}'")
+    assert page.locator("#live").is_visible() == (mode != "overlay")
+    page.close()
