@@ -1,5 +1,6 @@
 """What travels: the format of a stream, its planes, and the states a picture can be in."""
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
@@ -111,6 +112,37 @@ class FrameFormat:
     def plane_bytes(self, plane: Plane) -> int:
         """Bytes of one plane, without padding."""
         return self.pixels * (1 if plane is Plane.ATTENTION else self.sample_bytes)
+
+
+class SpacingPlace(IntEnum):
+    """Where a pixel's size holds: what lies nearer to the focal spot is shown larger."""
+
+    DETECTOR = 1
+    """At the detector's front: what lies in the patient is smaller, by an unknown factor."""
+    ISOCENTRE = 2
+    """Where the C-arm turns about, by the header's distances."""
+    OBJECT = 3
+    """Where an object of known size lay when it was measured."""
+
+
+@dataclass(frozen=True)
+class Spacing:
+    """How large a pixel of a stream is.
+
+    Raises:
+        ValueError: A size that is not above 0.
+    """
+
+    row_mm: float
+    """From one row's middle to the next one's."""
+    column_mm: float
+    place: SpacingPlace
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.row_mm) and math.isfinite(self.column_mm)) or not (
+            self.row_mm > 0.0 and self.column_mm > 0.0
+        ):
+            raise ValueError(f"a pixel's spacing must be above 0 mm, got {self.row_mm} x {self.column_mm}")
 
 
 def aligned(size: int) -> int:

@@ -37,6 +37,7 @@ from stream.publish import Publisher
 from stream.ring import Ring
 from stream.site import Site
 from stream.sources.options import SourceOptions
+from stream.spacing import live_spacing
 from stream.timing import NS_PER_MS, NS_PER_S, MonotonicClock, Stage
 
 log = logging.getLogger("contrastream.pipeline")
@@ -365,6 +366,8 @@ class Pipeline:
         masked = blank is not None and blank.fits(frame_format)
         self._publisher.unmasked_text = self.opened["kind"] != "phantom" and not masked
         self._unfit = None if site is None else site.why_not(frame_format)
+        recorded = None if site is None or site.geometry is None or self._unfit else site.geometry.spacing
+        self._publisher.spacing = live_spacing(self.opened["sizes"], frame_format, recorded)
         if self._unfit is not None and self._guard is not None:
             self.on_note(f"Live only from here on: {self._unfit}.")
             self._guard.engine_gone(Reason.OUT_OF_DOMAIN)

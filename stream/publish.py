@@ -17,6 +17,7 @@ from zmq.utils.monitor import parse_monitor_message
 from stream.clock_exchange import ClockResponder
 from stream.endpoint import Endpoint, EndpointLock
 from stream.errors import EndpointError
+from stream.frame import Spacing
 from stream.guard import Outgoing
 from stream.ring import Ring
 from stream.timing import NS_PER_S, Clock
@@ -60,6 +61,8 @@ class Publisher:
         self.rate_hz = rate_hz
         self.unmasked_text = True
         """Whether the picture may hold burned-in text that no site calibration masks."""
+        self.spacing: Spacing | None = None
+        """How large a pixel is, told to clients; None where nobody knows."""
         self._clock = clock
         self._crc = crc
         self._lock = EndpointLock(endpoint)
@@ -135,6 +138,7 @@ class Publisher:
             rate_hz=self.rate_hz,
             publisher_pid=os.getpid(),
             crc=crc,
+            spacing=self.spacing,
         )
         length = pack_header(slot.bytes, header, ring.layout)
         self.publications += 1

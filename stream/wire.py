@@ -40,6 +40,9 @@ then zeros to the next multiple of 8. A reader skips the types it does not know.
 
     type 1   window: f64 centre, f64 width, in stored pixel values
     type 2   source rate: f64 frames per second, intended; 0 where unknown
+    type 3   pixel spacing (since version 1.1; absent where unknown): f64 mm from one row to the next, f64 mm from one
+             column to the next, u32 where that holds: 1 at the detector (what lies in the patient is smaller), 2 at the
+             isocentre, 3 where an object of known size lay; a reader takes other places for unknown
 
 Planes: rows x columns samples, row by row, without padding between rows. Live and synthetic are unsigned,
 1 or 2 bytes a sample; attention is 1 byte, 255 is wholly synthetic. Where attention is 0, synthetic equals
@@ -63,17 +66,15 @@ from typing import Any
 
 import numpy as np
 
+from stream import extensions
 from stream.errors import WireError
-from stream.frame import FrameFormat, Photometric, Plane, Reason, State, aligned
+from stream.frame import FrameFormat, Photometric, Plane, Reason, Spacing, State, aligned
 from stream.timing import Stage
 
 MAGIC = b"CNTRSTRM"
 MAJOR = 1
-MINOR = 0
+MINOR = 1
 CORE = struct.Struct("<8s4H16s3Q5Q2I6BHI3I6QQ8x")
-EXTENSION = struct.Struct("<HHI")
-EXTENSION_WINDOW = 1
-EXTENSION_RATE = 2
 FLAG_CRC = 1
 FLAG_UNMASKED_TEXT = 2
 FLAG_DISCONTINUITY = 4
@@ -139,6 +140,8 @@ class Header:
     publisher_pid: int = 0
     crc: tuple[int, int, int] | None = None
     """CRC-32 of live, synthetic, attention; None where the publisher sends none."""
+    spacing: Spacing | None = None
+    """How large a pixel is; None where nobody knows."""
 
     def stamp_ns(self, stage: Stage) -> int:
         """The stamp of a stage that is on the wire; 0 where the frame did not pass it."""
@@ -179,21 +182,9 @@ def pack_header(slot: memoryview, header: Header, layout: Layout) -> int:
         The length of the message in bytes: slot[:length] is what is sent.
     """
     frame_format = header.frame_format
-    extensions: list[tuple[int, bytes]] = []
-    if frame_format.window_center is not None and frame_format.window_width is not None:
-        extensions.append(
-            (
-                EXTENSION_WINDOW,
-                struct.pack("<2d", frame_format.window_center, frame_format.window_width),
-            )
-        )
-    extensions.append((EXTENSION_RATE, struct.pack("<d", header.rate_hz)))
-    at = CORE.size
-    for kind, payload in extensions:
-        EXTENSION.pack_into(slot, at, kind, 0, len(payload))
-        at += EXTENSION.size
-        slot[at : at + len(payload)] = payload
-        at += -(-len(payload) // 8) * 8
+    said, count = extensions.packed(frame_format, header.rate_hz, header.spacing)
+    end = CORE.size + len(said)
+    slot[CORE.size : end] = said
     table: list[int] = []
     for plane in PLANES:
         present = plane in header.planes
@@ -210,7 +201,7 @@ def pack_header(slot: memoryview, header: Header, layout: Layout) -> int:
         MAJOR,
         MINOR,
         CORE.size,
-        at,
+        end,
         header.stream,
         header.sequence,
         header.publication,
@@ -224,7 +215,7 @@ def pack_header(slot: memoryview, header: Header, layout: Layout) -> int:
         header.reason,
         header.planes,
         flags,
-        len(extensions),
+        count,
         header.age_ms,
         *(header.crc or (0, 0, 0)),
         *table,
@@ -277,9 +268,11 @@ def unpack(data: bytes | bytearray | memoryview, *, check_crc: bool = True) -> M
         raise WireError(
             f"header lengths do not fit: core {core_bytes}, header {header_bytes}, message {len(view)} bytes"
         )
-    center, width, rate_hz = _read_extensions(view, core_bytes, header_bytes, extension_count)
+    said = extensions.read(view, core_bytes, header_bytes, extension_count)
     try:
-        frame_format = FrameFormat(rows, columns, bits_stored, Photometric(photometric), center, width)
+        frame_format = FrameFormat(
+            rows, columns, bits_stored, Photometric(photometric), said.window_center, said.window_width
+        )
         header = Header(
             stream=stream,
             sequence=sequence,
@@ -293,9 +286,10 @@ def unpack(data: bytes | bytearray | memoryview, *, check_crc: bool = True) -> M
             age_ms=age_ms,
             unmasked_text=bool(flags & FLAG_UNMASKED_TEXT),
             discontinuity=bool(flags & FLAG_DISCONTINUITY),
-            rate_hz=rate_hz,
+            rate_hz=said.rate_hz,
             publisher_pid=publisher_pid,
             crc=(crc_live, crc_synthetic, crc_attention) if flags & FLAG_CRC else None,
+            spacing=said.spacing,
         )
     except ValueError as error:
         raise WireError(f"the header holds a value that is not allowed: {error}") from error
@@ -331,28 +325,6 @@ def _plane_mask(mask: int) -> Plane:
     if mask & ~int(Plane.LIVE | Plane.SYNTHETIC | Plane.ATTENTION) or not mask & Plane.LIVE:
         raise ValueError(f"a plane mask holds live and at most synthetic and attention, got {mask:#x}")
     return Plane(mask)
-
-
-def _read_extensions(
-    view: memoryview, at: int, end: int, count: int
-) -> tuple[float | None, float | None, float]:
-    center: float | None = None
-    width: float | None = None
-    rate_hz = 0.0
-    at = -(-at // 8) * 8
-    for _ in range(count):
-        if at + EXTENSION.size > end:
-            raise WireError(f"the header ends at byte {end}, inside an extension at byte {at}")
-        kind, _reserved, length = EXTENSION.unpack_from(view, at)
-        at += EXTENSION.size
-        if at + length > end:
-            raise WireError(f"extension {kind} has {length} bytes, but the header ends at byte {end}")
-        if kind == EXTENSION_WINDOW and length >= 16:
-            center, width = struct.unpack_from("<2d", view, at)
-        elif kind == EXTENSION_RATE and length >= 8:
-            (rate_hz,) = struct.unpack_from("<d", view, at)
-        at += -(-length // 8) * 8
-    return center, width, rate_hz
 
 
 def _read_plane(

@@ -35,6 +35,7 @@ class PhantomSource(Source):
         self.format = FrameFormat(config.rows, config.columns, config.bits_stored)
         self.rate_hz = config.rate_hz
         self.phantom = Phantom(config)
+        self.sizes = {"pixel_spacing_mm": (config.spacing_mm, config.spacing_mm)}  # at the heart
         self.notes = self._notes()
         frames, shape = self.phantom.loop.frames, (config.rows, config.columns)
         self._index = 0

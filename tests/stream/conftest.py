@@ -173,6 +173,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory, loop_frames: np.ndarray) -> P
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
     data.BitsAllocated = data.BitsStored = 8
     data.HighBit, data.PixelRepresentation = 7, 0
+    data.ImagerPixelSpacing = ["0.4", "0.4"]  # and no distances: a size at the detector
     data.PixelData = loop_frames.tobytes()
     data.file_meta = FileMetaDataset()
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID

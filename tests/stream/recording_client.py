@@ -3,6 +3,7 @@
 Run as a script: ENDPOINT. Every frame, heartbeat and change of the shown state is a line of JSON on stdout.
 """
 
+import dataclasses
 import json
 import sys
 import time
@@ -39,6 +40,7 @@ def main(endpoint: str) -> None:
                 "due_ns": header.stamps_ns[0],
                 "live_crc": zlib.crc32(message.live.data),
                 "unmasked_text": header.unmasked_text,
+                "spacing": None if header.spacing is None else dataclasses.astuple(header.spacing),
             }
             if message.synthetic is not None and message.attention is not None:
                 untouched = message.attention == 0

@@ -68,6 +68,7 @@ def test_frames_reach_a_client_whole_and_in_order(flowing: Any, loop_frames: np.
     frames = client.of("frame", since)
     assert len(frames) > 30
     assert_whole(client.of("frame"), loop_frames)
+    assert all(frame["spacing"] == [0.4, 0.4, 1] for frame in frames)  # of the header, at the detector
     numbers = publications(client.of("frame"))
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     printed = running.end()

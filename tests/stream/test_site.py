@@ -14,11 +14,11 @@ import pytest
 from calib.field import whole_box
 from calib.intensity import REFERENCE_PERCENTS, default_tables
 from calib.record import SCHEMA, ModelIdentity, SiteRecord, SourceIdentity, write_record
-from calib.results import Box, GeometryResult, IntensityResult, PrecisionResult
+from calib.results import Box, GeometryResult, IntensityResult, PixelSpacing, PrecisionResult
 from contrastream import main
 from engines.model import load_model
 from stream.config import SynthesizeConfig
-from stream.frame import FrameFormat, Photometric
+from stream.frame import FrameFormat, Photometric, SpacingPlace
 from stream.site import Site, identity_of
 from stream.site_engine import grey_tables, int8_for
 from stream.sources.options import SourceOptions
@@ -243,7 +243,9 @@ def test_a_record_that_was_edited_is_refused_with_key_and_line(
 def test_burned_in_text_never_leaves_the_source_and_the_viewers_stop_warning(
     start: Any, record: Any, loop: Path, loop_frames: np.ndarray, endpoint: str, site: Callable[..., str]
 ) -> None:
-    start("run", str(loop), "--loop", "--endpoint", endpoint, "--site", site())
+    measured = PixelSpacing(0.25, 0.26, "isocentre", "a grid of 10 mm", None, 0.001)
+    record_file = site(geometry=dataclasses.replace(geometry(), spacing=measured))
+    start("run", str(loop), "--loop", "--endpoint", endpoint, "--site", record_file)
     client = record(endpoint)
     heartbeat = client.wait_for(
         lambda line: line["what"] == "heartbeat" and line["engine"],
@@ -255,6 +257,7 @@ def test_burned_in_text_never_leaves_the_source_and_the_viewers_stop_warning(
     assert [f["live_crc"] for f in frames] == [crcs[f["sequence"] % len(crcs)] for f in frames]
     assert not any(frame["unmasked_text"] for frame in frames)
     assert all(frame.get("background_exact", True) for frame in frames)
+    assert all(frame["spacing"] == [0.25, 0.26, SpacingPlace.ISOCENTRE] for frame in frames)
     assert any("has no domain step" in note for note in heartbeat["source"]["notes"])
 
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream import extensions
 from stream.errors import WireError
-from stream.frame import FrameFormat, Photometric, Plane, Reason, State
+from stream.frame import FrameFormat, Photometric, Plane, Reason, Spacing, SpacingPlace, State
 from stream.timing import Stage
 from stream.wire import (
     Header,
@@ -119,6 +120,7 @@ def test_every_field_of_the_header_comes_back() -> None:
         rate_hz=7.5,
         publisher_pid=4321,
         crc=(1, 0, 0),
+        spacing=Spacing(0.3, 0.31, SpacingPlace.ISOCENTRE),
     )
     layout = Layout.of(frame_format)
     slot = memoryview(bytearray(layout.size))
@@ -140,6 +142,7 @@ def test_the_header_lies_at_the_documented_offsets() -> None:
         discontinuity=True,
         rate_hz=15.0,
         publisher_pid=41,
+        spacing=Spacing(0.25, 0.5, SpacingPlace.OBJECT),
     )
     live, synthetic, attention = (planes[p] for p in (Plane.LIVE, Plane.SYNTHETIC, Plane.ATTENTION))
 
@@ -149,10 +152,10 @@ def test_the_header_lies_at_the_documented_offsets() -> None:
 
     assert data[0:8] == b"CNTRSTRM"
     assert at(8, "H") == 1  # major
-    assert at(10, "H") == 0  # minor
+    assert at(10, "H") == 1  # minor
     assert at(12, "H") == 192
     header_bytes = at(14, "H")
-    assert header_bytes == 192 + (8 + 16) + (8 + 8)
+    assert header_bytes == 192 + (8 + 16) + (8 + 8) + (8 + 24)
     assert data[16:32] == STREAM
     assert (at(32, "Q"), at(40, "Q"), at(48, "Q")) == (11, 12, 13)
     assert at(56, "5Q") == (21, 22, 23, 24, 25)
@@ -161,7 +164,7 @@ def test_the_header_lies_at_the_documented_offsets() -> None:
     assert (at(106, "B"), at(107, "B")) == (1, 0)
     assert at(108, "B") == 7
     assert at(109, "B") == 1 + 2 + 4
-    assert at(110, "H") == 2
+    assert at(110, "H") == 3
     assert at(112, "I") == 31
     assert at(116, "3I") == tuple(zlib.crc32(plane.tobytes()) for plane in (live, synthetic, attention))
     table = at(128, "6Q")
@@ -176,6 +179,9 @@ def test_the_header_lies_at_the_documented_offsets() -> None:
     assert at(200, "2d") == (511.5, 1024.0)
     assert at(216, "HHI") == (2, 0, 8)
     assert at(224, "d") == 15.0
+    assert at(232, "HHI") == (3, 0, 20)
+    assert at(240, "2dI") == (0.25, 0.5, 3)
+    assert data[260:264] == bytes(4)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +249,37 @@ def test_an_unknown_extension_is_skipped() -> None:
     header = unpack(bytes(changed)).header
     assert (header.frame_format.window_center, header.frame_format.window_width) == (100.0, 50.0)
     assert header.rate_hz == 30.0
+
+
+def test_a_message_without_a_pixels_size_is_as_it_was_before_there_was_one() -> None:
+    data, _ = message_of(rate_hz=30.0)
+    assert struct.unpack_from("<H", data, 14) == (192 + 16,)
+    assert unpack(data).header.spacing is None
+
+
+def test_a_place_of_a_later_minor_version_makes_the_pixels_size_unknown() -> None:
+    data, _ = message_of(rate_hz=30.0, spacing=Spacing(0.2, 0.2, SpacingPlace.DETECTOR))
+    assert unpack(data).header.spacing == Spacing(0.2, 0.2, SpacingPlace.DETECTOR)
+    later = unpack(patched(data, 192 + 16 + 8 + 16, "I", 9)).header
+    assert (later.spacing, later.rate_hz) == (None, 30.0)
+
+
+@pytest.mark.parametrize("size", [0.0, -0.3, float("nan"), float("inf")])
+def test_a_pixel_that_has_no_size_is_refused(size: float) -> None:
+    data, _ = message_of(spacing=Spacing(0.2, 0.2, SpacingPlace.DETECTOR))
+    changed = bytearray(data)
+    struct.pack_into("<d", changed, 192 + 16 + 8, size)
+    with pytest.raises(WireError, match="a pixel's spacing must be above 0 mm"):
+        unpack(bytes(changed))
+    with pytest.raises(ValueError, match="a pixel's spacing must be above 0 mm"):
+        Spacing(0.2, size, SpacingPlace.DETECTOR)
+
+
+def test_the_extensions_bytes_are_built_once_for_a_format() -> None:
+    spacing = Spacing(0.2, 0.2, SpacingPlace.DETECTOR)
+    first = extensions.packed(FrameFormat(64, 80), 15.0, spacing)
+    assert extensions.packed(FrameFormat(64, 80), 15.0, Spacing(0.2, 0.2, SpacingPlace.DETECTOR)) is first
+    assert extensions.packed(FrameFormat(64, 80), 30.0, spacing) is not first
 
 
 @pytest.mark.parametrize("longer", [4, 8, 64], ids=["not a multiple of 8", "8", "64"])

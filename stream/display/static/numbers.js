@@ -110,12 +110,19 @@ export class Numbers {
     if (frame !== null) {
       lines.push(
         ["Format", `${frame.rows} x ${frame.columns}, ${frame.bits} bits stored`],
+        ["Pixel", pixelSize(frame.spacing)],
         ["Window", `centre ${window.center.toFixed(0)}, width ${window.width.toFixed(0)}`],
       );
     }
     for (const note of said?.notes ?? []) lines.push(["Note", note]);
     return lines.map(([name, value]) => `${name.padEnd(COLUMN)}${folded(value)}`).join("\n");
   }
+}
+
+/** How large a pixel is, and where: what lies nearer to the focal spot is shown larger. */
+function pixelSize(spacing) {
+  if (spacing === null) return "of unknown size";
+  return `${spacing.rowMm.toFixed(4)} x ${spacing.columnMm.toFixed(4)} mm ${spacing.place}`;
 }
 
 /** A long value over several lines, each below the first. */

@@ -7,6 +7,8 @@ const MAJOR = 1;
 const CORE_BYTES = 192;
 const EXTENSION_WINDOW = 1;
 const EXTENSION_RATE = 2;
+const EXTENSION_SPACING = 3;
+const PLACES = { 1: "at the detector", 2: "at the isocentre", 3: "at a calibrated object" };
 const FLAG_UNMASKED_TEXT = 2;
 const MAX_SIDE = 2048;
 
@@ -82,7 +84,7 @@ export function decode(buffer) {
 }
 
 function readExtensions(view, at, end, count) {
-  const found = { windowCenter: null, windowWidth: null, rateHz: 0 };
+  const found = { windowCenter: null, windowWidth: null, rateHz: 0, spacing: null };
   for (let index = 0; index < count; index += 1) {
     need(at + 8 <= end, "the header ends inside an extension");
     const kind = view.getUint16(at, true);
@@ -94,6 +96,12 @@ function readExtensions(view, at, end, count) {
       found.windowWidth = view.getFloat64(at + 8, true);
     } else if (kind === EXTENSION_RATE && length >= 8) {
       found.rateHz = view.getFloat64(at, true);
+    } else if (kind === EXTENSION_SPACING && length >= 20) {
+      const [rowMm, columnMm] = [view.getFloat64(at, true), view.getFloat64(at + 8, true)];
+      need(rowMm > 0 && columnMm > 0, `a pixel of ${rowMm} x ${columnMm} mm is not allowed`);
+      // A place that a later minor version knows: a size without its place says nothing.
+      const place = PLACES[view.getUint32(at + 16, true)];
+      found.spacing = place === undefined ? null : { rowMm, columnMm, place };
     }
     at += Math.ceil(length / 8) * 8;
   }

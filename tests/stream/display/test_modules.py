@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stream.frame import FrameFormat, Photometric, Plane, Reason, State
+from stream.frame import FrameFormat, Photometric, Plane, Reason, Spacing, SpacingPlace, State
 from stream.wire import CORE, Header, Layout, pack_header
 
 pytestmark = pytest.mark.browser
@@ -83,9 +83,21 @@ def test_the_page_reads_every_field_as_python_does(tab):
         "windowCenter": 700.5,
         "windowWidth": 900.0,
         "rateHz": 7.5,
+        "spacing": None,
         "live": [4090, 4091, 4092, 4093, 4094, 4095, 0, 1, 2, 3],
         "synthetic": [5, 4, 3, 2, 1, 0, 4095, 4094, 4093, 4092],
     }
+
+
+def test_the_page_reads_a_pixels_size_and_takes_an_unknown_place_for_none(tab):
+    message = packed(spacing=Spacing(0.25, 0.5, SpacingPlace.ISOCENTRE))
+    said = json.loads(run(tab, DECODE, base64.b64encode(message).decode()))
+    assert said["spacing"] == {"rowMm": 0.25, "columnMm": 0.5, "place": "at the isocentre"}
+    at = 192 + 24 + 16 + 8
+    later = message[: at + 16] + b"\x09" + message[at + 17 :]
+    assert json.loads(run(tab, DECODE, base64.b64encode(later).decode()))["spacing"] is None
+    broken = message[:at] + bytes(8) + message[at + 8 :]
+    assert "a pixel of 0 x 0.5 mm is not allowed" in run(tab, DECODE, base64.b64encode(broken).decode())
 
 
 def changed(at: int, value: bytes) -> bytes:

@@ -27,6 +27,10 @@ def test_two_sources_of_the_same_settings_deliver_the_same_bytes() -> None:
         assert np.array_equal(next_frame(one), next_frame(other))
 
 
+def test_a_pixels_size_is_that_of_the_patient_at_the_heart() -> None:
+    assert PhantomSource(SMALL).sizes == {"pixel_spacing_mm": (145.0 / 128, 145.0 / 128)}
+
+
 def test_another_seed_delivers_another_patient() -> None:
     one, other = PhantomSource(SMALL), PhantomSource(replace(SMALL, seed=1))
     difference = next_frame(one).astype(float) - next_frame(other)
