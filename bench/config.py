@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg, subcommand
 
 EngineName = Literal["auto", "off", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
 Backend = Literal["auto", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
+Client = Literal["wire", "memory"]
 RATES_HZ = (7.5, 10.0, 15.0, 25.0, 30.0, 60.0)
 """The rates of the field."""
 
@@ -81,6 +82,8 @@ class LiveConfig(WorkloadConfig):
     """Frames before the measured ones; by default 100, or one whole loop of the source where that is longer."""
     engine: EngineName = "auto"
     """The runtime; off measures the path without an engine, beside a floor without one."""
+    client: Client = "wire"
+    """How the measuring client gets the frames: over ZeroMQ, or out of shared memory."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -125,10 +128,14 @@ class TransportConfig:
     """Frames per second of the paced part."""
     frames: Annotated[int, arg(metavar="N")] = 1000
     """Frames of each part, after the warm-up."""
+    client: Annotated[tuple[Client, ...], arg(metavar="{wire,memory}")] = ("wire", "memory")
+    """How the client gets the frames: over ZeroMQ, out of shared memory, or each in turn."""
     out: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write the report as JSON."""
 
     def __post_init__(self) -> None:
+        if not self.client:
+            raise ValueError("--client must be wire, memory or both, got none")
         if not self.size or any(not 64 <= side <= 2048 for side in self.size):
             raise ValueError(f"--size must be 64 to 2048 pixels a side, got {self.size or 'none'}")
         _check_rate(self.rate)

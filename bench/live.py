@@ -236,7 +236,8 @@ def measure_pipeline(run: Run, floor: Floor | None) -> None:
         )
         with tempfile.TemporaryDirectory(prefix="contrastream-bench-") as folder:
             seen = Path(folder) / "measured.npz"
-            with MeasuringClient(pipeline.endpoint.text, seen, credit=False) as client:
+            memory = config.client == "memory"
+            with MeasuringClient(pipeline.endpoint.text, seen, credit=False, memory=memory) as client:
                 line = StatusLine(lambda: pipeline.last_status)
                 if beside is not None:
                     beside.start()

@@ -209,6 +209,7 @@ def _workload(run: "Run") -> dict[str, Any]:
         "bits_stored": frame_format.bits_stored if frame_format else None,
         "frames": config.frames,
         "warmup": run.warmup,
+        "client": config.client,
         "pacing": "paced: each frame has an instant at which it is due, and latency runs from there",
         "threads": config.threads,
     }

@@ -138,6 +138,8 @@ def condition_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("frame", f"{work['rows']} x {work['columns']}{bits}"))
     if work.get("rate_hz"):
         rows.append(("rate", f"{work['rate_hz']:g} per second; {work.get('pacing', '')}".rstrip("; ")))
+    if work.get("client"):
+        rows.append(("client", {"wire": "over ZeroMQ", "memory": "in shared memory"}[work["client"]]))
     if work.get("frames"):
         rows.append(("frames", f"{work['frames']} measured after {work.get('warmup')} to warm up"))
     rows.append(("left out", (report.get("left_out") or {}).get("how")))

@@ -1,4 +1,4 @@
-"""`contrastream bench transport`: ring and wire without an engine.
+"""`contrastream bench transport`: ring and wire without an engine, or ring and shared memory.
 
 Paced, the path is measured as `bench live` measures it, beside a floor of bare processes with the same hops, bytes and
 plane. Saturated, a lossless replay goes as fast as source, ring, guard, wire and one client do. The two are never
@@ -6,6 +6,7 @@ mixed: latency is the paced part's, frames per second the saturated one's.
 """
 
 import dataclasses
+import itertools
 import math
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
-from bench.config import LiveConfig, TransportConfig
+from bench.config import Client, LiveConfig, TransportConfig
 from bench.live import Run, measure, pipeline_config
 from bench.machine import one_line
 from bench.outputs import Outputs
@@ -26,6 +27,7 @@ from stream.session import stopped_by_signals
 from stream.statusline import log_to_stderr
 
 SCHEMA = "contrastream.bench.transport/1"
+CLIENTS = {"wire": "a client on the wire", "memory": "a client in shared memory"}
 
 
 def bench_transport(config: TransportConfig) -> int:
@@ -43,9 +45,9 @@ def bench_transport(config: TransportConfig) -> int:
     kept: list[Samples] = []
     report: dict[str, Any] = {"schema": SCHEMA, "complete": False, "machine": machine.describe(), "rows": []}
     try:
-        for place, side in enumerate(config.size):
-            print(f"bench: {side} x {side}", file=sys.stderr, flush=True)
-            run = Run(_live(config, side), config.rate, report["machine"], brief=place > 0)
+        for place, (side, client) in enumerate(itertools.product(config.size, config.client)):
+            print(f"bench: {side} x {side}, {CLIENTS[client]}", file=sys.stderr, flush=True)
+            run = Run(_live(config, side, client), config.rate, report["machine"], brief=place > 0)
             measure(run)
             run.complete = True
             saturated = measure_saturated(run)
@@ -59,8 +61,10 @@ def bench_transport(config: TransportConfig) -> int:
     return 0 if report["complete"] else 130
 
 
-def _live(config: TransportConfig, side: int) -> LiveConfig:
-    return LiveConfig("phantom", size=side, rate=(config.rate,), frames=config.frames, engine="off")
+def _live(config: TransportConfig, side: int, client: Client) -> LiveConfig:
+    return LiveConfig(
+        "phantom", size=side, rate=(config.rate,), frames=config.frames, engine="off", client=client
+    )
 
 
 def measure_saturated(run: Run) -> dict[str, Any]:
@@ -75,7 +79,8 @@ def measure_saturated(run: Run) -> dict[str, Any]:
     pipeline = Pipeline(dataclasses.replace(asked, pacing=pacing))
     with tempfile.TemporaryDirectory(prefix="contrastream-bench-") as folder:
         seen = Path(folder) / "measured.npz"
-        with MeasuringClient(pipeline.endpoint.text, seen, credit=True) as client:
+        memory = run.config.client == "memory"
+        with MeasuringClient(pipeline.endpoint.text, seen, credit=True, memory=memory) as client:
             with stopped_by_signals(pipeline):
                 pipeline.run()
             measured = client.finish()
@@ -92,6 +97,7 @@ def transport_row(report: dict[str, Any], saturated: dict[str, Any]) -> dict[str
     """What one size comes to; the paced part's whole report is in it."""
     floor = report["floor"] or {}
     return {
+        "client": report["workload"]["client"],
         "rows": report["workload"]["rows"],
         "columns": report["workload"]["columns"],
         "rate_hz": report["workload"]["rate_hz"],
@@ -113,10 +119,10 @@ def format_transport(report: dict[str, Any]) -> str:
     lines = [
         "" if report["complete"] else "INCOMPLETE: stopped before its end\n",
         f"machine  {one_line(report['machine'])}",
-        "workload the phantom without an engine: source, ring, guard, ZeroMQ over ipc, a client in another process; the live plane alone",
+        "workload the phantom without an engine: source, ring, guard, ZeroMQ over ipc or the ring's memory, a client in another process; the live plane alone",
         "",
-        f"{'':>11}|{'paced: due to received, ms':^40} |{'floor, ms':^20} |{'x floor, 95 %':^22}|{'saturated':^19}",
-        f"{'frames':>11}|{'per s':>8}{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8} |{'p50':>10}{'p99':>10} |{'':22}|{'per s':>9}{'MB/s':>9}",
+        f"{'':>11}{'':>8}|{'paced: due to received, ms':^40} |{'floor, ms':^20} |{'x floor, 95 %':^22}|{'saturated':^19}",
+        f"{'frames':>11}{'client':>8}|{'per s':>8}{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8} |{'p50':>10}{'p99':>10} |{'':22}|{'per s':>9}{'MB/s':>9}",
     ]
     for row in report["rows"]:
         latency, floor, ratio = row["latency_ms"], row["floor_ms"] or {}, row["floor_ratio"] or {}
@@ -125,7 +131,7 @@ def format_transport(report: dict[str, Any]) -> str:
             f"{_number(ratio.get('value'))} ({_number(ratio.get('low'))} to {_number(ratio.get('high'))})"
         )
         lines.append(
-            f"{size:>11}|{row['rate_hz']:>8g}"
+            f"{size:>11}{row['client']:>8}|{row['rate_hz']:>8g}"
             + "".join(f"{_number(latency[key]):>8}" for key in ("p50", "p95", "p99", "max"))
             + f" |{_number(floor.get('p50')):>10}{_number(floor.get('p99')):>10} |{interval:^22}|"
             f"{row['saturated']['fps']:>9.0f}{row['saturated']['mbytes_per_s']:>9.0f}"

@@ -116,6 +116,8 @@ class ViewConfig:
     """A name, ipc:///path or tcp://127.0.0.1:PORT; this host's default stream when none is given."""
     web: bool = False
     """Serve the web viewer instead of opening a window."""
+    memory: bool = False
+    """Read the frames in the publisher's shared memory instead of on the wire; on its host only."""
     port: Annotated[int, arg(metavar="PORT")] = 8765
     """The web viewer's port, on this host only."""
     browser: bool = True

@@ -25,6 +25,7 @@ class Endpoint:
         status: ZeroMQ address of the PUB socket that carries the heartbeat.
         credit: ZeroMQ address on which the one measuring client of a lossless replay says what it has read.
         clock: ZeroMQ address where the publisher's clock answers (`stream/clock_exchange.py`).
+        memory: UNIX socket where clients on this host get the ring's memory (`stream/memory_door.py`); None for TCP.
         lock: File whose lock says that a publisher lives here; None for TCP, where binding says so.
     """
 
@@ -32,6 +33,7 @@ class Endpoint:
     status: str
     credit: str
     clock: str
+    memory: Path | None = None
     lock: Path | None = None
 
     @property
@@ -113,6 +115,7 @@ def _ipc(path: Path) -> Endpoint:
         f"ipc://{path}.status",
         f"ipc://{path}.credit",
         f"ipc://{path}.clock",
+        Path(f"{path}.memory"),
         Path(f"{path}.lock"),
     )
 

@@ -1,7 +1,8 @@
 """A subscriber that measures: every frame's stamps, read in a process of its own.
 
 `python -m stream.measure ENDPOINT OUT` receives until its standard input ends, then writes OUT (npz). With
-`--credit` it tells the publisher what it has read, which is what makes a replay lossless.
+`--credit` it tells the publisher what it has read, which is what makes a replay lossless; with `--memory` it reads the frames
+in the publisher's memory.
 """
 
 import argparse
@@ -93,11 +94,13 @@ class MeasuringClient:
         endpoint: Where to listen.
         out: Where it writes; read it with `Measured.load`.
         credit: Make the replay wait for this client.
+        memory: Read shared memory instead of the wire.
     """
 
-    def __init__(self, endpoint: str, out: Path, *, credit: bool) -> None:
+    def __init__(self, endpoint: str, out: Path, *, credit: bool, memory: bool = False) -> None:
+        settings = [*(["--credit"] if credit else []), *(["--memory"] if memory else [])]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "stream.measure", endpoint, str(out), *(["--credit"] if credit else [])],
+            [sys.executable, "-m", "stream.measure", endpoint, str(out), *settings],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
@@ -130,9 +133,9 @@ class MeasuringClient:
             self._process.stdin.close()
 
 
-def receive(endpoint: str, *, credit: bool) -> Measured:
+def receive(endpoint: str, *, credit: bool, memory: bool = False) -> Measured:
     """Receive until standard input ends."""
-    subscriber = Subscriber(endpoint, newest_only=False, queue=1000, measuring=True)
+    subscriber = Subscriber(endpoint, newest_only=False, queue=1000, memory=memory, measuring=True)
     credits = credit_socket(endpoint) if credit else None
     rows: list[tuple[int, int, int, int]] = []
     stamps: list[tuple[int, ...]] = []
@@ -175,9 +178,10 @@ def main() -> int:
     parser.add_argument("endpoint")
     parser.add_argument("out", type=Path)
     parser.add_argument("--credit", action="store_true")
+    parser.add_argument("--memory", action="store_true")
     arguments = parser.parse_args()
     die_with_parent()
-    measured = receive(arguments.endpoint, credit=arguments.credit)
+    measured = receive(arguments.endpoint, credit=arguments.credit, memory=arguments.memory)
     np.savez(arguments.out, **{name: getattr(measured, name) for name in Measured.__dataclass_fields__})
     return 0
 

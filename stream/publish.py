@@ -1,4 +1,7 @@
-"""ZeroMQ PUB: one single-part message per frame, straight out of its slot; the heartbeat on a socket of its own."""
+"""ZeroMQ PUB: one single-part message per frame, straight out of its slot; the heartbeat on a socket of its own.
+
+Clients on this host may read the slot itself instead (`stream/memory_door.py`).
+"""
 
 import contextlib
 import fcntl
@@ -19,6 +22,7 @@ from stream.endpoint import Endpoint, EndpointLock
 from stream.errors import EndpointError
 from stream.frame import Spacing
 from stream.guard import Outgoing
+from stream.memory_door import MemoryDoor
 from stream.ring import Ring
 from stream.timing import NS_PER_S, Clock
 from stream.wire import MEASURING, Header, pack_header, pack_status, plane_crcs
@@ -67,12 +71,16 @@ class Publisher:
         self._crc = crc
         self._lock = EndpointLock(endpoint)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._door: MemoryDoor | None = None
         try:
+            self._door = self._open_door(endpoint)
             self.frames = self._bind(zmq.XPUB, endpoint.frames, SEND_QUEUE)
             self._status = self._bind(zmq.PUB, endpoint.status, 4)
             self._clock_responder = self._answer_clocks(endpoint.clock)
         except EndpointError:
             self._context.destroy(linger=0)
+            if self._door is not None:
+                self._door.close()
             self._lock.close()
             raise
         # XPUB tells of subscriptions, so that a lossless replay can wait for its client.
@@ -84,9 +92,8 @@ class Publisher:
         self._in_flight: deque[tuple[int, zmq.MessageTracker]] = deque()
         """Sends by age, with when they began; never more than the ring has slots, since each holds one."""
         self.publications = 0
-        self.subscribers = 0
-        self.measuring = 0
-        """Measuring clients now; their subscription to frames is in effect."""
+        self._subscribers = 0
+        self._measuring = 0
         self.copied = 0
         """Messages that were copied because few slots were free."""
         self.disconnected = 0
@@ -109,6 +116,20 @@ class Publisher:
         finally:
             os.umask(before)
         return socket
+
+    @staticmethod
+    def _open_door(endpoint: Endpoint) -> MemoryDoor | None:
+        return None if endpoint.memory is None else MemoryDoor(str(endpoint.memory))
+
+    @property
+    def subscribers(self) -> int:
+        """Clients now, over the wire and through shared memory."""
+        return self._subscribers + (self._door.clients if self._door else 0)
+
+    @property
+    def measuring(self) -> int:
+        """Measuring clients now; whatever is published from here on reaches them."""
+        return self._measuring + (self._door.measuring if self._door else 0)
 
     def _answer_clocks(self, address: str) -> ClockResponder:
         before = os.umask(0o077)
@@ -142,6 +163,8 @@ class Publisher:
         )
         length = pack_header(slot.bytes, header, ring.layout)
         self.publications += 1
+        if self._door is not None:
+            self._door.tell(ring, out.frame.slot, length)
         # Takes in what clients have read. `send` alone looks for that once in 3 million CPU ticks only, and drops a
         # frame for a client that has read all before it when more than the queue's length leave in between.
         self.frames.getsockopt(zmq.EVENTS)
@@ -166,6 +189,8 @@ class Publisher:
         a send must have been under way for as long too.
         """
         self._count_subscriptions()
+        if self._door is not None:
+            self._door.see_clients()
         self._follow_connections()
         now_ns = self._clock.now_ns()
         while self._in_flight and self._in_flight[0][1].done:
@@ -185,9 +210,9 @@ class Publisher:
                 message = self.frames.recv(zmq.NOBLOCK)
                 change = 1 if message[:1] == b"\x01" else -1
                 if message[1:] == b"":
-                    self.subscribers += change
+                    self._subscribers += change
                 elif message[1:] == MEASURING:
-                    self.measuring += change
+                    self._measuring += change
 
     def _follow_connections(self) -> None:
         with contextlib.suppress(zmq.Again):
@@ -211,17 +236,21 @@ class Publisher:
             self.disconnected += 1
 
     def statistics(self) -> dict[str, int]:
-        """Messages sent, messages copied, subscribers now, clients let go of."""
+        """Messages sent, messages copied, subscribers now and how many of them read memory, clients let go of, notes missed."""
         return {
             "published": self.publications,
             "copied": self.copied,
             "subscribers": self.subscribers,
+            "in_memory": self._door.clients if self._door else 0,
             "disconnected": self.disconnected,
+            "notes_missed": self._door.missed if self._door else 0,
         }
 
     def close(self) -> None:
         """Give the last messages 200 ms to leave, then close the sockets."""
         self._clock_responder.close()
+        if self._door is not None:
+            self._door.close()
         self.frames.disable_monitor()
         self._monitor.close(linger=0)
         self.frames.close()

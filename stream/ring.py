@@ -19,7 +19,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from stream.frame import FrameFormat, Plane
-from stream.wire import Layout
+from stream.wire import SLOT_GENERATION_AT, Layout
 
 
 @runtime_checkable
@@ -53,6 +53,7 @@ class SlotView:
         self.live = plane(Plane.LIVE, frame_format.dtype)
         self.synthetic = plane(Plane.SYNTHETIC, frame_format.dtype)
         self.attention = plane(Plane.ATTENTION, np.dtype(np.uint8))
+        self.generation = np.frombuffer(memory, "<u8", 1, index * layout.size + SLOT_GENERATION_AT)
 
 
 class RingMemory:
@@ -145,6 +146,8 @@ class Ring:
                 holders = self._holders[index]
                 holders.granted = True
                 holders.generation += 1
+                # Before anybody may write: who copies this slot just now sees afterwards that it was too late.
+                self.slots[index].generation[0] = holders.generation
                 return index
         self._refused += 1
         return None

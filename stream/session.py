@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from stream.config import ReplayConfig, RunConfig
 from stream.display.browser import open_page
-from stream.endpoint import numbered_endpoint
+from stream.endpoint import numbered_endpoint, parse_endpoint
 from stream.errors import DisplayError, StreamError
 from stream.measure import Measured, MeasuringClient
 from stream.pacing import Pacing
@@ -162,6 +162,8 @@ class WebViewer:
         self._closing = False
         self.failed = False
         command = [sys.executable, "-m", "stream.display.web", endpoint, "--port", str(port)]
+        if parse_endpoint(endpoint).memory is not None:
+            command.append("--memory")
         self._process = subprocess.Popen(
             [*command, "--die-with-parent"], stdin=subprocess.DEVNULL, start_new_session=True
         )

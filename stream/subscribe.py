@@ -8,8 +8,9 @@ import zmq
 from calib.clock import OneWay
 from stream.clock_exchange import ClockFollower
 from stream.endpoint import Endpoint, parse_endpoint
-from stream.errors import WireError
+from stream.errors import EndpointError, WireError
 from stream.frame import Reason, State
+from stream.memory_reader import IN_ORDER, MemoryReader
 from stream.timing import NS_PER_MS, NS_PER_S, Clock, MonotonicClock, Stage
 from stream.wire import MEASURING, Message, unpack, unpack_status
 
@@ -18,6 +19,7 @@ NO_SIGNAL_AFTER_NS = 700 * NS_PER_MS
 STALE_AFTER_NS = 500 * NS_PER_MS
 """And two periods, but at least 100 ms, on top: a held image is marked UNCHANGED by the first repeat after 0.5 s,
 which must not be preceded by a flash of STALE."""
+RECONNECT_MS = 50
 HEARTBEAT_TTL_MS = 5000
 """Asks the publisher's side to drop this connection when nothing was heard from it for so long."""
 
@@ -39,12 +41,16 @@ class Subscriber:
         endpoint: As `parse_endpoint` takes it, or an `Endpoint`.
         newest_only: Keep the newest unread frame only (ZMQ_CONFLATE); False keeps up to `queue` frames.
         queue: Frames kept unread when not `newest_only`.
+        memory: Read the frames out of the publisher's own memory, on its host; the heartbeat comes over the wire all the same.
         measuring: Tell the publisher that this is its measuring client, for which a replay waits.
         check_crc: Check the planes' CRCs where the publisher sends them.
         clock: The clock that ages are measured with.
         follow_clock: Exchange stamps with the publisher's clock four times a second, so that `one_way` knows latencies across
             hosts. On the publisher's own host there is one clock for all, and nothing to follow.
         context: The ZeroMQ context to use; None for one of its own.
+
+    Raises:
+        EndpointError: As `parse_endpoint`, or `memory` is wanted of an endpoint that has none.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class Subscriber:
         *,
         newest_only: bool = True,
         queue: int = 64,
+        memory: bool = False,
         measuring: bool = False,
         check_crc: bool = True,
         clock: Clock | None = None,
@@ -61,14 +68,25 @@ class Subscriber:
     ) -> None:
         self.endpoint = endpoint if isinstance(endpoint, Endpoint) else parse_endpoint(endpoint)
         self._clock = clock or MonotonicClock()
+        at = self.endpoint.memory
+        if memory and at is None:
+            raise EndpointError(
+                f"shared memory needs a publisher on this host, by name or ipc:///path, got {self.endpoint.text}"
+            )
         self._own_context = context is None
         self._context = context or zmq.Context()
-        self._frames = self._socket(self.endpoint.frames, newest_only, queue)
-        if measuring:
-            self._frames.setsockopt(zmq.SUBSCRIBE, MEASURING)
-        self._status = self._socket(self.endpoint.status, True, 1)
         self._poller = zmq.Poller()
-        self._poller.register(self._frames, zmq.POLLIN)
+        self._memory: MemoryReader | None = None
+        self._memory_fd: int | None = None
+        self._frames: zmq.Socket[bytes] | None = None
+        if memory:
+            self._memory = MemoryReader(str(at), self._clock, newest_only=newest_only, measuring=measuring)
+        else:
+            self._frames = self._socket(self.endpoint.frames, newest_only, queue)
+            self._poller.register(self._frames, zmq.POLLIN)
+            if measuring:
+                self._frames.setsockopt(zmq.SUBSCRIBE, MEASURING)
+        self._status = self._socket(self.endpoint.status, True, 1)
         self._poller.register(self._status, zmq.POLLIN)
         self.clock: ClockFollower | None = None
         """What is known of the publisher's clock, where it is followed."""
@@ -96,7 +114,7 @@ class Subscriber:
             socket.setsockopt(zmq.CONFLATE, 1)
         socket.setsockopt(zmq.RCVHWM, queue)
         socket.setsockopt(zmq.IPV6, address.startswith("tcp://["))
-        socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 400)
         socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TTL_MS)
@@ -114,21 +132,40 @@ class Subscriber:
 
         Returns:
             The frame, its planes still in the message's bytes; None when none came.
+
+        Raises:
+            EndpointError: Torn reads of memory cannot be told on this processor, since the publisher sends no CRC.
         """
         if self.clock is not None:
             self.clock.ask()
             timeout_ms = min(timeout_ms, self.clock.due_ms())
+        if self._memory is not None:
+            timeout_ms = self._follow_memory(self._memory, timeout_ms)
         ready = dict(self._poller.poll(timeout_ms))
         if self.clock is not None and self.clock.socket in ready:
             self.clock.hear()
         if self._status in ready:
             self._take_status()
-        if self._frames in ready:
+        if self._frames in ready or self._memory_fd in ready:
             return self._take_frame()
         return None
 
+    def _follow_memory(self, memory: MemoryReader, timeout_ms: int) -> int:
+        """Wait on the connection there is now; without one, wait no longer than until the next attempt."""
+        descriptor = memory.fileno()
+        if descriptor != self._memory_fd:
+            if self._memory_fd is not None:
+                self._poller.unregister(self._memory_fd)
+            if descriptor is not None:
+                self._poller.register(descriptor, zmq.POLLIN)
+            self._memory_fd = descriptor
+        return timeout_ms if descriptor is not None else min(timeout_ms, RECONNECT_MS)
+
     def has_more(self) -> bool:
         """Whether a frame lies unread."""
+        if self._memory is not None:
+            return self._memory.has_more()
+        assert self._frames is not None
         return bool(self._frames.poll(0))
 
     def _take_status(self) -> None:
@@ -141,13 +178,19 @@ class Subscriber:
         self._heard_ns = self._status_ns = self._clock.now_ns()
 
     def _take_frame(self) -> Message | None:
-        data = self._frames.recv(zmq.NOBLOCK, copy=False)
-        now_ns = self._clock.now_ns()
         try:
-            message = unpack(data.buffer, check_crc=self._check_crc)
+            data = self._next_bytes()
+            if data is None:
+                return None
+            now_ns = self._clock.now_ns()
+            message = unpack(data, check_crc=self._check_crc)
         except WireError:
             self._refused += 1
             return None
+        if self._memory is not None and not IN_ORDER and message.header.crc is None:
+            raise EndpointError(
+                "needed the planes' CRCs to read memory on this processor, got none; start the publisher with --crc"
+            )
         previous = self.latest.header if self.latest is not None else None
         if previous is None or previous.stream != message.header.stream:
             self._streams += 1
@@ -159,6 +202,12 @@ class Subscriber:
         self.latest = message
         self._heard_ns = self.received_ns = now_ns
         return message
+
+    def _next_bytes(self) -> memoryview | None:
+        if self._memory is not None:
+            return self._memory.receive()
+        assert self._frames is not None
+        return self._frames.recv(zmq.NOBLOCK, copy=False).buffer
 
     def shown_state(self, now_ns: int | None = None) -> Shown:
         """What to show now. Call it on a timer, not only when a frame comes."""
@@ -206,17 +255,21 @@ class Subscriber:
         return self.clock.one_way(stamp_ns, self.received_ns)
 
     def statistics(self) -> dict[str, int]:
-        """Frames received, lost (gaps in the publication numbers), refused, and publishers seen."""
+        """Frames received, lost (gaps in the publication numbers; of them overtaken in memory), refused, publishers seen."""
         return {
             "received": self._received,
             "lost": self._lost,
+            "overtaken": self._memory.overtaken if self._memory else 0,
             "refused": self._refused,
             "publishers": self._streams,
         }
 
     def close(self) -> None:
         """Close the sockets; may be called twice."""
-        self._frames.close()
+        if self._frames is not None:
+            self._frames.close()
+        if self._memory is not None:
+            self._memory.close()
         self._status.close()
         if self.clock is not None:
             self.clock.close()

@@ -80,6 +80,9 @@ FLAG_UNMASKED_TEXT = 2
 FLAG_DISCONTINUITY = 4
 HEADER_ROOM = 512
 """Bytes a ring slot keeps for the header; a multiple of the planes' alignment."""
+SLOT_GENERATION_AT = HEADER_ROOM - 8
+"""Where in a slot its generation stands for readers of the memory (`stream/memory_door.py`). No header reaches so far,
+and it says nothing in a message."""
 PLANES = (Plane.LIVE, Plane.SYNTHETIC, Plane.ATTENTION)
 ALL_PLANES = Plane.LIVE | Plane.SYNTHETIC | Plane.ATTENTION
 MEASURING = b"contrastream.measure"

@@ -16,7 +16,7 @@ def view(config: ViewConfig) -> int:
     if not config.web:
         from stream.display import window
 
-        window.show(config.endpoint)
+        window.show(config.endpoint, memory=config.memory)
         return 0
     from stream.display import web
 
@@ -25,5 +25,5 @@ def view(config: ViewConfig) -> int:
         if config.browser:
             open_page(address)
 
-    web.serve(config.endpoint, port=config.port, ready=ready)
+    web.serve(config.endpoint, memory=config.memory, port=config.port, ready=ready)
     return 0

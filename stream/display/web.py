@@ -239,6 +239,7 @@ class _Server(uvicorn.Server):  # type: ignore[misc]
 def serve(
     endpoint: str | None = None,
     *,
+    memory: bool = False,
     host: str = "127.0.0.1",
     port: int = DEFAULT_PORT,
     allow_hosts: Sequence[str] = (),
@@ -248,6 +249,7 @@ def serve(
 
     Args:
         endpoint: The stream, as `parse_endpoint` takes it; None for this host's default one.
+        memory: Read its frames in shared memory instead of on the wire.
         host: Address to listen on; loopback unless `allow_hosts` says under which names viewers come.
         port: TCP port; 0 takes a free one.
         allow_hosts: More names that the Host header may carry.
@@ -261,7 +263,7 @@ def serve(
     with contextlib.closing(listener):
         bound = listener.getsockname()[1]
         hosts = _own_hosts(host, bound, allow_hosts)
-        asyncio.run(_serve(Subscriber(parsed, newest_only=True), listener, hosts, ready))
+        asyncio.run(_serve(Subscriber(parsed, newest_only=True, memory=memory), listener, hosts, ready))
 
 
 async def _serve(
@@ -331,6 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m stream.display.web`: exit status 0 when told to end, 2 for what the user can mend."""
     parser = argparse.ArgumentParser(prog="python -m stream.display.web", description=__doc__)
     parser.add_argument("endpoint", nargs="?", help="the stream (default: this host's)")
+    parser.add_argument("--memory", action="store_true", help="read the frames in shared memory")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument(
         "--port", type=int, default=DEFAULT_PORT, help="0 takes a free one (default: %(default)s)"
@@ -347,6 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         serve(
             options.endpoint,
+            memory=options.memory,
             host=options.host,
             port=options.port,
             allow_hosts=options.allow_host,

@@ -233,12 +233,13 @@ def _other_format(before: Message, now: Message) -> bool:
     ) != (now.header.frame_format.bits_stored, now.header.frame_format.photometric)
 
 
-def show(endpoint: str | None = None, mode: Mode = "side") -> None:
+def show(endpoint: str | None = None, mode: Mode = "side", *, memory: bool = False) -> None:
     """Show a stream in a window until it is closed, or SIGTERM or SIGINT. Runs in the main thread.
 
     Args:
         endpoint: The stream, as `parse_endpoint` takes it; None for this host's default one.
         mode: What it shows at first.
+        memory: Read its frames in shared memory instead of on the wire.
 
     Raises:
         DisplayError: There is no display, or it does not answer.
@@ -247,7 +248,7 @@ def show(endpoint: str | None = None, mode: Mode = "side") -> None:
     parsed = parse_endpoint(endpoint)
     check_display()
     _quiet_qt()
-    subscriber = Subscriber(parsed, newest_only=True)
+    subscriber = Subscriber(parsed, newest_only=True, memory=memory)
     window = DesktopWindow(subscriber, mode=mode)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:

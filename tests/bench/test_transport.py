@@ -18,7 +18,7 @@ def test_a_real_run_is_paced_beside_its_floor_and_saturated(tmp_path: Path) -> N
     out = tmp_path / "transport.json"
     command = [sys.executable, "-m", "contrastream", "bench", "transport", "--size", "64"]
     done = subprocess.run(
-        [*command, "--rate", "50", "--frames", "20", "--out", str(out)],
+        [*command, "--client", "memory", "--rate", "50", "--frames", "20", "--out", str(out)],
         capture_output=True,
         text=True,
         timeout=110,
@@ -26,7 +26,7 @@ def test_a_real_run_is_paced_beside_its_floor_and_saturated(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     made = json.loads(out.read_text())
     assert made["complete"] is True
-    assert [row["rows"] for row in made["rows"]] == [64]
+    assert [(row["rows"], row["client"]) for row in made["rows"]] == [(64, "memory")]
     for row in made["rows"]:
         assert 0 < row["latency_ms"]["n"] <= 20  # a machine that stalls may pass a frame over, and counts it
         assert row["floor_ms"]["n"] > 0
@@ -45,6 +45,7 @@ def test_a_real_run_is_paced_beside_its_floor_and_saturated(tmp_path: Path) -> N
     [
         pytest.param({"size": ()}, "--size must be 64 to 2048 pixels a side, got none", id="no size"),
         pytest.param({"size": (512, 32)}, "--size must be 64 to 2048 pixels a side", id="too small"),
+        pytest.param({"client": ()}, "--client must be wire, memory or both, got none", id="no client"),
         pytest.param({"rate": 0.0}, "--rate must be above 0", id="rate 0"),
         pytest.param({"frames": 0}, "--frames must be 1 or more, got 0", id="no frames"),
         pytest.param({"out": Path("/nowhere/a.json")}, "--out needs an existing folder", id="no folder"),

@@ -22,6 +22,7 @@ def test_the_default_endpoint_lies_in_a_folder_that_is_yours_alone(runtime: Path
         f"ipc://{runtime}/main.status",
         f"ipc://{runtime}/main.credit",
         f"ipc://{runtime}/main.clock",
+        runtime / "main.memory",
         runtime / "main.lock",
     )
     assert stat.S_IMODE(runtime.stat().st_mode) == 0o700

@@ -219,7 +219,13 @@ def test_a_queue_gets_every_publication_in_order(
         stream.send()
         received.append(receive(subscriber).header.publication)
     assert received == list(range(100))
-    assert subscriber.statistics() == {"received": 100, "lost": 0, "refused": 0, "publishers": 1}
+    assert subscriber.statistics() == {
+        "received": 100,
+        "lost": 0,
+        "overtaken": 0,
+        "refused": 0,
+        "publishers": 1,
+    }
     assert stream.publisher.statistics()["published"] == 100
 
 
@@ -499,7 +505,13 @@ def test_a_subscriber_finds_the_next_publisher_by_itself(
             seen.append(receive(subscriber).header)
     assert seen[0].stream != seen[1].stream
     assert [header.publication for header in seen] == [0, 0]
-    assert subscriber.statistics() == {"received": 2, "lost": 0, "refused": 0, "publishers": 2}
+    assert subscriber.statistics() == {
+        "received": 2,
+        "lost": 0,
+        "overtaken": 0,
+        "refused": 0,
+        "publishers": 2,
+    }
 
 
 # A client that does not read ----------------------------------------------------------------------------------
