@@ -237,7 +237,8 @@ def measure_precision(
         frames: (rows, columns) stored pixel values. Not those that int8 was calibrated on.
         bits_stored: Of the frames.
         reference: The fp32 engine that all are compared with.
-        candidates: The engines. The first is what suits this machine, and stays unless int8 is accepted.
+        candidates: The engines. The first is what suits this machine, and stays unless int8 is accepted, or it is not close
+            enough and f32 on the same backend is.
         truths: True vessels of each frame, bool; None where nobody knows them.
         int8_frames_sha256: What int8 was calibrated on.
         without: Sentences on engines that could not be measured, with the reason.
@@ -295,7 +296,7 @@ def median_times_ms(
 def _choose(
     found: Sequence[EngineDifference], reference: str, frames: int, sha256: str, without: Sequence[str]
 ) -> PrecisionResult:
-    """The first engine, or int8 on the same backend where it is close enough and faster."""
+    """The first engine, or int8 on the same backend where it is close enough and faster; f32 on it where neither is close."""
     says = [_sentence(each) for each in found]
     chosen = found[0]
     for each in found[1:]:
@@ -313,6 +314,14 @@ def _choose(
         else:
             says.append(f"int8 is accepted in place of {chosen.precision}")
             chosen = each
+    full = [
+        each
+        for each in found
+        if each.backend == chosen.backend and each.precision == "f32" and each.passed and not chosen.passed
+    ]
+    if full:
+        says.append(f"{chosen.precision} is refused and f32 is run in its place: {'; '.join(beyond(chosen))}")
+        chosen = full[0]
     says.extend(without)
     return PrecisionResult(
         passed=chosen.passed,

@@ -229,7 +229,7 @@ class PrecisionResult(StepResult):
     reference: str
     """What the engines were compared with."""
     chosen: str
-    """The precision to run in: int8 where it was accepted, else what suits the machine."""
+    """The precision to run in: int8 where it was accepted, else what suits the machine, or f32 where that is not close enough."""
     engines: tuple[EngineDifference, ...]
     int8_frames_sha256: str
     """Hash of the frames that int8 was calibrated on, by which the engine finds its model; empty where it is not chosen."""

@@ -112,7 +112,7 @@ def page(
 <title>Calibration of a site</title><style>{STYLE}</style>
 <h1>Calibration of a site</h1>
 <p class="notice"><b>Research tool, not a medical device.</b> What did not pass is not used, and the viewer then shows
-what it would show without this record; an engine whose precision did not pass runs all the same.</p>
+what it would show without this record; an engine of which no precision passed runs all the same.</p>
 <p>{html.escape(described)}</p>
 <table><tr><th>step<th>measured<th class=n>frames<th class=n>residual<th class=n>limit<th>unit<th>result</tr>
 {rows}</table>

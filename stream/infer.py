@@ -42,19 +42,19 @@ def open_for(frame_format: FrameFormat, config: dict[str, Any]) -> "Opened":
     """Open the engine that the guard's first packet names, for one frame format, with the site's grey tables and field."""
     from engines.engine import EngineSpec
     from engines.open import open_engine
-    from stream.site_engine import int8_for, set_up
+    from stream.site_engine import precision_for, set_up
 
     spec = EngineSpec(
         frame_format.rows, frame_format.columns, frame_format.bits_stored, slots=int(config["slots"])
     )
-    int8 = int8_for(config["backend"], config.get("site"))
+    precision, int8 = precision_for(config["backend"], config.get("site"))
     opened = open_engine(
         config["model"],
         spec,
         backend=config["backend"],
         untaught=bool(config["untaught"]),
         threads=config["threads"],
-        precision="int8" if int8 else None,
+        precision=precision,
         int8_frames_sha256=int8,
     )
     set_up(opened.engine, frame_format, config.get("site"))

@@ -122,6 +122,18 @@ class Site:
         return precision.int8_frames_sha256 if precision is not None and precision.passed else ""
 
     @property
+    def precision(self) -> str:
+        """What OpenVINO is to run in by the site's frames: `int8` or `f32`; empty for what suits the machine."""
+        found = self.record.precision
+        if found is None or not found.passed:
+            return ""
+        refused = any(
+            each.backend == "openvino" and each.precision == "bf16" and not each.passed
+            for each in found.engines
+        )
+        return "int8" if self.int8_frames_sha256 else "f32" if found.chosen == "f32" and refused else ""
+
+    @property
     def blank(self) -> Blank | None:
         """What no frame may show; None where nobody has looked for it."""
         if self.geometry is None:
@@ -142,6 +154,7 @@ class Site:
             "model_sha256": self.record.model.sha256,
             "intensity": to_plain(intensity) if usable else None,
             "geometry": None if self.geometry is None else to_plain(self.geometry),
+            "precision": self.precision,
             "int8_frames_sha256": self.int8_frames_sha256,
             "domain": to_plain(domain) if domain is not None and domain.passed else None,
         }

@@ -7,7 +7,7 @@ import numpy as np
 from stream.frame import FrameFormat, Photometric
 
 if TYPE_CHECKING:
-    from engines.engine import Engine
+    from engines.engine import Engine, Precision
 
 
 def set_up(engine: "Engine", frame_format: FrameFormat, site: dict[str, Any] | None) -> None:
@@ -41,25 +41,28 @@ def set_up(engine: "Engine", frame_format: FrameFormat, site: dict[str, Any] | N
         engine.set_field(field_mask(geometry, frame_format.rows, frame_format.columns))
 
 
-def int8_for(backend: str, site: dict[str, Any] | None) -> str:
-    """Which int8 of the model to run: the one that the site's frames have accepted, where OpenVINO will run anyway.
+def precision_for(backend: str, site: dict[str, Any] | None) -> tuple["Precision | None", str]:
+    """What the site's frames want OpenVINO to run in, where it will run anyway.
 
     Args:
         backend: What was asked for.
         site: `stream.site.Site.engine_settings`; None without a record.
 
     Returns:
-        Hash of the frames it was calibrated on; empty for the runtime's usual precision.
+        The precision, None for the runtime's usual one; and for int8 the hash of the frames it was calibrated on, else
+        nothing.
     """
     from engines.engine import AUTO_ORDER
     from engines.open import probe
 
-    found = "" if site is None else str(site["int8_frames_sha256"])
-    if not found or backend not in ("auto", "openvino"):
-        return ""
+    wanted = "" if site is None else str(site["precision"])
+    if site is None or not wanted or backend not in ("auto", "openvino"):
+        return None, ""
     # A record of the CPU must not keep a GPU idle that has come since.
     first = backend if backend != "auto" else next((name for name in AUTO_ORDER if probe(name)[0]), "")
-    return found if first == "openvino" else ""
+    if first != "openvino":
+        return None, ""
+    return ("int8", str(site["int8_frames_sha256"])) if wanted == "int8" else ("f32", "")
 
 
 def grey_tables(frame_format: FrameFormat, intensity: dict[str, Any] | None) -> tuple[np.ndarray, np.ndarray]:

@@ -181,6 +181,20 @@ def test_int8_cannot_be_judged_where_no_vessel_is_drawn() -> None:
     assert "so it cannot be judged" in " ".join(result.says)
 
 
+def test_f32_takes_the_place_of_a_precision_that_is_not_close_enough() -> None:
+    moved = drawing(mask=np.roll(BAR, 4, axis=0))
+    bf16, full = Candidate("openvino", "bf16", moved), Candidate("openvino", "f32", drawing())
+    result, _ = measure_precision(frames(), 8, REFERENCE, [bf16, full])
+    assert (result.passed, result.chosen, result.residual, result.limit) == (True, "f32", 0.0, 1.0)
+    assert "bf16 is refused and f32 is run in its place: " in " ".join(result.says)
+    for others in (
+        [Candidate("openvino", "f32", moved)],
+        [Candidate("onnxruntime", "f32", drawing())],  # a backend that was asked for is never left
+    ):
+        result, _ = measure_precision(frames(), 8, REFERENCE, [bf16, *others])
+        assert (result.passed, result.chosen) == (False, "bf16")
+
+
 def test_int8_of_another_backend_than_the_first_is_not_chosen() -> None:
     result, _ = measure_precision(
         frames(),

@@ -1,5 +1,6 @@
 """int8 by NNCF: what becomes int8 and what never does, how it is kept and found, and that it is never taken in silence."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 
 from calib.config import PhantomConfig
 from calib.phantom import Phantom
+from calib.precision import LIMITS
 from engines import int8 as int8_files
 from engines import quantize as quantizing
 from engines.cache_folder import cache_folder
@@ -19,7 +21,7 @@ from engines.errors import EngineError, ModelError
 from engines.int8 import frames_sha256, has_wide_sums, int8_key, keep_int8, read_int8
 from engines.model import load_model
 from engines.open import open_engine
-from engines.openvino_engine import load_openvino
+from engines.openvino_engine import default_precision, load_openvino
 from engines.planes import Settings
 from engines.quantize import MIN_FRAMES, obtain_int8
 from engines.site_precision import measure_site_precision
@@ -183,6 +185,21 @@ def test_a_short_run_is_judged_without_int8_and_a_foreign_preset_without_torch(
     assert result.reference == "openvino f32"
     assert [each.precision for each in result.engines] != ["int8"]
     assert any(said.startswith("int8 was not tried: it needs 16 frames") for said in result.says)
+
+
+def test_bf16_that_is_not_close_enough_is_measured_in_f32_too(
+    pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if default_precision() != "bf16":
+        pytest.skip("this CPU has no bf16")
+    without = measure_site_precision("compact", SPEC, pictures[:9], backends=["openvino"])[0]
+    assert [each.precision for each in without.engines] == ["bf16"]
+    strict = dataclasses.replace(LIMITS["bf16"], grey_mean=0.0, dice=1.0)
+    monkeypatch.setattr("calib.precision.LIMITS", {**LIMITS, "bf16": strict})
+    result, worst = measure_site_precision("compact", SPEC, pictures[:9], backends=["openvino"])
+    assert [each.precision for each in result.engines] == ["bf16", "f32"]
+    assert (result.passed, result.chosen) == (True, "f32")
+    assert "openvino f32" in worst
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,20 @@ import pytest
 from calib.field import whole_box
 from calib.intensity import REFERENCE_PERCENTS, default_tables
 from calib.record import SCHEMA, ModelIdentity, SiteRecord, SourceIdentity, write_record
-from calib.results import Box, GeometryResult, IntensityResult, PixelSpacing, PrecisionResult
+from calib.results import (
+    Box,
+    EngineDifference,
+    GeometryResult,
+    IntensityResult,
+    PixelSpacing,
+    PrecisionResult,
+)
 from contrastream import main
 from engines.model import load_model
 from stream.config import SynthesizeConfig
 from stream.frame import FrameFormat, Photometric, SpacingPlace
 from stream.site import Site, identity_of
-from stream.site_engine import grey_tables, int8_for
+from stream.site_engine import grey_tables, precision_for
 from stream.sources.options import SourceOptions
 from stream.synthesize import Synthesis
 
@@ -303,19 +310,43 @@ def test_synthesize_draws_inside_the_sites_field_alone(
 
 
 @pytest.mark.parametrize(
-    ("backend", "usable", "expected"),
+    ("backend", "usable", "runs"),
     [
-        ("auto", ("openvino", "onnxruntime"), "ab"),
-        ("openvino", ("tensorrt", "openvino"), "ab"),
-        ("auto", ("tensorrt", "openvino"), ""),
-        ("onnxruntime", ("openvino", "onnxruntime"), ""),
+        ("auto", ("openvino", "onnxruntime"), True),
+        ("openvino", ("tensorrt", "openvino"), True),
+        ("auto", ("tensorrt", "openvino"), False),
+        ("onnxruntime", ("openvino", "onnxruntime"), False),
     ],
     ids=["first usable", "by name", "a GPU has come", "another by name"],
 )
-def test_int8_that_the_site_has_accepted_runs_where_openvino_would_anyway(
-    monkeypatch: pytest.MonkeyPatch, backend: str, usable: tuple[str, ...], expected: str
+def test_the_precision_that_the_site_wants_runs_where_openvino_would_anyway(
+    monkeypatch: pytest.MonkeyPatch, backend: str, usable: tuple[str, ...], runs: bool
 ) -> None:
     monkeypatch.setattr("engines.open.probe", lambda name: (name in usable, ""))
-    assert int8_for(backend, {"int8_frames_sha256": "ab"}) == expected
-    assert int8_for(backend, {"int8_frames_sha256": ""}) == ""
-    assert int8_for(backend, None) == ""
+    nothing = (None, "")
+    int8 = {"precision": "int8", "int8_frames_sha256": "ab"}
+    assert precision_for(backend, int8) == (("int8", "ab") if runs else nothing)
+    full = {"precision": "f32", "int8_frames_sha256": ""}
+    assert precision_for(backend, full) == (("f32", "") if runs else nothing)
+    assert precision_for(backend, {"precision": "", "int8_frames_sha256": ""}) == nothing
+    assert precision_for(backend, None) == nothing
+
+
+def engine_found(precision: str, passed: bool) -> EngineDifference:
+    return EngineDifference(
+        "openvino", precision, passed, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.98, None, None, True, 0, 9.0
+    )
+
+
+def test_f32_runs_only_where_bf16_was_measured_and_refused() -> None:
+    def wanted(*engines: EngineDifference, passed: bool = True, chosen: str = "f32") -> str:
+        found = PrecisionResult(
+            passed, 9, 0.0, 1.0, "grey levels of 255", (), "torch f32", chosen, engines, ""
+        )
+        return str(Site(site_record(precision=found), SourceOptions()).engine_settings()["precision"])
+
+    refused, fine = engine_found("bf16", False), engine_found("f32", True)
+    assert wanted(refused, fine) == "f32"
+    assert wanted(fine) == ""  # measured where bf16 does not run: another machine may have it
+    assert wanted(refused, passed=False, chosen="bf16") == ""
+    assert wanted(engine_found("bf16", True), chosen="bf16") == ""
