@@ -24,15 +24,22 @@ from stream.frame import Reason, State
 from stream.latency import P99_SAMPLES
 from stream.session import write_json
 
-SCHEMAS = (SCHEMA, RATES_SCHEMA, "contrastream.bench.engine/1", "contrastream.bench.transport/1")
+SCHEMAS = (
+    SCHEMA,
+    RATES_SCHEMA,
+    "contrastream.bench.engine/1",
+    "contrastream.bench.transport/1",
+    "contrastream.bench.peers/1",
+)
 COMPARE_SCHEMA = "contrastream.compare/1"
 SLOWER, CANNOT_TELL = 4, 5
 ALONE = "floor/floor_alone_ms/"
 """The floor before and after the pipeline ran. Not the floor beside it: a program that takes more of the cores slows that one
 down too, and would hide behind it."""
-FLOORS = ("floor/floor_ms", "machine_limits/product_ms")
-"""Other series that are no figures of the program; the second is the floor of `bench engine`."""
-DECIDING = ("latency_ms", "floor/pipeline_ms", "stages_ms/engine")
+FLOORS = ("floor/floor_ms", "machine_limits/product_ms", "contestants/pyzmq/latency_whole_ms")
+"""Other series that are no figures of the program; the second is the floor of `bench engine`, the third that of `bench peers`:
+the same engine in one process, in turns with the program."""
+DECIDING = ("latency_ms", "floor/pipeline_ms", "stages_ms/engine", "contestants/ours/latency_whole_ms")
 """Of these somebody must be able to tell; a report without any of them is decided by every median."""
 SHARE_MARGIN = 0.005
 """Of all frames: how much a share of frames may change before it is spoken of."""

@@ -30,6 +30,9 @@ NAMES = {
     "floor/pipeline_ms": "all but the engine, floor beside",
     "floor/pipeline_without_floor_beside_ms": "all but the engine, no floor beside",
     "floor/floor_ms": "floor beside the pipeline",
+    "contestants/ours/latency_whole_ms": "contrastream, due to received",
+    "contestants/loop/latency_whole_ms": "plain loop, due to received",
+    "contestants/holoscan/latency_whole_ms": "Holoscan, due to received",
 }
 """Of the figures that people read most; another is called by its place in the report."""
 
@@ -53,7 +56,8 @@ def parts(document: dict[str, Any]) -> list[dict[str, Any]]:
 def heading(report: dict[str, Any]) -> str:
     """What one measurement of several is called."""
     work = report.get("workload") or {}
-    return f"{work.get('rows')} x {work.get('columns')}, {work.get('rate_hz') or 0:g} per second"
+    client = ", client in memory" if work.get("client") == "memory" else ""
+    return f"{work.get('rows')} x {work.get('columns')}, {work.get('rate_hz') or 0:g} per second{client}"
 
 
 def workload_name(document: dict[str, Any]) -> str:

@@ -300,9 +300,10 @@ def test_reports_of_several_rates_are_compared_rate_by_rate(
 
 
 def test_a_report_of_bench_transport_is_compared_size_by_size(made_up_run: MadeUp, tmp_path: Path) -> None:
-    runs = [made_up_run(250), made_up_run(250)]
+    runs = [made_up_run(250), made_up_run(250), made_up_run(250)]
     paced = [build_report(run) for run in runs]
     paced[1]["workload"] |= {"rows": 1024, "columns": 1024}
+    paced[2]["workload"] |= {"client": "memory"}
     document = {
         "schema": "contrastream.bench.transport/1",
         "complete": True,
@@ -315,7 +316,38 @@ def test_a_report_of_bench_transport_is_compared_size_by_size(made_up_run: MadeU
     assert [run["name"] for run in comparison["runs"]] == [
         "512 x 512, 50 per second",
         "1024 x 1024, 50 per second",
+        "512 x 512, 50 per second, client in memory",
     ]
+
+
+@pytest.mark.parametrize(
+    ("ours_ms", "pyzmq_ms", "status"),
+    [
+        pytest.param(18.0, 17.0, 0, id="as before"),
+        pytest.param(21.0, 17.0, 4, id="slower"),
+        pytest.param(21.0, 19.8, 0, id="the machine got slower for both"),
+        pytest.param(18.0, 15.0, 5, id="the machine got faster, and hides what it gave"),
+    ],
+)
+def test_runs_beside_peers_are_compared_by_the_peer_in_the_same_run(
+    tmp_path: Path, ours_ms: float, pyzmq_ms: float, status: int
+) -> None:
+    def run(name: str, ours: float, pyzmq: float, seed: int) -> Path:
+        document = {
+            "schema": "contrastream.bench.peers/1",
+            "complete": True,
+            "workload": {"name": "peers", "source": "phantom", "rows": 512, "columns": 512, "rate_hz": 30.0},
+        }
+        series = {
+            "contestants/ours/latency_whole_ms": _noisy(ours, 1000, seed=seed),
+            "contestants/pyzmq/latency_whole_ms": _noisy(pyzmq, 1000, seed=seed + 1),
+        }
+        return _written(tmp_path / name, document, [Samples(series=series)])
+
+    before, after = run("a.json", 18.0, 17.0, 1), run("b.json", ours_ms, pyzmq_ms, 11)
+    assert compare(before, after, out=tmp_path / "c.json") == status
+    figures = json.loads((tmp_path / "c.json").read_text())["runs"][0]["figures"]
+    assert [row["figure"] for row in figures if row["decides"]] == ["contrastream, due to received"]
 
 
 # pytest-benchmark ----------------------------------------------------------------------------------------------
