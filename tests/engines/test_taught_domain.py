@@ -64,10 +64,10 @@ def test_frames_that_no_patient_gives_are_strange(engine: Engine) -> None:
 
 
 def test_the_cards_say_what_the_statistics_were_measured_on() -> None:
-    for name, patients, held in (("compact", 1250, 400), ("compact-s", 500, 300)):
+    for name in ("compact", "compact-s"):
         card = load_model(name).card.domain
         assert card is not None
-        assert (card["data"], card["patients"], card["held_out_patients"]) == ("phantom", patients, held)
+        assert (card["data"], card["patients"], card["held_out_patients"]) == ("phantom", 1250, 400)
 
 
 def test_the_same_patients_give_the_same_frames() -> None:
