@@ -66,6 +66,22 @@ class Measured:
         passed = (stamps[:, first] > 0) & (stamps[:, last] > 0)
         return np.asarray((stamps[passed, last] - stamps[passed, first]) / NS_PER_MS)
 
+    def check_clock(self) -> None:
+        """Refuse stamps of a clock that went back, or of two clocks: no latency can be told from them.
+
+        Raises:
+            PipelineError: A frame has a stage's stamp before that of an earlier stage. Due is left out: it is a plan.
+        """
+        stamps = self.stamps_ns[:, Stage.GRABBED :].astype(np.int64)
+        reached = np.maximum.accumulate(stamps, axis=1)
+        back_ns = np.where(stamps > 0, reached - stamps, 0).max(axis=1, initial=0)
+        if back_ns.any():
+            raise PipelineError(
+                f"needed stamps that rise from grabbed to received, got {int((back_ns > 0).sum())} of {len(stamps)} frames "
+                f"where they fall, by {back_ns.max() / NS_PER_MS:.3f} ms at most; publisher and client must share one clock that "
+                "does not go back: run both on one host"
+            )
+
     def summary(self) -> dict[str, object]:
         """fps, latency from due to received, by stage, and what the frames were."""
         received = self.stamps_ns[:, Stage.RECEIVED].astype(np.int64)
@@ -110,15 +126,17 @@ class MeasuringClient:
         """Let it take in what is under way and write; returns what it saw.
 
         Raises:
-            PipelineError: It was killed or stopped.
+            PipelineError: It was killed or stopped, or the clock went back.
         """
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
             self._process.wait(timeout=FINISH_S)
-            return Measured.load(self._out)
+            measured = Measured.load(self._out)
         except (subprocess.TimeoutExpired, OSError) as error:
             raise PipelineError(f"the measuring client did not report ({type(error).__name__})") from error
+        measured.check_clock()
+        return measured
 
     def __enter__(self) -> "MeasuringClient":
         return self

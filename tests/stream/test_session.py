@@ -1,5 +1,9 @@
 import json
 import math
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +11,11 @@ import numpy as np
 import pytest
 
 from stream.config import ReplayConfig, RunConfig
+from stream.errors import PipelineError
 from stream.frame import Reason, State
 from stream.measure import Measured
 from stream.pacing import Pacing
+from stream.pipeline import Pipeline, PipelineConfig
 from stream.session import (
     format_replay,
     parse_speed,
@@ -18,6 +24,8 @@ from stream.session import (
     source_options,
     write_json,
 )
+from stream.sources.options import SourceOptions
+from stream.timing import NS_PER_S, Stage
 
 
 @pytest.mark.parametrize(("text", "speed"), [("1", 1.0), ("0.5", 0.5), ("2", 2.0), ("max", math.inf)])
@@ -135,6 +143,65 @@ def test_a_run_of_no_interval_has_no_rate(count: int) -> None:
                    whole.stamps_ns[:count])  # fmt: skip
     assert few.summary()["fps"] is None
     assert few.summary()["lost"] == 0
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        pytest.param(Stage.GRABBED, None, id="due is a plan"),
+        pytest.param(Stage.PUBLISHED, "got 1 of 21 frames where they fall, by 0.500 ms", id="published"),
+        pytest.param(Stage.RECEIVED, "got 1 of 21 frames where they fall, by 0.500 ms", id="received"),
+    ],
+)
+def test_stamps_that_fall_are_no_measurement(column: Stage, said: str | None) -> None:
+    whole = measured(21)
+    before = column - 1
+    whole.stamps_ns[3, column] = whole.stamps_ns[3, before] - np.uint64(500_000)
+    if said is None:
+        whole.check_clock()
+        return
+    with pytest.raises(PipelineError, match=said):
+        whole.check_clock()
+
+
+def test_a_client_with_another_clock_is_refused(tmp_path: Path) -> None:
+    before = ("unshare", "--user", "--map-root-user", "--time", "--fork", "--monotonic=-5")
+    if shutil.which("unshare") is None or subprocess.run([*before, "true"], capture_output=True).returncode:
+        pytest.skip("no time namespace can be made here")
+    pipeline = Pipeline(
+        PipelineConfig(
+            source="phantom",
+            options=SourceOptions(rate_hz=60.0, size=64),
+            pacing=Pacing(rate_hz=60.0, loop=True, frames=10),
+            endpoint=f"clock-{os.getpid()}",
+            engine="off",
+            wait_for_client=True,
+        )
+    )
+    seen = tmp_path / "seen.npz"
+    command = [*before, sys.executable, "-m", "stream.measure", pipeline.endpoint.text, str(seen)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as client:
+        pipeline.run()
+        client.communicate(timeout=30)
+    with pytest.raises(PipelineError, match=r"10 of 10 frames where they fall, by (4|5)[0-9]{3}"):
+        Measured.load(seen).check_clock()
+
+
+def test_a_measuring_client_that_never_comes_ends_the_run_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stream.pipeline.CLIENT_WITHIN_NS", NS_PER_S)
+    pipeline = Pipeline(
+        PipelineConfig(
+            source="phantom",
+            options=SourceOptions(rate_hz=60.0, size=64),
+            endpoint=f"nobody-{os.getpid()}",
+            engine="off",
+            wait_for_client=True,
+        )
+    )
+    with pytest.raises(PipelineError, match="no measuring client came within 1 s"):
+        pipeline.run()
 
 
 def test_what_a_client_measured_comes_back_from_its_file(tmp_path: Path) -> None:
