@@ -104,6 +104,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
             "bits": work.get("bits_stored"),
             "rates": [(part.get("workload") or {}).get("rate_hz") for part in parts(document)],
             "threads": work.get("threads"),
+            "a browser beside it": bool((first.get("config") or {}).get("shown")),
             "engine": engine.get("backend"),
             "precision": engine.get("precision"),
             "model": (engine.get("model_sha256") or "")[:12] or None,

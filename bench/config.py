@@ -84,6 +84,8 @@ class LiveConfig(WorkloadConfig):
     """The runtime; off measures the path without an engine, beside a floor without one."""
     client: Client = "wire"
     """How the measuring client gets the frames: over ZeroMQ, or out of shared memory."""
+    shown: bool = False
+    """Open the web viewer in a headless Chromium too, and measure until it has drawn each frame; it takes its share of the cores."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,19 +1,16 @@
 """The display client that `bench glass` looks at: the desktop window, or the web viewer in a browser."""
 
 import os
-import select
 import subprocess
 import sys
 from typing import Any, Protocol, runtime_checkable
 
-from bench.errors import BenchError
 from bench.live import say
+from bench.shown import ViewerServer
 from stream.display.browser import OwnChromium, chromium_version, find_chromium
 from stream.errors import DisplayError
 
 WINDOW_MODULE = "stream.display.window"
-SERVER_MODULE = "stream.display.web"
-SERVER_S = 20.0
 STOP_S = 3.0
 VIEW = "live"
 """The live picture alone: over the others a mark is burned in, which would hide a corner of the target."""
@@ -91,13 +88,10 @@ class WebDisplay:
     """The web viewer, in a Chromium of our own where there is one and a display for it; else in a browser that a person opens."""
 
     def __init__(self, endpoint: str) -> None:
-        command = [sys.executable, "-m", SERVER_MODULE, endpoint, "--port", "0", "--die-with-parent"]
-        self._server = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
+        self._server = ViewerServer(endpoint)
         self._browser: OwnChromium | None = None
         try:
-            address = f"{self._address()}/#{VIEW}"
+            address = f"{self._server.address}/#{VIEW}"
             path = find_chromium()
             if path is None or not os.environ.get("DISPLAY"):
                 missing = "no Chromium was found" if path is None else "there is no DISPLAY"
@@ -111,22 +105,10 @@ class WebDisplay:
             raise
         self.facts = {"kind": "web", "name": f"{name}, {VIEW} picture", "starts": 1}
 
-    def _address(self) -> str:
-        assert self._server.stdout is not None
-        ready = select.select([self._server.stdout], [], [], SERVER_S)[0]
-        line = self._server.stdout.readline() if ready else ""
-        if not line:
-            raise BenchError(
-                f"the web viewer's server needed to start within {SERVER_S:.0f} s, and did not; see the line above, if any"
-            )
-        return line.split()[-1]
-
     def why_ended(self) -> str | None:
-        if self._server.poll() is not None:
-            return f"the web viewer's server ended by itself (exit status {self._server.returncode})"
         if self._browser is not None and self._browser.has_ended():
             return "needed the browser until the end, but it was closed; leave it open"
-        return None
+        return self._server.why_ended()
 
     def again(self) -> bool:
         return False
@@ -134,9 +116,7 @@ class WebDisplay:
     def close(self) -> None:
         if self._browser is not None:
             self._browser.close()
-        _end(self._server)
-        if self._server.stdout is not None:
-            self._server.stdout.close()
+        self._server.close()
 
 
 def _end(process: "subprocess.Popen[Any]") -> None:

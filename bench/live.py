@@ -10,6 +10,7 @@ What runs, in this order; each part meets the same machine:
 5. allocation: a short pass of each process' steady loop under tracemalloc, which is slow and so comes last
 """
 
+import contextlib
 import math
 import sys
 import tempfile
@@ -30,7 +31,9 @@ from bench.floor import Block, Floor, FloorSamples
 from bench.outputs import Outputs
 from bench.report import build_rates_report, build_report, format_rates, format_table, samples_of
 from bench.samples import EDGE_FRAMES, Samples
+from bench.shown import ShownBrowser, find_browser
 from bench.witness import Witness, WitnessRecord
+from stream.display.shown import ShownFrames
 from stream.frame import FrameFormat, Plane
 from stream.guard import MAX_DEADLINE_NS
 from stream.measure import Measured, MeasuringClient
@@ -77,6 +80,10 @@ class Run:
     blocks: list[tuple[int, int]] = field(default_factory=list)
     """Sequence numbers [first, end) of the pipeline's frames with the floor beside them."""
     measured: Measured | None = None
+    shown: ShownFrames | None = None
+    """What the web viewer drew, where that was asked for."""
+    browser: str = ""
+    """Which browser that was."""
     status: dict[str, Any] | None = None
     gpu: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What the GPU did, by part of the run: {"gpu": ..., "why": ...}, one of them null."""
@@ -110,9 +117,12 @@ def bench_live(config: LiveConfig) -> int:
     Raises:
         BenchError: The source or the engine cannot be opened, or a helper process failed.
         StreamError: As `Pipeline.run`.
+        DisplayError: A browser was asked for, and there is none.
     """
     log_to_stderr()
     outputs = Outputs(config.out)
+    if config.shown:
+        find_browser()  # or end here, before anything is measured
     facts = machine.describe()
     reports: list[dict[str, Any]] = []
     kept: list[Samples] = []
@@ -234,19 +244,32 @@ def measure_pipeline(run: Run, floor: Floor | None) -> None:
             if floor is not None
             else None
         )
-        with tempfile.TemporaryDirectory(prefix="contrastream-bench-") as folder:
+        with (
+            tempfile.TemporaryDirectory(prefix="contrastream-bench-") as folder,
+            contextlib.ExitStack() as stack,
+        ):
             seen = Path(folder) / "measured.npz"
-            memory = config.client == "memory"
-            with MeasuringClient(pipeline.endpoint.text, seen, credit=False, memory=memory) as client:
-                line = StatusLine(lambda: pipeline.last_status)
-                if beside is not None:
-                    beside.start()
-                try:
-                    with stopped_by_signals(pipeline):
-                        pipeline.run()
-                finally:
-                    line.close()
-                run.measured = client.finish()
+            browser: ShownBrowser | None = None
+            if config.shown:
+                say("opening the web viewer in a headless Chromium")
+                browser = stack.enter_context(
+                    contextlib.closing(ShownBrowser(pipeline.endpoint.text, Path(folder) / "shown.npz"))
+                )
+                run.browser = browser.name
+            client = stack.enter_context(
+                MeasuringClient(pipeline.endpoint.text, seen, credit=False, memory=config.client == "memory")
+            )
+            line = StatusLine(lambda: pipeline.last_status)
+            if beside is not None:
+                beside.start()
+            try:
+                with stopped_by_signals(pipeline):
+                    pipeline.run()
+            finally:
+                line.close()
+            run.measured = client.finish()
+            if browser is not None:
+                run.shown = browser.finish()
         run.status = pipeline.last_status
         run.gpu["pipeline"] = pipeline.gpu
         run.engine = {**run.engine, **pipeline.engine}

@@ -163,6 +163,7 @@ def _measurement(report: dict[str, Any], samples: Samples, index: int, *, alone:
     section("Frames that never came", _omission(report.get("coordinated_omission")))
     section("Targets", _targets(report.get("targets") or []))
     shown = {"schema", "complete", "config", "workload", "machine", "engine", "worst", "targets", "left_out"}
+    shown |= {"shown"} if "shown" in report else set()
     shown |= {"camera", "display", "codes", "how"} if "camera" in report else set()
     rest = {name: value for name, value in report.items() if name not in shown}
     section(

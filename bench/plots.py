@@ -113,6 +113,8 @@ def tail(samples: Samples, deadline_ms: float | None) -> str | None:
     curves = {"end to end, due to received": plain}
     if filled.size != plain.size:
         curves["with the frames that never came filled in"] = filled
+    if (drawn := samples.values_ms("latency_shown_ms")).size:
+        curves["due to shown by the web viewer"] = drawn
     serial = [samples.series[path] for path in samples.series if path.startswith("engine/serial_ms")]
     if serial:
         curves["engine alone, serial"] = np.concatenate(serial)
@@ -121,9 +123,10 @@ def tail(samples: Samples, deadline_ms: float | None) -> str | None:
     if (floor := samples.values_ms("floor/floor_ms")).size:
         curves["floor of the same hops"] = floor
     figure, axis = _figure("Share of frames later than")
-    for colour, (label, values) in zip(SERIES, curves.items(), strict=False):
+    for index, (label, values) in enumerate(curves.items()):
         x, y = _survival(values)
-        axis.step(x, y, where="post", color=colour, label=label, linewidth=1.6)
+        style = "-" if index < len(SERIES) else "--"
+        axis.step(x, y, style, where="post", color=SERIES[index % len(SERIES)], label=label, linewidth=1.6)
     axis.set(
         xscale="log",
         yscale="log",
@@ -258,7 +261,7 @@ def bounds(samples: Samples) -> str | None:
 
 def waterfall(samples: Samples) -> str | None:
     """The stages one after the other: median, and how far their slow frames reach."""
-    parts = {name: samples.values_ms(f"stages_ms/{name}") for name in STAGES}
+    parts = {name: samples.values_ms(f"stages_ms/{name}") for name in (*STAGES, "shown")}
     parts = {name: values for name, values in parts.items() if values.size}
     if not parts:
         return None

@@ -8,7 +8,9 @@ import numpy as np
 
 from bench.machine import one_line
 from bench.samples import EDGE_FRAMES, Samples, back_filled_ms, histogram, measured_span, only, worst_frames
+from bench.shown_report import shown_facts, shown_frames, shown_line
 from bench.stats import ratio_of_medians
+from stream.display.shown import without_doubtful
 from stream.frame import Reason, State
 from stream.gpu import GPU_BACKENDS
 from stream.latency import summarize_ms
@@ -68,6 +70,11 @@ def build_report(run: "Run") -> dict[str, Any]:
         "allocations": run.allocations,
         "floor": _floor(run, measured),
     }
+    if (shown := shown_frames(run)) is not None:
+        report["shown"] = shown_facts(run, shown)
+        doubt_ms = shown.uncertainty_ms
+        report["stages_ms"]["shown"] = without_doubtful(summarize_ms(shown.stage_ms()), doubt_ms)
+        report["latency_shown_ms"] = without_doubtful(summarize_ms(shown.latency_ms()), doubt_ms)
     report["targets"] = targets(report, run)
     return report
 
@@ -105,6 +112,7 @@ def rate_row(report: dict[str, Any]) -> dict[str, Any]:
         "steal_share": report["steal_share"],
         "others_share": report["others_share"],
         "witness_ms": report["witness_ms"],
+        **({"latency_shown_ms": report["latency_shown_ms"]} if "latency_shown_ms" in report else {}),
     }
 
 
@@ -139,6 +147,9 @@ def samples_of(run: "Run") -> Samples:
         series["floor/pipeline_without_floor_beside_ms"] = overhead_ms(quiet)
     if run.floor_beside is not None:
         series["floor/floor_ms"] = run.floor_beside.overhead_ms()
+    if (shown := shown_frames(run)) is not None:
+        series["stages_ms/shown"] = shown.stage_ms()
+        series["latency_shown_ms"] = shown.latency_ms()
     return Samples(run.measured, *measured_span(run.measured, run.warmup, run.config.frames), series)
 
 
@@ -483,6 +494,8 @@ def format_table(report: dict[str, Any]) -> str:
         _row("end to end, due to received", report["latency_ms"]),
         _row("  of inferred frames", report["latency_inferred_ms"]),
     ]
+    if "latency_shown_ms" in report:
+        head.append(_row("due to shown by the web viewer", report["latency_shown_ms"]))
     body = [_row(f"  {name}", summary) for name, summary in report["stages_ms"].items()]
     for when, summary in engine["serial_ms"].items():
         body.append(_row(f"engine alone, serial, {when}", summary))
@@ -515,6 +528,8 @@ def format_table(report: dict[str, Any]) -> str:
         f"{_sized(row['value'])} (needed {row['needed']})"
         for row in report["targets"]
     ]
+    if (shown := report.get("shown")) is not None:
+        body.append(shown_line(shown))
     tail = ["p99 wants 1,000 frames, p99.9 10,000. Research tool, not a medical device."]
     return "\n".join([*head, *body, "", *uses, "", *verdicts, *tail]).lstrip("\n")
 
@@ -548,6 +563,17 @@ def format_rates(report: dict[str, Any]) -> str:
             f"{row['late'] if row['late'] is not None else '-':>6}{_percent(row['steal_share']):>7}"
             f"{_number(row['witness_ms'], '.1f'):>8}"
         )
+    if any("latency_shown_ms" in row for row in report["rows"]):
+        lines += [
+            "",
+            f"{'per second':>10} due to shown by the web viewer, ms: p50, p95, p99, max; stage shown p50",
+        ]
+    for row, run in zip(report["rows"], report["runs"], strict=True):
+        if (shown := row.get("latency_shown_ms")) is not None:
+            figures = "".join(f"{_number(shown[key]):>8}" for key in ("p50", "p95", "p99", "max"))
+            lines.append(
+                f"{row['rate_hz']:>10g}{figures}{_number(run['stages_ms']['shown']['p50']):>8}{shown_line(run['shown'])}"
+            )
     lines += [
         "",
         "pacing error: grabbed - due. the rest: due to received without the engine; x floor: times bare processes with the",

@@ -190,12 +190,17 @@ def _say_peers(report: dict[str, Any]) -> tuple[str, str]:
 
 
 def _say_glass(report: dict[str, Any]) -> tuple[str, str]:
-    seen = report["seen_ms"]
-    work = report["workload"]
-    return (
-        f"glass: {work.get('source')}",
-        f"due to seen p50 {number(seen['p50'])}, p95 {number(seen['p95'])}, max {number(seen['max'])} ms",
-    )
+    what = f"glass: {report['display']['name']}, seen by {report['camera']['kind']}"
+    said = []
+    if (seen := report.get("seen_ms")) is not None:
+        codes = report["codes"]
+        said.append(
+            f"due to seen p50 {number(seen['p50'])}, p99 {number(seen['p99'])}, max {number(seen['max'])} ms, each known within "
+            f"{number(report['uncertainty_ms']['p50'])} ms (p50); {codes['seen']} of {codes['due']} frames seen"
+        )
+    if (difference := report.get("difference_ms")) is not None:
+        said.append(f"original to copy {number(difference['mean'])} ms (mean of {difference['n']})")
+    return what, "; ".join(said)
 
 
 SAYINGS: dict[str, Callable[[dict[str, Any]], tuple[str, str]]] = {

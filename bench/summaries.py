@@ -14,6 +14,7 @@ NAMES = {
     "latency_ms": "end to end, due to received",
     "display_ms": "received by another client to seen",
     "capture_interval_ms": "from capture to capture",
+    "latency_shown_ms": "due to shown by the web viewer",
     "latency_inferred_ms": "end to end, frames inferred in time",
     "coordinated_omission/latency_ms": "end to end, frames that never came filled in",
     "pacing_ms": "pacing error, due to grabbed",
@@ -22,6 +23,7 @@ NAMES = {
     "stages_ms/engine": "stage engine, submitted to inferred",
     "stages_ms/guard": "stage guard, inferred to published",
     "stages_ms/transport": "stage transport, published to received",
+    "stages_ms/shown": "stage shown, received by the web viewer's relay to drawn by its page",
     "engine/serial_ms": "engine alone, serial",
     "engine/serial_ms/before": "engine alone, serial, before",
     "engine/serial_ms/after": "engine alone, serial, after",
@@ -154,6 +156,13 @@ def condition_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         )
         rows.append(("engine", named + taught))
         rows += [("passed over", f"{name}: {why}") for name, why in engine.get("skipped") or []]
+    if (shown := report.get("shown")) is not None:
+        known = f"the page's clock known within {number(shown['uncertainty_ms'])} ms from {shown['exchanges']} exchanges"
+        rows += [
+            ("shown by", shown["browser"]),
+            ("stage shown", f"{shown['how']}; {known}"),
+            ("frames shown", f"{shown['drawn']} drawn, {shown['not_drawn']} not"),
+        ]
     rows += glass_rows(report)
     others = report.get("others_share")
     if report.get("steal_share") is not None:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from stream.display.shown import ShownLog
 from stream.errors import StreamError
 from stream.frame import Reason, State
 from stream.gpu import GPU_BACKENDS
@@ -45,15 +46,21 @@ class Reader(threading.Thread):
         subscriber: Made by the caller, used and closed by this thread alone.
         on_news: Called in this thread when a frame has come or the state has changed; the latter as a flag.
         clock: The clock of stamps and ages.
+        log: Where to note when each frame came, for the stage `shown`; None notes nothing.
     """
 
     def __init__(
-        self, subscriber: Subscriber, on_news: Callable[[bool], None], clock: Clock | None = None
+        self,
+        subscriber: Subscriber,
+        on_news: Callable[[bool], None],
+        clock: Clock | None = None,
+        log: ShownLog | None = None,
     ) -> None:
         super().__init__(name="viewer-reader", daemon=True)
         self._subscriber = subscriber
         self._on_news = on_news
         self._clock = clock or MonotonicClock()
+        self._log = log
         self._ending = threading.Event()
         self._arrivals: deque[int] = deque(maxlen=256)
         self.heard = Heard(Shown(State.NO_SIGNAL), self._clock.now_ns())
@@ -70,6 +77,8 @@ class Reader(threading.Thread):
                 if came is not None:
                     message = came
                     self._arrivals.append(now_ns)
+                    if self._log is not None:
+                        self._log.received(came.header, self._subscriber.received_ns)
                 elif shown.state is State.NO_SIGNAL:
                     # Nothing is kept for a viewer that comes after the publisher has gone.
                     message = None
@@ -101,9 +110,15 @@ class Reader(threading.Thread):
 
 
 class Viewer:
-    """One WebSocket's side of the relay: what it may be sent next."""
+    """One WebSocket's side of the relay: what it may be sent next.
 
-    def __init__(self) -> None:
+    Args:
+        log: Where to note when its page draws; None asks no page for that.
+    """
+
+    def __init__(self, log: ShownLog | None = None) -> None:
+        self._log = log
+        self._page = 0 if log is None else log.new_page()
         self._due = asyncio.Event()
         self._credit = False
         self._state_due = True
@@ -135,6 +150,8 @@ class Viewer:
             self._pongs.append({"type": "pong", "sent_ms": said["sent_ms"], "received_ns": now_ns})
         else:
             raise ValueError(f"a viewer sends next or ping, got {text[:40]!r}")
+        if self._log is not None:
+            self._log.take(self._page, said)
         self._due.set()
 
     async def serve(
@@ -144,12 +161,17 @@ class Viewer:
         send_bytes: Callable[[Any], Awaitable[None]],
     ) -> None:
         """Send what is due, one thing at a time, for as long as the connection lives."""
+        if self._log is not None:
+            await send_text(json.dumps({"type": "measure"}))
         while True:
             await self._due.wait()
             self._due.clear()
             while self._pongs:
                 pong = self._pongs.popleft()
-                await send_text(json.dumps({**pong, "replied_ns": relay.clock.now_ns()}))
+                replied_ns = relay.clock.now_ns()
+                if self._log is not None:
+                    self._log.ponged(self._page, float(pong["sent_ms"]), pong["received_ns"], replied_ns)
+                await send_text(json.dumps({**pong, "replied_ns": replied_ns}))
             if self._state_due:
                 self._state_due = False
                 await send_text(relay.state_text())
@@ -168,15 +190,21 @@ class Relay:
         subscriber: The stream; handed to the reader thread.
         loop: The event loop in which the viewers live.
         clock: The clock of stamps and ages.
+        log: Where to note when frames came and pages drew them; None notes nothing, and asks no page for anything.
     """
 
     def __init__(
-        self, subscriber: Subscriber, loop: asyncio.AbstractEventLoop, clock: Clock | None = None
+        self,
+        subscriber: Subscriber,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock | None = None,
+        log: ShownLog | None = None,
     ) -> None:
         self.clock = clock or MonotonicClock()
+        self.log = log
         self._loop = loop
         self._viewers: set[Viewer] = set()
-        self.reader = Reader(subscriber, self._news_came, self.clock)
+        self.reader = Reader(subscriber, self._news_came, self.clock, log)
 
     @property
     def viewers(self) -> int:
@@ -191,7 +219,7 @@ class Relay:
         """
         if len(self._viewers) >= MAX_VIEWERS:
             raise StreamError(f"this server has {MAX_VIEWERS} viewers, its most; close one")
-        viewer = Viewer()
+        viewer = Viewer(self.log)
         self._viewers.add(viewer)
         return viewer
 

@@ -25,6 +25,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from stream.control import die_with_parent
 from stream.display.relay import Relay
+from stream.display.shown import ShownLog
 from stream.endpoint import parse_endpoint
 from stream.errors import DisplayError, EndpointError, StreamError
 from stream.subscribe import Subscriber
@@ -244,6 +245,7 @@ def serve(
     port: int = DEFAULT_PORT,
     allow_hosts: Sequence[str] = (),
     ready: Callable[[str], None] | None = None,
+    shown: Path | None = None,
 ) -> None:
     """Serve the viewer until SIGTERM or SIGINT. Runs in the main thread of its process.
 
@@ -254,16 +256,24 @@ def serve(
         port: TCP port; 0 takes a free one.
         allow_hosts: More names that the Host header may carry.
         ready: Called with the page's address once it can be opened.
+        shown: Ask every page when it drew each frame, and write that here at the end (`stream/display/shown.py`); None asks
+            nothing.
 
     Raises:
         EndpointError: The port is in use, or the endpoint or the host is none.
+        DisplayError: `shown` cannot be written.
     """
     parsed = parse_endpoint(endpoint)
+    log = None if shown is None else ShownLog()
+    if log is not None and shown is not None:
+        log.save(shown)  # found out now, not at the end
     listener = listen_on(host, port)
     with contextlib.closing(listener):
         bound = listener.getsockname()[1]
         hosts = _own_hosts(host, bound, allow_hosts)
-        asyncio.run(_serve(Subscriber(parsed, newest_only=True, memory=memory), listener, hosts, ready))
+        asyncio.run(_serve(Subscriber(parsed, newest_only=True, memory=memory), listener, hosts, ready, log))
+    if log is not None and shown is not None:
+        log.save(shown)
 
 
 async def _serve(
@@ -271,8 +281,9 @@ async def _serve(
     listener: socket.socket,
     hosts: frozenset[str],
     ready: Callable[[str], None] | None,
+    log: ShownLog | None,
 ) -> None:
-    relay = Relay(subscriber, asyncio.get_running_loop(), MonotonicClock())
+    relay = Relay(subscriber, asyncio.get_running_loop(), MonotonicClock(), log)
     server = _Server(
         uvicorn.Config(
             build_app(relay, hosts),
@@ -344,6 +355,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--die-with-parent", action="store_true", help="end when the process that started it ends"
     )
+    parser.add_argument(
+        "--shown",
+        type=Path,
+        metavar="FILE",
+        help="ask every page when it drew each frame, and write that (npz) at the end",
+    )
     options = parser.parse_args(arguments)
     if options.die_with_parent:
         die_with_parent()
@@ -355,6 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             port=options.port,
             allow_hosts=options.allow_host,
             ready=lambda address: print(f"viewer at {address}", flush=True),
+            shown=options.shown,
         )
     except (EndpointError, DisplayError) as error:
         print(error, file=sys.stderr)

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stream.display.browser import find_chromium
+
 SMALL = ("--rate", "60", "--warmup", "30", "--threads", "1")
 Started = Callable[..., "subprocess.Popen[str]"]
 
@@ -138,3 +140,54 @@ def test_what_cannot_be_measured_ends_with_2_and_one_line(
     last = errors.strip().splitlines()[-1]
     assert last.startswith("contrastream: ")
     assert any(words in last for words in said.split("|"))
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_a_run_with_a_browser_has_the_stage_shown(bench: Started, cine: str, tmp_path: Path) -> None:
+    if find_chromium() is None:
+        pytest.skip("needs Chromium; install the chromium package")
+    out = tmp_path / "report.json"
+    process = bench(
+        cine,
+        "--rate",
+        "20",
+        "--warmup",
+        "30",
+        "--engine",
+        "off",
+        "--frames",
+        "60",
+        "--shown",
+        "--out",
+        str(out),
+    )
+    printed, said = process.communicate(timeout=100)
+    report = json.loads(out.read_text())
+    assert report["complete"] is True, said
+    stage, latency, shown = report["stages_ms"]["shown"], report["latency_shown_ms"], report["shown"]
+    assert 30 < shown["drawn"] == stage["n"] == latency["n"] <= 60
+    assert shown["exchanges"] > 8
+    assert shown["uncertainty_ms"] > 0
+    # A frame is due before the relay receives it.
+    assert latency["mean"] > (stage["mean"] or 0.0)
+    assert "Chrom" in shown["browser"]
+    assert "due to shown by the web viewer" in printed
+    assert "the page's clock is known within" in printed
+    page = out.with_suffix(".html").read_text()
+    assert "stage shown, received by the web viewer" in page
+    assert "due to shown by the web viewer" in page
+    with np.load(out.with_suffix(".npz")) as kept:
+        assert kept["0:stages_ms/shown"].size == kept["0:latency_shown_ms"].size == shown["drawn"]
+
+
+def test_a_browser_that_is_not_there_is_found_out_before_the_run(
+    bench: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    printed, errors = bench("phantom", "--shown").communicate(timeout=60)
+    assert printed == ""
+    assert errors == (
+        "contrastream: --shown needs Chromium or Chrome, got none in PATH; install the chromium package, or measure without "
+        "--shown\n"
+    )

@@ -7,6 +7,10 @@ const RETRY_MS = 500;
 export const SILENT_MS = 700;
 const PING_MS = 1000;
 const FIRST_PINGS_MS = [0, 40, 80, 160, 320];
+// While the server measures: more exchanges, of which the quickest tell the clock best.
+const MEASURING_PING_MS = 100;
+// What browsers round performance.now() to, with and without the page to itself (W3C High Resolution Time).
+const RESOLUTION_MS = crossOriginIsolated ? 0.005 : 0.1;
 
 export class Link {
   /**
@@ -21,6 +25,10 @@ export class Link {
     this.everHeard = false;
     this.asked = false;
     this.pingTimer = null;
+    /** Whether the server has asked when each frame is drawn; it does so only to measure. */
+    this.measuring = false;
+    /** The last exchange as [sent, came back], for the server that measures; null where it has it. */
+    this.back = null;
     this.connect();
     setInterval(() => this.watch(), 250);
   }
@@ -34,11 +42,20 @@ export class Link {
     return !this.everHeard || nowMs - this.heardAt > SILENT_MS;
   }
 
-  /** Ask for the newest frame: the credit for one, given back when that one has been drawn. */
-  next() {
+  /**
+   * Ask for the newest frame: the credit for one, given back when that one has been drawn.
+   * @param frame The frame that has just been drawn; null for none.
+   * @param shownMs performance.now() when it was. Sent along only where the server measures.
+   */
+  next(frame = null, shownMs = 0) {
     if (!this.open || this.asked) return;
     this.asked = true;
-    this.socket.send('{"type":"next"}');
+    if (this.measuring && frame !== null) {
+      const { publication } = frame;
+      this.socket.send(JSON.stringify({ type: "next", publication, shown_ms: shownMs }));
+    } else {
+      this.socket.send('{"type":"next"}');
+    }
   }
 
   connect() {
@@ -50,6 +67,8 @@ export class Link {
     socket.onopen = () => {
       this.clock.reset();
       this.asked = false;
+      this.measuring = false;
+      this.back = null;
       this.next();
       for (const delay of FIRST_PINGS_MS) setTimeout(() => this.ping(socket), delay);
       this.pingTimer = setInterval(() => this.ping(socket), PING_MS);
@@ -66,8 +85,13 @@ export class Link {
       const message = JSON.parse(event.data);
       if (message.type === "pong") {
         this.clock.take(message.sent_ms, nowMs, message.received_ns / 1e6, message.replied_ns / 1e6);
+        this.back = [message.sent_ms, nowMs];
       } else if (message.type === "state") {
         this.receiver.state(message);
+      } else if (message.type === "measure") {
+        this.measuring = true;
+        clearInterval(this.pingTimer);
+        this.pingTimer = setInterval(() => this.ping(socket), MEASURING_PING_MS);
       }
     };
     socket.onclose = () => this.lost(socket);
@@ -95,6 +119,11 @@ export class Link {
 
   ping(socket) {
     if (socket.readyState !== WebSocket.OPEN) return;
-    socket.send(JSON.stringify({ type: "ping", sent_ms: performance.now() }));
+    const ping = { type: "ping", sent_ms: performance.now() };
+    if (this.measuring && this.back !== null) {
+      ping.back = [...this.back, RESOLUTION_MS];
+      this.back = null;
+    }
+    socket.send(JSON.stringify(ping));
   }
 }

@@ -67,8 +67,9 @@ function paint() {
   if (fresh) drawn = newest;
   if (drawn !== null && (fresh || redraw)) draw(drawn);
   redraw = false;
-  if (fresh) numbers.drawn(drawn, performance.now(), link.clock);
-  link.next();
+  const shownMs = performance.now();
+  if (fresh) numbers.drawn(drawn, shownMs, link.clock);
+  link.next(fresh ? drawn : null, shownMs);
   tick();
 }
 
