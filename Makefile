@@ -1,6 +1,6 @@
 ## make demo   the pipeline on the digital phantom, with the viewer (ARGS="--frames 300 --no-browser")
 ## make test   every test that can run here, with a list of what was skipped and why (ARGS="tests/stream -k ring")
-## make bench  the measurements of this machine
+## make bench  engine, live path, transport and streams of this machine, under 10 minutes, into out/bench (ARGS=your_cine.dcm)
 ## make micro  the small parts of a frame's way, into micro.json (MICRO=micro-after.json); contrastream bench compare takes two
 ## make lint   ruff and mypy
 ## make picture   the README's moving picture, from a real run
@@ -11,6 +11,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS   ?=
 MICRO  ?= micro.json
+RESULTS ?= out/bench
 
 # Rooms whose tests run two at a time. The others' run the live path, which wants the cores for itself.
 UNTIMED := tests/calib tests/casgan tests/engines
@@ -53,8 +54,14 @@ else
 	@$(BIN)/python -m pytest $(ARGS)
 endif
 
+# Into $(RESULTS), which is not in the repository. Each workload is a command of its own; one that fails ends it.
 bench: $(VENV)/default.stamp
-	@$(BIN)/contrastream bench live $(ARGS)
+	@mkdir -p $(RESULTS)
+	@$(BIN)/contrastream bench engine --frames 500 --out $(RESULTS)/engine.json
+	@$(BIN)/contrastream bench live $(ARGS) --rate 15 30 --out $(RESULTS)/live.json
+	@$(BIN)/contrastream bench transport --frames 500 --out $(RESULTS)/transport.json
+	@$(BIN)/contrastream bench scale $(ARGS) --frames 150 --out $(RESULTS)/scale.json
+	@echo "reports, tables and pages are in $(RESULTS)"
 
 # Not part of `make test`: its files are not collected, and nothing here passes or fails by a time. The type checks of
 # the tests would be measured too, hence other options.
