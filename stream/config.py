@@ -44,6 +44,19 @@ class SourceConfig:
 
 
 @dataclass(frozen=True)
+class FaultConfig:
+    """What is to go wrong with the source, to test how the stream and its viewers take it."""
+
+    fault: Annotated[str | None, arg(metavar="SPEC")] = None
+    """A test: inject faults into the source, which every message and viewer then says. Items with commas between: drop=0.1 (share
+    of frames lost), jitter=20ms (each up to so late); at frame N: freeze@N:3s (no frames), hold@N:2s (the same image again),
+    black@N or black@N:2s, size@N:320x256 (columns x rows), unplug@N:5s (the device is gone), hang@N or hang@N:5s (a driver call
+    does not return), crash@N (the source process dies), end@N."""
+    fault_seed: Annotated[int, arg(metavar="N")] = 0
+    """Of what --fault draws at random: the same seed loses the same frames."""
+
+
+@dataclass(frozen=True)
 class EngineConfig:
     """What turns a frame into an angiogram."""
 
@@ -80,7 +93,7 @@ class ServingConfig:
 
 
 @dataclass(frozen=True)
-class RunConfig(ServingConfig, EngineConfig, SourceConfig):
+class RunConfig(FaultConfig, ServingConfig, EngineConfig, SourceConfig):
     """Run the live path: frames in, synthesized angiograms out, until Ctrl-C or the recording's end.
 
     Several sources are several rooms, each with a live path, an endpoint (NAME-1, NAME-2 ...) and, with --web, a viewer
@@ -94,7 +107,7 @@ class RunConfig(ServingConfig, EngineConfig, SourceConfig):
 
 
 @dataclass(frozen=True)
-class ReplayConfig(ServingConfig, EngineConfig, SourceConfig):
+class ReplayConfig(FaultConfig, ServingConfig, EngineConfig, SourceConfig):
     """Replay a recorded cine loop through the whole live path and measure it."""
 
     speed: Annotated[str, arg(metavar="FACTOR")] = "1"

@@ -71,11 +71,13 @@ class Kind(IntEnum):
     """A room gave its engine up and wants another."""
     STATUS = 77
     """JSON: a room's heartbeat."""
+    FAULT = 78
+    """JSON: an injected fault begins; its place in the list, and when it ends."""
 
 
 SLOT = struct.Struct("<BI")
 LEASE = struct.Struct("<BIQ")
-FRAME = struct.Struct("<BIIQQQBQQ")
+FRAME = struct.Struct("<BIIQQQBQQQ")
 DONE = struct.Struct("<BIQQQB5f")
 """Kind, slot, epoch, submitted, inferred, valid; then of A minimum, maximum, mean and area, and the domain's score."""
 FLAG_REPEATED = 1
@@ -95,7 +97,9 @@ def unpack_json(packet: bytes) -> dict[str, Any]:
     return body
 
 
-def pack_frame(grabbed: Grabbed, ring_number: int, dropped_late: int, dropped_full: int) -> bytes:
+def pack_frame(
+    grabbed: Grabbed, ring_number: int, dropped_late: int, dropped_full: int, dropped_lost: int
+) -> bytes:
     """A FRAME packet.
 
     Args:
@@ -103,6 +107,7 @@ def pack_frame(grabbed: Grabbed, ring_number: int, dropped_late: int, dropped_fu
         ring_number: Which ring the slot is in; a slot of a ring that was replaced is ignored.
         dropped_late: Frames passed over so far because the source fell a period behind.
         dropped_full: Frames dropped so far because no slot was granted.
+        dropped_lost: Frames that the source has lost so far.
     """
     flags = (FLAG_REPEATED if grabbed.repeated else 0) | (FLAG_DISCONTINUITY if grabbed.discontinuity else 0)
     return FRAME.pack(
@@ -115,12 +120,13 @@ def pack_frame(grabbed: Grabbed, ring_number: int, dropped_late: int, dropped_fu
         flags,
         dropped_late,
         dropped_full,
+        dropped_lost,
     )
 
 
-def unpack_frame(packet: bytes) -> tuple[Grabbed, int, int, int]:
-    """The inverse of `pack_frame`: the frame, the ring's number, frames dropped late, frames dropped full."""
-    _, slot, ring_number, sequence, due_ns, grabbed_ns, flags, late, full = FRAME.unpack(packet)
+def unpack_frame(packet: bytes) -> tuple[Grabbed, int, int, int, int]:
+    """The inverse of `pack_frame`: the frame, the ring's number, frames dropped late, dropped full, and lost."""
+    _, slot, ring_number, sequence, due_ns, grabbed_ns, flags, late, full, lost = FRAME.unpack(packet)
     grabbed = Grabbed(
         slot,
         sequence,
@@ -129,7 +135,7 @@ def unpack_frame(packet: bytes) -> tuple[Grabbed, int, int, int]:
         bool(flags & FLAG_REPEATED),
         bool(flags & FLAG_DISCONTINUITY),
     )
-    return grabbed, ring_number, late, full
+    return grabbed, ring_number, late, full, lost
 
 
 def format_to_json(frame_format: FrameFormat) -> dict[str, Any]:

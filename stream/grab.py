@@ -32,7 +32,7 @@ from stream.guard import Grabbed
 from stream.pacing import Pacing, Schedule
 from stream.repeats import RepeatDetector
 from stream.ring import RingMemory
-from stream.sources.source import FormatChanged, Source
+from stream.sources.source import FormatChanged, Source, SourceGone
 from stream.timing import NS_PER_MS, MonotonicClock, sleep_until_ns
 
 LEAD_NS = 20 * NS_PER_MS
@@ -55,6 +55,10 @@ class Decoded:
     """Frames before this one that were passed over, since the source had fallen behind."""
     dropped_full: int
     """Frames before this one that were dropped, since no slot was granted."""
+    dropped_lost: int
+    """Frames before this one that the source has lost."""
+    late_ns: int = 0
+    """How much later than due it is let go."""
 
 
 class Grabber:
@@ -89,6 +93,7 @@ class Grabber:
         self._decoded: queue.SimpleQueue[Decoded | FrameFormat | None] = queue.SimpleQueue()
         self._dropped_late = 0
         self._dropped_full = 0
+        self._dropped_lost = 0
         self._warned: set[str] = set()
         self._failure: BaseException | None = None
 
@@ -109,6 +114,7 @@ class Grabber:
             "sequence": self._next_sequence,
             "dropped_late": self._dropped_late,
             "dropped_full": self._dropped_full,
+            "dropped_lost": self._dropped_lost,
         }
         self._guard.send_json(Kind.END, end)
 
@@ -172,6 +178,9 @@ class Grabber:
                     self._granted.put((slot, ring_number))
                 index = 0
                 continue
+            if got.lost:
+                index = self._count_lost(got.lost, schedule, index)
+                sequence, discontinuity = sequence + got.lost, True
             if slot is None:
                 self._dropped_full += 1
                 sequence, discontinuity = sequence + 1, True
@@ -182,6 +191,8 @@ class Grabber:
                 if schedule is None:
                     schedule = Schedule(self._source, self._pacing, self._clock.now_ns() + LEAD_NS)
                 due_ns = schedule.advance(index)
+            if due_ns is None and got.late_ns:
+                due_ns = self._clock.now_ns()
             if blank is not None:
                 blank.write(
                     out, self._source.format
@@ -199,10 +210,22 @@ class Grabber:
                     discontinuity,
                     self._dropped_late,
                     self._dropped_full,
+                    self._dropped_lost,
+                    got.late_ns,
                 )
             )
             sequence, index, discontinuity = sequence + 1, index + 1, False
             self._next_sequence = sequence
+
+    def _count_lost(self, lost: int, schedule: Schedule | None, index: int) -> int:
+        """Frames that the source has lost were due all the same; returns the place in the recording after them."""
+        self._dropped_lost += lost
+        passes = self._source.frame_count
+        for _ in range(lost):
+            if schedule is not None:
+                schedule.advance(index)
+            index = index + 1 if passes is None else (index + 1) % passes
+        return index
 
     def _blank_for(self, frame_format: FrameFormat) -> Blank | None:
         return self._blank if self._blank is not None and self._blank.fits(frame_format) else None
@@ -235,7 +258,7 @@ class Grabber:
     def _release(self, frame: Decoded) -> None:
         due_ns = frame.due_ns
         if due_ns is not None:
-            sleep_until_ns(due_ns, self._clock)
+            sleep_until_ns(due_ns + frame.late_ns, self._clock)
         grabbed_ns = self._clock.now_ns()
         grabbed = Grabbed(
             frame.slot,
@@ -245,7 +268,9 @@ class Grabber:
             frame.repeated,
             frame.discontinuity,
         )
-        self._guard.send(pack_frame(grabbed, frame.ring_number, frame.dropped_late, frame.dropped_full))
+        self._guard.send(
+            pack_frame(grabbed, frame.ring_number, frame.dropped_late, frame.dropped_full, frame.dropped_lost)
+        )
 
 
 def open_configured(config: dict[str, Any]) -> tuple[Source, Pacing]:
@@ -257,6 +282,36 @@ def open_configured(config: dict[str, Any]) -> tuple[Source, Pacing]:
     if options["crop"] is not None:
         options["crop"] = tuple(options["crop"])
     return open_source(config["source"], SourceOptions(**options)), Pacing(**config["pacing"])
+
+
+def with_faults(source: Source, pacing: Pacing, config: dict[str, Any], guard: ChildSocket) -> Source:
+    """The source with the faults that the guard's first packet asks for, if any.
+
+    Raises:
+        SourceError: A fault that ends this process, in a recording that cannot go on where it was.
+    """
+    faults = config.get("faults")
+    if faults is None:
+        return source
+    from stream.sources.faults import ENDING, parse_faults
+    from stream.sources.faulty import FaultySource
+
+    ending = [fault.text for fault in parse_faults(faults["spec"]) if fault.kind in ENDING]
+    if ending and source.frame_count is not None and not pacing.loop:
+        raise SourceError(
+            f"--fault {ending[0]} needed a source without end, got a recording; give --loop, or use phantom"
+        )
+    return FaultySource(
+        source,
+        faults["spec"],
+        faults["seed"],
+        rate_hz=pacing.intended_rate_hz(source.rate_hz) or source.rate_hz,
+        first=config["first_sequence"],
+        begun=[(int(place), int(ends_ns)) for place, ends_ns in faults["begun"]],
+        tell=lambda place, ends_ns: guard.send_json(
+            Kind.FAULT, {"place": place, "at_ns": MonotonicClock().now_ns(), "ends_ns": ends_ns}
+        ),
+    )
 
 
 def main() -> int:
@@ -271,6 +326,7 @@ def main() -> int:
     config = unpack_json(packet)
     try:
         source, pacing = open_configured(config)
+        source = with_faults(source, pacing, config, guard)
         opened = {
             "kind": source.kind,
             "format": format_to_json(source.format),
@@ -286,7 +342,8 @@ def main() -> int:
         blank = None if config.get("blank") is None else Blank.from_json(config["blank"])
         Grabber(guard, source, pacing, first_sequence=config["first_sequence"], blank=blank).run()
     except SourceError as error:
-        guard.send_json(Kind.ERROR, {"message": str(error), "input": True})
+        gone = isinstance(error, SourceGone)
+        guard.send_json(Kind.ERROR, {"message": str(error), "input": True, "gone": gone})
         return 2
     except BrokenPipeError:
         return 0

@@ -71,6 +71,10 @@ class PipelineConfig:
     """Begin only when the engine is warm (a replay), not at once (a room)."""
     wait_for_client: bool = False
     """Begin only when the measuring client is there, and end when it goes."""
+    fault: str | None = None
+    """Faults to inject into the source, as `stream.sources.faults.parse_faults` takes them. A test, and it says so."""
+    fault_seed: int = 0
+    """Of what is drawn at random in them."""
     site: Site | None = None
     """What this site's calibration found; None for the default grey levels on the whole frame."""
 
@@ -130,6 +134,9 @@ class Pipeline:
         self._source_has_ring = False
         self._dropped_before: dict[str, int] = {}
         """Drops of source processes that are gone; each one counts from 0."""
+        self._faults_begun: list[dict[str, int]] = []
+        """Injected faults, each with its place, when it began and when it ends."""
+        self._publisher.faults_injected = config.fault is not None
         self._source_failure: StreamError | None = None
         self._source_ended = False
         self._stop = threading.Event()
@@ -264,6 +271,13 @@ class Pipeline:
             "pacing": dataclasses.asdict(self.config.pacing),
             "first_sequence": self._next_sequence,
             "blank": None if self.config.site is None else self.config.site.blank_json,
+            "faults": None
+            if self.config.fault is None
+            else {
+                "spec": self.config.fault,
+                "seed": self.config.fault_seed,
+                "begun": [(fault["place"], fault["ends_ns"]) for fault in self._faults_begun],
+            },
         }
         self._source_frames = 0
         self._source_has_ring = False
@@ -287,18 +301,29 @@ class Pipeline:
             self._change_format(format_from_json(unpack_json(packet)))
         elif kind == Kind.NOTE:
             self.on_note(str(unpack_json(packet)["message"]))
+        elif kind == Kind.FAULT:
+            self._take_fault(unpack_json(packet))
         elif kind == Kind.END:
             said = unpack_json(packet)
-            self._count_due(int(said["sequence"]), int(said["dropped_late"]), int(said["dropped_full"]))
+            self._count_due(
+                int(said["sequence"]), *(int(said[f"dropped_{why}"]) for why in ("late", "full", "lost"))
+            )
             self._source_ended = True
         elif kind == Kind.ERROR:
             said = unpack_json(packet)
-            if self.opened.get("live") and self._next_sequence > 0:
+            if (self.opened.get("live") or said.get("gone")) and self._next_sequence > 0:
                 # A device that is gone may come back: its process ends now and is started again.
                 self.on_note(str(said["message"]))
                 return
             self._source_failure = (SourceError if said["input"] else PipelineError)(said["message"])
             self._source_ended = True
+
+    def _take_fault(self, said: dict[str, Any]) -> None:
+        """An injected fault begins."""
+        begun = {name: int(said[name]) for name in ("place", "at_ns", "ends_ns")}
+        self._faults_begun.append(begun)
+        text = str(self.config.fault).split(",")[begun["place"]].strip()
+        log.warning("injected fault: %s", text)
 
     def _take_opened(self, opened: dict[str, Any]) -> None:
         self.opened = opened
@@ -406,11 +431,11 @@ class Pipeline:
         return self._started
 
     def _take_frame(self, packet: bytes) -> None:
-        grabbed, ring_number, dropped_late, dropped_full = unpack_frame(packet)
+        grabbed, ring_number, *dropped = unpack_frame(packet)
         if self._guard is None or self._ring is None or ring_number != self._ring_number:
             return
         self._grabbed_rate.add(grabbed.grabbed_ns)
-        self._count_due(grabbed.sequence + 1, dropped_late, dropped_full)
+        self._count_due(grabbed.sequence + 1, *dropped)
         self._source_frames += 1
         if self._source_frames == 1:
             self._source_backoff.healthy()
@@ -420,12 +445,17 @@ class Pipeline:
         if self._credit is not None:
             self._credit.give_back(self._guard.counters.repeated - repeated)
 
-    def _count_due(self, next_sequence: int, dropped_late: int, dropped_full: int) -> None:
+    def _count_due(self, next_sequence: int, dropped_late: int, dropped_full: int, dropped_lost: int) -> None:
         """Take in how far the source is, and what it has dropped on the way."""
         self._next_sequence = next_sequence
         if self._guard is not None:
             dropped = self._guard.counters.dropped
-            for reason, count in (("source_late", dropped_late), ("ring_full", dropped_full)):
+            counts = {
+                "source_late": dropped_late,
+                "ring_full": dropped_full,
+                "source_lost": dropped_lost,
+            }
+            for reason, count in counts.items():
                 if count:
                     dropped[reason] = self._dropped_before.get(reason, 0) + count
 
@@ -490,6 +520,7 @@ class Pipeline:
             "source": {
                 key: self.opened.get(key) for key in ("kind", "rate_hz", "live", "frame_count", "notes")
             },
+            "faults": self._faults_said(),
             "engine": self.engine,
             "domain": guard.domain.as_dict() if guard else {},
             "engine_why": self._engine.why or self._unfit,
@@ -505,6 +536,12 @@ class Pipeline:
             "clients": self._publisher.statistics(),
             "ended": self._source_ended,
         }
+
+    def _faults_said(self) -> dict[str, Any] | None:
+        """Which faults are injected, for the heartbeat; None in a room."""
+        if self.config.fault is None:
+            return None
+        return {"spec": self.config.fault, "seed": self.config.fault_seed, "begun": self._faults_begun}
 
     def _close(self) -> None:
         """Say that it is over, then take everything down."""

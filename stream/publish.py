@@ -64,6 +64,7 @@ class Publisher:
         self.stream = secrets.token_bytes(16)
         self.rate_hz = rate_hz
         self.unmasked_text = True
+        self.faults_injected = False
         """Whether the picture may hold burned-in text that no site calibration masks."""
         self.spacing: Spacing | None = None
         """How large a pixel is, told to clients; None where nobody knows."""
@@ -155,6 +156,7 @@ class Publisher:
             stamps_ns=(*out.stamps_ns, now_ns),
             age_ms=out.age_ms,
             unmasked_text=self.unmasked_text,
+            faults_injected=self.faults_injected,
             discontinuity=out.frame.discontinuity,
             rate_hz=self.rate_hz,
             publisher_pid=os.getpid(),

@@ -151,7 +151,7 @@ class Recording:
                 raise SourceError(
                     "needed frames of one size and depth, and they change on the way; take each part by itself"
                 )
-            grabbed, _, _, _ = unpack_frame(packet)
+            grabbed, *_ = unpack_frame(packet)
             ring.fill(grabbed.slot)
             return Recorded(grabbed.sequence, ring.slots[grabbed.slot])
         except MALFORMED as error:

@@ -25,6 +25,7 @@ from stream.pacing import Pacing
 from stream.pipeline import Pipeline, PipelineConfig
 from stream.rooms import Rooms
 from stream.site import open_site
+from stream.sources.faults import parse_faults
 from stream.sources.options import SourceOptions, parse_crop
 from stream.statusline import (
     StatusLine,
@@ -77,6 +78,10 @@ def parse_speed(text: str) -> float:
 
 
 def _check_counts(config: RunConfig | ReplayConfig) -> None:
+    if config.fault is not None:
+        parse_faults(config.fault)
+    if config.fault_seed < 0:
+        raise ValueError(f"--fault-seed must be 0 or more, got {config.fault_seed}")
     if config.frames is not None and config.frames < 1:
         raise ValueError(f"--frames must be 1 or more, got {config.frames}")
     if not 12 <= config.slots <= 256:
@@ -125,6 +130,8 @@ def pipeline_config(config: RunConfig | ReplayConfig, pacing: Pacing, *, measure
         domain=config.domain,
         slots=config.slots,
         crc=config.crc,
+        fault=config.fault,
+        fault_seed=config.fault_seed,
         wait_for_engine=measured,
         wait_for_client=measured,
     )

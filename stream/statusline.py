@@ -78,13 +78,27 @@ def format_status(status: dict[str, Any]) -> str:
     counters = status["counters"]
     gpu = gpu_text(status)
     return (
-        f"{state_text(status)} | {status['fps_in']:.1f} in {status['fps_out']:.1f} out fps | due to published "
+        f"{test_text(status)}{state_text(status)} | {status['fps_in']:.1f} in {status['fps_out']:.1f} out fps | due to published "
         f"p50 {_ms(latency['p50'])} p99 {_ms(latency['p99'])} max {_ms(latency['max'])} ms | "
         f"drops {_counts(counters.get('dropped', {}))} | {engine_text(status['engine'])}"
         + (f", now none: {why.partition('; ')[0]}" if (why := status.get("engine_why")) else "")
         + domain_text(status)
         + (f" | {gpu}" if gpu else "")
     )
+
+
+def test_text(status: dict[str, Any]) -> str:
+    """Says that faults are injected, where they are, before anything else."""
+    return "TEST, FAULTS INJECTED | " if status.get("faults") else ""
+
+
+def faults_text(faults: dict[str, Any] | None) -> list[str]:
+    """The summary's line on injected faults."""
+    if not faults:
+        return []
+    return [
+        f"TEST     faults were injected: {faults['spec']} (seed {faults['seed']}); {len(faults['begun'])} begun at their frame"
+    ]
 
 
 def domain_text(status: dict[str, Any]) -> str:
@@ -103,6 +117,7 @@ def format_summary(status: dict[str, Any]) -> str:
     skipped = passed_over(engine.get("skipped", []))
     gpu = gpu_text(status)
     lines = [
+        *faults_text(status.get("faults")),
         f"frames   {counters['grabbed']} grabbed, {counters['published']} published: {counters['synthetic']} "
         f"SYNTHETIC, {sum(counters['passthrough'].values())} PASSTHROUGH ({_counts(counters['passthrough'])}), "
         f"{counters['unchanged']} UNCHANGED",
@@ -135,7 +150,7 @@ def format_rooms(statuses: Sequence[dict[str, Any] | None]) -> str:
             continue
         latency = status["latency_ms"]
         rooms.append(
-            f"{number} {state_text(status)} {status['fps_out']:.1f} fps p50 {_ms(latency['p50'])} "
+            f"{number} {test_text(status)}{state_text(status)} {status['fps_out']:.1f} fps p50 {_ms(latency['p50'])} "
             f"max {_ms(latency['max'])} ms"
         )
     return " | ".join(rooms)

@@ -26,7 +26,8 @@ Core, 192 bytes:
                     5 output_invalid, 6 untaught, 7 off
        108  u8      plane mask: 1 live, 2 synthetic, 4 attention
        109  u8      flags: 1 the CRCs are valid; 2 burned-in text is not masked (no site calibration);
-                    4 the first frame after a gap in the source's time
+                    4 the first frame after a gap in the source's time; 8 faults are injected (`--fault`): a test,
+                    and a viewer must say so
        110  u16     number of extensions
        112  u32     age in ms: for how long the source has held this image (state 3)
        116  3 x u32 CRC-32 (zlib) of the live, synthetic and attention plane; 0 where absent
@@ -78,6 +79,7 @@ CORE = struct.Struct("<8s4H16s3Q5Q2I6BHI3I6QQ8x")
 FLAG_CRC = 1
 FLAG_UNMASKED_TEXT = 2
 FLAG_DISCONTINUITY = 4
+FLAG_FAULTS = 8
 HEADER_ROOM = 512
 """Bytes a ring slot keeps for the header; a multiple of the planes' alignment."""
 SLOT_GENERATION_AT = HEADER_ROOM - 8
@@ -139,6 +141,8 @@ class Header:
     age_ms: int = 0
     unmasked_text: bool = True
     discontinuity: bool = False
+    faults_injected: bool = False
+    """A test with `--fault`, never a room."""
     rate_hz: float = 0.0
     publisher_pid: int = 0
     crc: tuple[int, int, int] | None = None
@@ -196,6 +200,7 @@ def pack_header(slot: memoryview, header: Header, layout: Layout) -> int:
         (FLAG_CRC if header.crc is not None else 0)
         | (FLAG_UNMASKED_TEXT if header.unmasked_text else 0)
         | (FLAG_DISCONTINUITY if header.discontinuity else 0)
+        | (FLAG_FAULTS if header.faults_injected else 0)
     )
     CORE.pack_into(
         slot,
@@ -289,6 +294,7 @@ def unpack(data: bytes | bytearray | memoryview, *, check_crc: bool = True) -> M
             age_ms=age_ms,
             unmasked_text=bool(flags & FLAG_UNMASKED_TEXT),
             discontinuity=bool(flags & FLAG_DISCONTINUITY),
+            faults_injected=bool(flags & FLAG_FAULTS),
             rate_hz=said.rate_hz,
             publisher_pid=publisher_pid,
             crc=(crc_live, crc_synthetic, crc_attention) if flags & FLAG_CRC else None,

@@ -92,6 +92,9 @@ class Composer:
         else:
             self._fit(message, view)
             self._draw_panels(message, view)
+            if message.header.faults_injected:
+                for place in self._places:
+                    marks.burn_test(place)
         if frozen is None:
             marks.change_picture(self._area, shown)
         else:
@@ -175,6 +178,8 @@ class Composer:
             else marks.NOT_LIVE.get(shown.state, (marks.PLAIN_COLOUR, 1.0))[0]
         )
         words = marks.state_words(shown)
+        if message is not None and message.header.faults_injected:
+            words = f"{marks.TEST_WORDS}: {words}"
         head_line, foot_line = self.image[:HEAD_ROWS], self.image[-FOOT_ROWS:]
         marks.write(head_line, words, (12, 26), colour, scale=0.6, thickness=2)
         left = 12 + marks.text_size(words, 0.6, 2)[0] + 24

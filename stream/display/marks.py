@@ -29,6 +29,8 @@ NOT_LIVE: dict[State, tuple[Colour, float]] = {
 """Colour of the border and how bright the picture stays, for each state that changes the whole picture."""
 BORDER = 14
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+TEST_COLOUR: Colour = (255, 120, 255)
+TEST_WORDS = "TEST, FAULTS INJECTED"
 NOT_A_DEVICE = "Research use only. Not a medical device."
 
 
@@ -103,6 +105,16 @@ def burn_mark(image: Image, text: str, colour: Colour) -> int:
     image[:label, : width + 2 * pad] = 0
     write(image, text, (pad, pad + height), colour, scale=scale, thickness=2)
     return label
+
+
+def burn_test(image: Image) -> None:
+    """Write along the bottom of a picture that faults are injected: it is of a test, not of a room."""
+    rows, columns = image.shape[:2]
+    scale = 0.94 * columns / text_size(TEST_WORDS, 1.0, 2)[0]
+    scale = min(scale, max(rows / 700, 0.4))
+    width, height = text_size(TEST_WORDS, scale, 2)
+    image[rows - height - 16 :] = 0
+    write(image, TEST_WORDS, ((columns - width) // 2, rows - 8), TEST_COLOUR, scale=scale, thickness=2)
 
 
 def change_picture(image: Image, shown: Shown) -> None:

@@ -11,6 +11,10 @@ from stream.errors import SourceError
 from stream.frame import FrameFormat
 
 
+class SourceGone(SourceError):
+    """The source is not there now and may come back: the guard opens it again, with waits between."""
+
+
 class FormatChanged(SourceError):
     """The next frame has another format; `source.format` is already the new one. Read again with a new buffer."""
 
@@ -24,6 +28,10 @@ class SourceFrame:
     is due, which the grabber then follows; None for every other recording."""
     contrast: bool | None = None
     """Whether the frame shows contrast medium, where the source knows (the phantom does)."""
+    lost: int = 0
+    """Frames before this one that the source knows it has lost; they are counted as dropped."""
+    late_ns: int = 0
+    """How much later than its stamp or its schedule the frame comes (`--fault jitter`)."""
 
 
 class Source(ABC):

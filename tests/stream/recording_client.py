@@ -40,6 +40,7 @@ def main(endpoint: str) -> None:
                 "due_ns": header.stamps_ns[0],
                 "live_crc": zlib.crc32(message.live.data),
                 "unmasked_text": header.unmasked_text,
+                "faults_injected": header.faults_injected,
                 "spacing": None if header.spacing is None else dataclasses.astuple(header.spacing),
             }
             if message.synthetic is not None and message.attention is not None:

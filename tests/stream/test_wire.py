@@ -117,6 +117,7 @@ def test_every_field_of_the_header_comes_back() -> None:
         age_ms=2500,
         unmasked_text=False,
         discontinuity=True,
+        faults_injected=True,
         rate_hz=7.5,
         publisher_pid=4321,
         crc=(1, 0, 0),

@@ -116,11 +116,30 @@ export class Picture {
     this.canvas.dataset.markRows = 0;
   }
 
+  /** Burn in, along the bottom, that faults are injected: the picture is of a test, not of a room. */
+  test() {
+    burnBand(this.context, "TEST, FAULTS INJECTED", "#ff78ff", this.canvas.width, this.canvas.height);
+  }
+
   /** Burn a mark into the top left corner of the pixels. */
   mark(text, colour) {
     const rows = burnMark(this.context, text, colour, this.canvas.width, this.canvas.height);
     this.canvas.dataset.markRows = rows;
   }
+}
+
+/** Write `text` on a black band along the bottom. */
+function burnBand(context, text, colour, columns, rows) {
+  let size = Math.min(Math.max(Math.round(rows / 20), 8), 40);
+  context.font = `700 ${size}px sans-serif`;
+  size = Math.max(Math.floor(size * Math.min(1, (0.94 * columns) / context.measureText(text).width)), 6);
+  context.font = `700 ${size}px sans-serif`;
+  context.textBaseline = "middle";
+  context.textAlign = "center";
+  context.fillStyle = "#000";
+  context.fillRect(0, rows - 1.5 * size, columns, 1.5 * size);
+  context.fillStyle = colour;
+  context.fillText(text, columns / 2, rows - 0.7 * size);
 }
 
 /** Write `text` on a black label in the top left corner; returns the rows that the label covers. */

@@ -87,6 +87,7 @@ function draw(frame) {
       picture.blend(frame, opacity, table);
     }
     if (panel !== "live") picture.mark(...syntheticMark(frame, panel === "overlay" ? opacity : null));
+    if (frame.faultsInjected) picture.test();
   }
   element("stage").style.setProperty("--aspect", `${frame.columns / frame.rows}`);
   element("synthetic-caption").textContent = hasSynthetic(frame) ? "Synthetic" : "Synthetic off, showing live";
@@ -117,6 +118,9 @@ function tick() {
   if (frozen !== null) {
     text("frozen", `FROZEN ${seconds(nowMs - frozen.sinceMs)} since ${frozen.label}. Stream: ${stateWords(now)}`);
   }
+  const test = drawn !== null && drawn.faultsInjected;
+  element("test").hidden = !test;
+  body.test = `${test}`;
   element("warning").hidden = !(drawn !== null && drawn.unmaskedText);
   const live = !NOT_LIVE.has(now.state) && frozen === null;
   const age = numbers.age(nowMs, link.clock, live);

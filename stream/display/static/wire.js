@@ -9,6 +9,7 @@ const EXTENSION_WINDOW = 1;
 const EXTENSION_RATE = 2;
 const EXTENSION_SPACING = 3;
 const PLACES = { 1: "at the detector", 2: "at the isocentre", 3: "at a calibrated object" };
+const FLAG_FAULTS = 8;
 const FLAG_UNMASKED_TEXT = 2;
 const MAX_SIDE = 2048;
 
@@ -75,6 +76,7 @@ export function decode(buffer) {
     inverted: view.getUint8(105) === MONOCHROME1,
     state,
     reason,
+    faultsInjected: (view.getUint8(109) & FLAG_FAULTS) !== 0,
     unmaskedText: (view.getUint8(109) & FLAG_UNMASKED_TEXT) !== 0,
     ageMs: view.getUint32(112, true),
     ...extensions,

@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "heartbeat": True,
     "status_state": None,
     "unmasked_text": False,
+    "faults_injected": False,
     "engine": {"backend": "openvino", "precision": "bf16", "inference_ms": 5.2},
     "more": {},
 }
@@ -143,6 +144,7 @@ def main() -> None:
                 stamps_ns=(due_ns, clock.now_ns(), 0, 0, clock.now_ns()),
                 age_ms=said["age_ms"],
                 unmasked_text=said["unmasked_text"],
+                faults_injected=said["faults_injected"],
                 rate_hz=said["rate_hz"],
                 publisher_pid=os.getpid(),
             )

@@ -67,6 +67,18 @@ def test_stored_values_go_through_the_window(frame_format, window, expected):
     assert np.abs(grey(live) - ideal).max() <= 0.5001
 
 
+@pytest.mark.parametrize("shown", [LIVE_NOW, Shown(State.STALE, age_ms=900.0)], ids=["synthetic", "stale"])
+def test_injected_faults_are_written_into_every_picture(shown):
+    def band(injected):
+        frame = message(FrameFormat(256, 300), faults_injected=injected)
+        image = Composer().draw(frame, View("side"), shown, "", None).copy()
+        return [picture[-20:].astype(int) for picture in panels(image, 3, 256, 300)]
+
+    for plain, marked in zip(band(False), band(True), strict=True):
+        assert (plain == plain[:, :, :1]).all()
+        assert (marked[:, :, 0] - marked[:, :, 1] > 40).sum() > 50  # magenta
+
+
 def test_buffers_are_made_once_for_a_size():
     composer, view = Composer(), View("side")
     first = composer.draw(message(FrameFormat(256, 300, 12)), view, LIVE_NOW, "", None)

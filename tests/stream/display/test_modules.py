@@ -78,6 +78,7 @@ def test_the_page_reads_every_field_as_python_does(tab):
         "inverted": True,
         "state": "UNCHANGED",
         "reason": "none",
+        "faultsInjected": False,
         "unmaskedText": True,
         "ageMs": 1500,
         "windowCenter": 700.5,

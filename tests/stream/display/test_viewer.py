@@ -480,6 +480,17 @@ def test_unmasked_burned_in_text_is_warned_of(page, publisher):
     page.locator("#warning").wait_for(state="visible", timeout=3000)
 
 
+def test_injected_faults_are_written_over_the_page_and_into_every_picture(page, publisher):
+    assert not page.locator("#test").is_visible()
+    publisher.change(faults_injected=True)
+    page.locator("#test").wait_for(state="visible", timeout=3000)
+    assert "TEST, FAULTS INJECTED" in page.locator("#test").text_content()
+    reading = Reading(page)
+    for panel in ("live", "synthetic", "overlay"):
+        band = reading.rgb(panel)[-10:].astype(int)
+        assert ((band[:, :, 0] > 150) & (band[:, :, 1] < 130) & (band[:, :, 2] > 150)).any(), panel
+
+
 def test_a_snapshot_says_what_it_is_and_nothing_of_anybody(page, tmp_path):
     page.keyboard.press("2")
     page.keyboard.press("Space")

@@ -1,0 +1,68 @@
+"""Injected faults in a whole pipeline: a client in another process judges, and everything says that it is a test."""
+
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.timeout(120)
+RATE_HZ = 30.0
+
+
+def numbers(frames: list[dict[str, Any]]) -> list[int]:
+    return [frame["sequence"] for frame in frames]
+
+
+def test_a_broken_source_is_named_counted_and_comes_back(start: Any, record: Any, endpoint: str) -> None:
+    spec = "drop=0.1,freeze@40:1s,hold@90:1s,size@130:320x256,unplug@150:1s,crash@190,end@220"
+    client = record(endpoint)
+    running = start(
+        "run",
+        "phantom",
+        *("--size", "256", "--rate", "30", "--engine", "off", "--fault", spec, "--endpoint", endpoint),
+    )
+    printed = running.finish(60)
+    assert running.process.returncode == 0
+    beat = client.of("heartbeat")[-1]
+    assert beat["faults"]["spec"] == spec
+    assert [fault["place"] for fault in beat["faults"]["begun"]] == [1, 2, 3, 4, 5, 6]
+    assert beat["source_restarts"] >= 2
+    frames = client.of("frame")
+    assert numbers(frames) == sorted(set(numbers(frames)))
+    assert max(numbers(frames)) < 220
+    assert all(frame["faults_injected"] for frame in frames)
+    assert {(frame["rows"], frame["columns"]) for frame in frames} == {(256, 256), (256, 320)}
+    shown = [line["state"] for line in client.of("shown")]
+    assert "STALE" in shown
+    assert "UNCHANGED" in shown
+    counters = beat["counters"]
+    assert counters["due"] == 220
+    out = counters["published"] + counters["repeated"] + sum(counters["dropped"].values())
+    assert counters["due"] == out
+    # Of 220 a tenth by chance, and the second without frames.
+    assert counters["dropped"]["source_lost"] >= RATE_HZ
+    assert "TEST     faults were injected: drop=0.1" in printed
+
+
+def test_a_room_without_faults_says_nothing_of_them(start: Any, record: Any, endpoint: str) -> None:
+    client = record(endpoint)
+    start("run", "phantom", "--size", "128", "--engine", "off", "--frames", "20", "--endpoint", endpoint)
+    client.wait_for(lambda line: line["what"] == "frame", what="a frame")
+    beat = client.wait_for(lambda line: line["what"] == "heartbeat", what="a heartbeat")
+    assert beat["faults"] is None
+    assert not any(frame["faults_injected"] for frame in client.of("frame"))
+
+
+def test_a_recording_that_cannot_go_on_is_not_unplugged(start: Any, loop: Any, endpoint: str) -> None:
+    running = start("run", str(loop), "--engine", "off", "--fault", "unplug@9:1s", "--endpoint", endpoint)
+    printed = running.finish()
+    assert running.process.returncode == 2
+    assert "--fault unplug@9:1s needed a source without end, got a recording; give --loop" in printed
+
+
+@pytest.mark.parametrize("command", ["run", "replay"])
+def test_a_bad_spec_is_one_sentence(command: str, start: Any, endpoint: str) -> None:
+    running = start(command, "phantom", "--fault", "black@7,frieze@3", "--endpoint", endpoint)
+    printed = running.finish()
+    assert running.process.returncode == 2
+    assert "got 'frieze@3'" in printed
+    assert len(printed.strip().splitlines()) == 1
