@@ -11,7 +11,7 @@ from bench.config import BenchConfig, DoctorConfig, EvaluateConfig
 from calib.config import CalibConfig
 from casgan.config import TrainConfig
 from engines.config import BuildConfig, ExportConfig
-from stream.config import ReplayConfig, RunConfig, SynthesizeConfig, ViewConfig
+from stream.config import AuditConfig, ReplayConfig, RunConfig, SynthesizeConfig, ViewConfig
 
 Command = (
     Annotated[RunConfig, tyro.conf.subcommand("run")]
@@ -25,6 +25,7 @@ Command = (
     | Annotated[CalibConfig, tyro.conf.subcommand("calib")]
     | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
     | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
+    | Annotated[AuditConfig, tyro.conf.subcommand("audit")]
 )
 
 # What a command may find missing, by the extra that brings it (pyproject.toml).
@@ -85,6 +86,10 @@ def dispatch(config: object) -> int:
             from bench.doctor import doctor
 
             return doctor(config)
+        case AuditConfig():
+            from stream.audit_verify import audit
+
+            return audit(config.step)
     raise TypeError(f"no handler for {type(config).__name__}")
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-# The marks a dataclass cannot express: an argument without a flag, and what stands for a value in the help.
-from tyro.conf import Positional, arg
+# The marks a dataclass cannot express: an argument without a flag, a command's name, what stands for a value in the help.
+from tyro.conf import Positional, arg, subcommand
 
 Backend = Literal["auto", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
 EngineName = Literal["auto", "off", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
@@ -102,6 +102,10 @@ class RunConfig(FaultConfig, ServingConfig, EngineConfig, SourceConfig):
 
     more: Annotated[Positional[tuple[str, ...]], arg(metavar="[SOURCE ...]")] = ()
     """More sources, a room each; the other settings hold for all of them."""
+    audit: bool = True
+    """Keep an audit log: starts, stops, states, engines, clients and drops, nothing of a patient."""
+    audit_folder: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Where the audit log is; ~/.local/state/contrastream/audit when none is given."""
     out: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write the summary as JSON."""
 
@@ -119,6 +123,33 @@ class ReplayConfig(FaultConfig, ServingConfig, EngineConfig, SourceConfig):
     is not drawn on waits for nothing, so without --domain it draws on any."""
     out: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write the figures as JSON."""
+
+
+@dataclass(frozen=True)
+class AuditVerifyConfig:
+    """Is an audit log whole, and is every line as it was written? Exit status 1 with the line named where one is not."""
+
+    file: Annotated[Positional[Path | None], arg(metavar="FILE")] = None
+    """A file of the log, or a folder of it; this user's whole log when none is given."""
+    head: Annotated[tuple[str, ...], arg(metavar="HASH")] = ()
+    """Heads that a heartbeat has shown (audit.head): each must be in the log, else entries at its end are missing."""
+    key: Annotated[Path | None, arg(metavar="FILE")] = None
+    """The log's key; ~/.local/state/contrastream/audit.key when none is given."""
+
+
+@dataclass(frozen=True)
+class AuditShowConfig:
+    """Print an audit log for people, a line an entry. It checks nothing; `audit verify` does."""
+
+    file: Annotated[Positional[Path | None], arg(metavar="FILE")] = None
+    """A file of the log, or a folder of it; this user's whole log when none is given."""
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """The audit log that `contrastream run` keeps: JSON lines, each chained to the one before under a key of this user."""
+
+    step: Annotated[AuditVerifyConfig, subcommand("verify")] | Annotated[AuditShowConfig, subcommand("show")]
 
 
 @dataclass(frozen=True)

@@ -27,3 +27,7 @@ class EngineRefused(StreamError):
 
 class PipelineError(StreamError):
     """A process of the pipeline failed in a way that is our fault and that starting it again cannot mend."""
+
+
+class AuditError(StreamError):
+    """An audit log, or its key, that cannot be written or read."""

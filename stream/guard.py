@@ -250,6 +250,8 @@ class Guard:
         self.counters = Counters()
         self.state = State.PASSTHROUGH
         self.reason = Reason.STARTING
+        self.on_state: Callable[[str, str], None] = lambda _before, _after: None
+        """Called with the names of the state that ends and of the one that begins."""
 
     # What happened ------------------------------------------------------------------------------------------
 
@@ -466,8 +468,10 @@ class Guard:
     def _see_state(self, state: State, reason: Reason) -> None:
         if (state, reason) == (self.state, self.reason):
             return
-        log.info("%s -> %s", _named(self.state, self.reason), _named(state, reason))
+        before, after = _named(self.state, self.reason), _named(state, reason)
+        log.info("%s -> %s", before, after)
         self.state, self.reason = state, reason
+        self.on_state(before, after)
 
 
 def _named(state: State, reason: Reason) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import zmq
 
+from stream.audit_trail import AuditTrail
 from stream.children import Backoff, Child, exit_words
 from stream.control import (
     SLOT,
@@ -28,7 +29,7 @@ from stream.credit import Credit
 from stream.endpoint import parse_endpoint
 from stream.engine_side import MALFORMED, EngineSide
 from stream.engine_supply import EngineSupply, OwnEngine
-from stream.errors import EndpointError, PipelineError, SourceError, StreamError
+from stream.errors import AuditError, EndpointError, PipelineError, SourceError, StreamError
 from stream.frame import FrameFormat, Reason, State
 from stream.guard import Guard, Outgoing
 from stream.latency import RecentLatencies, RecentRate
@@ -77,6 +78,8 @@ class PipelineConfig:
     """Of what is drawn at random in them."""
     site: Site | None = None
     """What this site's calibration found; None for the default grey levels on the whole frame."""
+    audit_folder: str | None = None
+    """Where the audit log is kept; None for none."""
 
 
 def engine_config(config: PipelineConfig) -> dict[str, Any]:
@@ -114,6 +117,13 @@ class Pipeline:
             except EndpointError:
                 self._publisher.close()
                 raise
+        try:
+            self._trail = AuditTrail(config.audit_folder)
+        except AuditError:
+            self._publisher.close()
+            if self._credit is not None:
+                self._credit.close()
+            raise
         self._ring: Ring | None = None
         self._ring_number = 0
         self._retired: list[Ring] = []
@@ -176,6 +186,8 @@ class Pipeline:
             PipelineError: The source process died before its first frame, or cannot go on.
             EngineRefused: The engine cannot be opened for this model and format.
         """
+        why = "fault"
+        self._trail.start(stream=self._publisher.stream, engine=self.config.engine, site=self.config.site)
         try:
             self._source = self._start_source()
             self._ask_for_engine()
@@ -194,8 +206,13 @@ class Pipeline:
                 self._tick()
             if self._source_failure is not None:
                 raise self._source_failure
+            why = "asked" if self._stop.is_set() else "source_ended"
+        except StreamError as error:
+            why = type(error).__name__  # its words may hold a file's name
+            raise
         finally:
             self._close()
+            self._trail.stop(why, self.last_status)
 
     def stop(self) -> None:
         """End `run` soon; safe from a signal handler and from another thread."""
@@ -252,6 +269,9 @@ class Pipeline:
                 raise PipelineError("the measuring client ended before the replay did")
             self.last_status = self.status()
             self._publisher.heartbeat(self.last_status)
+            self._trail.see(
+                self.last_status, self.opened, self._ring.frame_format if self._ring else None, now_ns
+            )
             self.on_status(self.last_status)
             self._retired = [ring for ring in self._retired if not self._drop_if_idle(ring)]
 
@@ -364,6 +384,7 @@ class Pipeline:
                 engine_slots=ENGINE_SLOTS,
                 wait_for_engine=self.config.pacing.lossless,
             )
+            self._guard.on_state = self._trail.state
             self._engine.guard = self._guard
             if self.config.engine == "off":
                 self._guard.engine_gone(Reason.OFF)
@@ -534,6 +555,7 @@ class Pipeline:
             "latency_ms": self.latencies.summary(),
             "ring": ring.statistics() if ring else {},
             "clients": self._publisher.statistics(),
+            "audit": self._trail.status(),
             "ended": self._source_ended,
         }
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
+from stream.audit_log import check_folder, default_folder
 from stream.config import ReplayConfig, RunConfig
 from stream.display.browser import open_page
 from stream.endpoint import numbered_endpoint, parse_endpoint
@@ -134,7 +135,21 @@ def pipeline_config(config: RunConfig | ReplayConfig, pacing: Pacing, *, measure
         fault_seed=config.fault_seed,
         wait_for_engine=measured,
         wait_for_client=measured,
+        audit_folder=_audit_folder(config),
     )
+
+
+def _audit_folder(config: RunConfig | ReplayConfig) -> str | None:
+    """Where a run's audit log goes, made and found writable; None for a replay, which measures, and with --no-audit."""
+    if not isinstance(config, RunConfig):
+        return None
+    if not config.audit:
+        if config.audit_folder is not None:
+            raise ValueError("--audit-folder and --no-audit exclude each other; leave one out")
+        return None
+    folder = (config.audit_folder or default_folder()).absolute()
+    check_folder(folder)
+    return str(folder)
 
 
 @contextlib.contextmanager

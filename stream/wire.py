@@ -57,6 +57,12 @@ Of the GPU they say
              temperature_c, power_w, power_limit_w, busy_percent, memory_used_mib, memory_total_mib, throttle
              (why the clocks are down, a list of words); each of them null where this GPU does not tell
     gpu_why  null, or why gpu is: the engine runs on the CPU, no driver, the GPU is lost and so on
+
+and of the audit log (stream/audit_chain.py)
+
+    audit    null where none is kept, or: head, the newest written entry's mac, 64 hexadecimal digits; entries, its number;
+             lost, entries that could not be written so far; why, null or why none can be written now. Whoever keeps a
+             head elsewhere can show later that nothing up to it was removed: contrastream audit verify --head
 """
 
 import json

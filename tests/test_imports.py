@@ -99,6 +99,7 @@ def test_a_client_holds_no_ai_library_and_no_codec() -> None:
         "calib run",
         "calib show",
         "doctor",
+        "audit verify",
     ],
 )
 def test_help_imports_neither_torch_nor_numpy(command: str) -> None:
