@@ -33,6 +33,7 @@ from bench.report import build_rates_report, build_report, format_rates, format_
 from bench.samples import EDGE_FRAMES, Samples
 from bench.shown import ShownBrowser, find_browser
 from bench.witness import Witness, WitnessRecord
+from stream import accounts
 from stream.display.shown import ShownFrames
 from stream.frame import FrameFormat, Plane
 from stream.guard import MAX_DEADLINE_NS
@@ -146,6 +147,8 @@ def bench_live(config: LiveConfig) -> int:
         report = build_rates_report(reports, config.rate)
         print(format_rates(report))
         outputs.write(report, kept)
+    for report in reports:
+        accounts.refuse(report["frames"]["accounts"])
     return 0 if all(report["complete"] for report in reports) else 130
 
 

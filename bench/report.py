@@ -10,6 +10,7 @@ from bench.machine import one_line
 from bench.samples import EDGE_FRAMES, Samples, back_filled_ms, histogram, measured_span, only, worst_frames
 from bench.shown_report import shown_facts, shown_frames, shown_line
 from bench.stats import ratio_of_medians
+from stream import accounts
 from stream.display.shown import without_doubtful
 from stream.frame import Reason, State
 from stream.gpu import GPU_BACKENDS
@@ -264,6 +265,7 @@ def _frames(run: "Run", measured: Measured | None) -> dict[str, Any]:
         "received": received,
         "dropped": dropped,
         "unexplained": grabbed - repeated - received,
+        "accounts": accounts.problem(counters, run.measured),
         "copied": ((run.status or {}).get("clients") or {}).get("copied"),
         "measured": 0 if measured is None else int(measured.sequence.size),
         "inferred_in_time_share": None

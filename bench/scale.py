@@ -18,6 +18,7 @@ from bench.config import ScaleConfig
 from bench.errors import BenchError
 from bench.machine import busy_ms, one_line, steal_ms
 from bench.outputs import Outputs
+from stream import accounts
 from stream.endpoint import numbered_endpoint
 from stream.frame import Reason, State
 from stream.latency import summarize_ms
@@ -108,6 +109,8 @@ def measure_step(config: ScaleConfig, count: int) -> tuple[dict[str, Any] | None
             line.close()
             used = load.finish()
         measured = [client.finish() for client in clients]
+    for status in rooms.statuses:
+        accounts.check(status["counters"] if status else {})
     statuses = [status for status in rooms.statuses if status is not None]
     engine: dict[str, Any] = next((s["engine"] for s in statuses if s["engine"]), {})
     complete = len(statuses) == count and all(status["counters"].get("due") == total for status in statuses)

@@ -27,6 +27,7 @@ from bench.machine import one_line, steal_ms
 from bench.outputs import Outputs
 from bench.stats import slope
 from bench.witness import family, sample_process
+from stream import accounts
 from stream.errors import StreamError
 from stream.latency import summarize_ms
 from stream.pacing import Pacing
@@ -92,6 +93,7 @@ def bench_soak(config: SoakConfig) -> int:
     report["seconds"] = passed_ms / 1e3
     print(format_soak(report))
     outputs.write(report)
+    accounts.check(status.get("counters") or {})
     return 0 if report["complete"] else 130
 
 

@@ -20,6 +20,7 @@ from bench.machine import one_line
 from bench.outputs import Outputs
 from bench.report import build_report, samples_of
 from bench.samples import Samples
+from stream import accounts
 from stream.measure import MeasuringClient
 from stream.pacing import Pacing
 from stream.pipeline import Pipeline
@@ -58,6 +59,8 @@ def bench_transport(config: TransportConfig) -> int:
         print("bench: stopped; the report is incomplete", file=sys.stderr)
     print(format_transport(report))
     outputs.write(report, kept)
+    for row in report["rows"]:
+        accounts.refuse(row["paced"]["frames"]["accounts"])
     return 0 if report["complete"] else 130
 
 

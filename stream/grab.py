@@ -181,6 +181,11 @@ class Grabber:
             if got.lost:
                 index = self._count_lost(got.lost, schedule, index)
                 sequence, discontinuity = sequence + got.lost, True
+                if self._pacing.frames is not None and sequence >= self._pacing.frames:
+                    # What was asked for ends among the lost ones.
+                    self._dropped_lost -= sequence - self._pacing.frames
+                    self._next_sequence = self._pacing.frames
+                    return
             if slot is None:
                 self._dropped_full += 1
                 sequence, discontinuity = sequence + 1, True

@@ -361,6 +361,17 @@ class Guard:
         since_ns = self._unique_ns if self.state is State.UNCHANGED else self._frame_ns
         return 0.0 if since_ns is None else (self._clock.now_ns() - since_ns) / NS_PER_MS
 
+    def end(self) -> None:
+        """The stream is over: frames that still wait are dropped, and counted."""
+        if self._pending:
+            dropped = self.counters.dropped
+            dropped["stopped"] = dropped.get("stopped", 0) + len(self._pending)
+            self._pending.clear()
+
+    def waiting(self) -> int:
+        """How many frames wait to go out."""
+        return len(self._pending)
+
     def drained(self) -> bool:
         """Whether no frame waits to go out."""
         return not self._pending

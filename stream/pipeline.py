@@ -453,7 +453,11 @@ class Pipeline:
 
     def _take_frame(self, packet: bytes) -> None:
         grabbed, ring_number, *dropped = unpack_frame(packet)
-        if self._guard is None or self._ring is None or ring_number != self._ring_number:
+        if self._guard is None or self._ring is None:
+            return
+        if ring_number != self._ring_number:
+            self._count_due(grabbed.sequence + 1, *dropped)
+            self._count_dropped("former_ring")
             return
         self._grabbed_rate.add(grabbed.grabbed_ns)
         self._count_due(grabbed.sequence + 1, *dropped)
@@ -479,6 +483,11 @@ class Pipeline:
             for reason, count in counts.items():
                 if count:
                     dropped[reason] = self._dropped_before.get(reason, 0) + count
+
+    def _count_dropped(self, reason: str) -> None:
+        if self._guard is not None:
+            dropped = self._guard.counters.dropped
+            dropped[reason] = dropped.get(reason, 0) + 1
 
     # The engine -----------------------------------------------------------------------------------------------
 
@@ -551,7 +560,9 @@ class Pipeline:
             "source_restarts": self._source_backoff.restarts,
             "fps_in": self._grabbed_rate.hz(),
             "fps_out": self._published_rate.hz(),
-            "counters": {"due": self._next_sequence, **guard.counters.as_dict()} if guard else {},
+            "counters": {"due": self._next_sequence, "waiting": guard.waiting(), **guard.counters.as_dict()}
+            if guard
+            else {},
             "latency_ms": self.latencies.summary(),
             "ring": ring.statistics() if ring else {},
             "clients": self._publisher.statistics(),
@@ -568,6 +579,7 @@ class Pipeline:
     def _close(self) -> None:
         """Say that it is over, then take everything down."""
         if self._guard is not None:
+            self._guard.end()
             self.last_status = {**self.status(), "ended": True}
             self._publisher.heartbeat(self.last_status)
             self.on_status(self.last_status)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
+from stream import accounts
 from stream.audit_log import check_folder, default_folder
 from stream.config import ReplayConfig, RunConfig
 from stream.display.browser import open_page
@@ -270,6 +271,7 @@ def run(config: RunConfig) -> int:
     status = pipeline.last_status or pipeline.status()
     print(format_summary(status))
     write_json(config.out, {"schema": "contrastream.run/1", "config": dataclasses.asdict(config), **status})
+    accounts.check(status["counters"])
     return 0
 
 
@@ -286,6 +288,8 @@ def run_rooms(config: RunConfig, pacing: Pacing) -> int:
         print(format_rooms_summary(work.statuses, work.host_restarts))
         report = {"schema": "contrastream.rooms/1", "config": dataclasses.asdict(config), "gpu": work.gpu}
         write_json(config.out, {**report, "host_restarts": work.host_restarts, "rooms": work.statuses})
+    for status in work.statuses:
+        accounts.check(status["counters"] if status else {})
     return 0
 
 
@@ -331,6 +335,7 @@ def replay(config: ReplayConfig) -> int:
     report = replay_report(config, status, measured)
     print(format_replay(report))
     write_json(config.out, report)
+    accounts.check(status["counters"], measured)
     return 0
 
 
@@ -344,7 +349,7 @@ def replay_report(config: ReplayConfig, status: dict[str, Any], measured: Measur
         "publisher": status["counters"],
         "client": {
             **measured.summary(),
-            "lost": status["counters"].get("published", 0) - len(measured.sequence),
+            "lost": accounts.client_gaps(measured, status["counters"].get("published", 0)),
         },
     }
 
@@ -363,6 +368,13 @@ def format_replay(report: dict[str, Any]) -> str:
         f"{client['received']} received, {client['lost']} lost; {client['synthetic']} SYNTHETIC, "
         f"PASSTHROUGH {client['passthrough'] or 'none'}, {publisher.get('repeated', 0)} repeats not sent",
         f"dropped  {publisher.get('dropped') or 'none'}",
+        *(
+            [
+                f"accounts {accounts.publisher_text(publisher)}; {publisher['published']} published = {client['received']} received + {client['lost']} gaps"
+            ]
+            if publisher
+            else []
+        ),
         f"fps      {number(client['fps'])}"
         + (f" of {number(report['source']['rate_hz'])} intended" if report["source"]["rate_hz"] else ""),
         f"engine   {engine['backend']} {engine['precision']}, one inference {engine['inference_ms']:.1f} ms"

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
+from stream.accounts import publisher_text
 from stream.gpu import GPU_BACKENDS
 
 TERMINAL_INTERVAL_S = 0.5
@@ -122,6 +123,7 @@ def format_summary(status: dict[str, Any]) -> str:
         f"SYNTHETIC, {sum(counters['passthrough'].values())} PASSTHROUGH ({_counts(counters['passthrough'])}), "
         f"{counters['unchanged']} UNCHANGED",
         f"         {counters['repeated']} repeats not sent, dropped: {_counts(counters['dropped'])}",
+        f"accounts {publisher_text(counters)}",
         f"latency  due to published, last {latency['n']}: p50 {_ms(latency['p50'])}, p95 {_ms(latency['p95'])}, "
         f"p99 {_ms(latency['p99'])}, max {_ms(latency['max'])} ms"
         + (" (p99 wants 1,000 frames)" if latency["p99"] is None else ""),
@@ -174,6 +176,7 @@ def format_rooms_summary(statuses: Sequence[dict[str, Any] | None], host_restart
             f"{sum(counters['dropped'].values()):>9}{status['fps_out']:>7.1f}"
             + "".join(f"{_ms(latency[name]):>8}" for name in ("p50", "p99", "max"))
         )
+        lines.append(f"     accounts: {publisher_text(counters)}")
         lines.append(
             f"     PASSTHROUGH: {_counts(counters['passthrough'])}; dropped: {_counts(counters['dropped'])}"
         )

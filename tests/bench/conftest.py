@@ -45,7 +45,16 @@ def make_run(frames: int, *, late_ms: tuple[float, ...] = (), untaught: bool = F
     run.serial_ms = {"before": np.full(200, SERIAL_MS), "after": np.full(200, SERIAL_MS)}
     run.measured = Measured(numbers, numbers, state, reason, stamps.astype(np.uint64))
     run.status = {
-        "counters": {"grabbed": count, "published": count, "synthetic": count, "repeated": 0, "dropped": {}},
+        "counters": {
+            "due": count,
+            "grabbed": count,
+            "published": count,
+            "synthetic": count,
+            "passthrough": {},
+            "unchanged": 0,
+            "repeated": 0,
+            "dropped": {},
+        },
         "source": {"kind": "phantom"},
     }
     run.blocks = plan_blocks(WARM_UP, frames)

@@ -216,7 +216,16 @@ def test_the_table_of_a_replay_says_what_the_client_saw() -> None:
     status = {
         "source": {"rate_hz": 20.0},
         "engine": {"backend": "openvino", "precision": "bf16", "inference_ms": 4.96},
-        "counters": {"grabbed": 22, "published": 22, "repeated": 0, "dropped": {}},
+        "counters": {
+            "due": 22,
+            "grabbed": 22,
+            "published": 22,
+            "synthetic": 21,
+            "passthrough": {"deadline": 1},
+            "unchanged": 0,
+            "repeated": 0,
+            "dropped": {},
+        },
     }
     report = replay_report(ReplayConfig("a.dcm"), status, measured(21))
     assert report["schema"] == "contrastream.replay/1"

@@ -29,7 +29,7 @@ def status(**changes: Any) -> dict[str, Any]:
     """A heartbeat as the pipeline makes it."""
     figures = {"n": 1200, "p50": 6.04, "p95": 9.0, "p99": 12.34, "max": 20.0}
     counters = {
-        "grabbed": 1300, "published": 1210, "synthetic": 1180, "passthrough": {"deadline": 8, "starting": 2},
+        "due": 1304, "grabbed": 1300, "published": 1210, "synthetic": 1180, "passthrough": {"deadline": 8, "starting": 2},
         "unchanged": 20, "repeated": 90, "dropped": {"ring_full": 1, "source_late": 3},
     }  # fmt: skip
     engine = {
