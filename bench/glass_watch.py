@@ -3,6 +3,7 @@
 `python -m bench.glass_watch`; `TargetWatch` asks it.
 """
 
+import contextlib
 import os
 import threading
 from dataclasses import dataclass
@@ -205,7 +206,10 @@ class TargetWatch:
 
     def finish(self, out: Path) -> Captures:
         """Stop watching; everything that was seen."""
-        self._worker.ask("finish", out=str(out))
+        self._worker.tell("finish", out=str(out))
+        # Ctrl-C may have come between a question and its answer, which then is still on its way.
+        while "finished" not in self._worker.hear():
+            pass
         return Captures.load(out)
 
     def close(self) -> None:
@@ -226,13 +230,15 @@ def main() -> None:
 
     def finish(out: str) -> dict[str, Any]:
         held["watcher"].finish(Path(out))
-        return {}
+        return {"finished": True}
 
     cv2.setNumThreads(1)  # its pool would take cores from what is measured
-    serve(
-        {"open": open_it, "status": lambda: held["watcher"].status(), "finish": finish},
-        expected=EXPECTED,
-    )
+    # Who asked may have gone, by Ctrl-C.
+    with contextlib.suppress(BrokenPipeError):
+        serve(
+            {"open": open_it, "status": lambda: held["watcher"].status(), "finish": finish},
+            expected=EXPECTED,
+        )
     if "watcher" in held:
         held["watcher"].stop()
     # A driver that hangs in its thread must not keep the process, nor have OpenCV torn down beneath it.

@@ -1,8 +1,8 @@
 """Tables of the committed reports for the READMEs: `python -m bench.results_table [--check]`.
 
 What stands between `<!-- figures NAME -->` and `<!-- end of figures -->` in README.md and bench/README.md is made from the
-reports in bench/results/, so that no figure there was typed by hand. NAME is `live`, the table of a run of one rate, or
-`all`, a row for every report.
+reports in bench/results/, so that no figure there was typed by hand. NAME is `live`, the table of a run of one rate, `glass` and
+`shown`, those of what comes after a client, or `all`, a row for every report.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def live_table(reports: dict[str, dict[str, Any]]) -> list[str]:
         ),
     ]
     minutes = work["frames"] / work["rate_hz"] / 60
-    lines = ["| ms | p50 | p95 | p99 | max |", "|---|---|---|---|---|"]
+    lines = [*HEAD]
     lines += [
         f"| {name} | {' | '.join(number(summary[key]) for key in QUANTILES)} |" for name, summary in rows
     ]
@@ -72,6 +72,90 @@ def live_table(reports: dict[str, dict[str, Any]]) -> list[str]:
 
 def _percent(share: float | None) -> str:
     return "unknown" if share is None else f"{100 * share:.1f} %"
+
+
+HEAD = ("| ms | p50 | p95 | p99 | max |", "|---|---|---|---|---|")
+DISPLAYS = {"window": "desktop window", "web": "web viewer"}
+GLASS_ROWS = {
+    "seen_ms": "due to seen",
+    "at_least_ms": "due to seen, at least",
+    "display_ms": "of that: received to seen",
+}
+SHOWN_ROWS = {
+    "latency_ms": "due to received by a client",
+    "stages_ms/shown": "stage shown: received by the viewer's relay to drawn",
+    "latency_shown_ms": "due to shown",
+}
+
+
+def glass_table(reports: dict[str, dict[str, Any]]) -> list[str]:
+    """What `bench glass` saw of the desktop window and the web viewer, in ms, and under what.
+
+    Args:
+        reports: Every report by its file's name; those shown here begin with `glass-`.
+
+    Raises:
+        BenchError: There is none.
+    """
+    found = [report for name, report in reports.items() if name.startswith("glass-") and "seen_ms" in report]
+    if not found:
+        raise BenchError(
+            f"needed {RESULTS}/glass-*.json, got none; run: contrastream bench glass screen --out it"
+        )
+    rows, under = [], []
+    for report in found:
+        name, work, codes = report["display"]["name"], report["workload"], report["codes"]
+        kind = DISPLAYS.get(report["display"]["kind"], name)
+        rows += _rows(report, {path: f"{kind}: {label}" for path, label in GLASS_ROWS.items()})
+        under.append(
+            f"- {name}: target {work['columns']} x {work['rows']} at {work['rate_hz']:g} per second, engine "
+            f"{report['engine']['backend'] or 'off'}, seen by {report['camera']['name']} of {report['camera']['columns']} x "
+            f"{report['camera']['rows']} every {number(report['capture_interval_ms']['p50'])} ms; {codes['seen']} of {codes['due']} frames "
+            f"seen, {codes['refused']} of {codes['captures']} captures refused; {_beside(report)}"
+        )
+    return [*HEAD, *rows, "", *under]
+
+
+def shown_table(reports: dict[str, dict[str, Any]]) -> list[str]:
+    """What `bench live --shown` measured, in ms, and under what.
+
+    Args:
+        reports: Every report by its file's name; the one shown here is `live-shown.json`.
+
+    Raises:
+        BenchError: It is not there.
+    """
+    if (report := reports.get("live-shown.json")) is None:
+        raise BenchError(
+            f"needed {RESULTS / 'live-shown.json'}, got none; run: contrastream bench live --rate 30 --shown --out it"
+        )
+    work, frames, shown = report["workload"], report["frames"], report["shown"]
+    return [
+        *HEAD,
+        *_rows(report, SHOWN_ROWS),
+        "",
+        f"{_of(work, report['engine'])} at {work['rate_hz']:g} per second, {work['frames']:,} frames after {work['warmup']} to warm up; "
+        f"{shown['browser']}; {frames['synthesized']:,} of {frames['due']:,} frames SYNTHETIC, {shown['not_drawn']} not drawn; the page's clock "
+        f"known within {number(shown['uncertainty_ms'])} ms from {shown['exchanges']} exchanges; {_beside(report)}",
+    ]
+
+
+def _rows(report: dict[str, Any], labels: dict[str, str]) -> list[str]:
+    """Some of a report's figures, each by its place in it."""
+    lines = []
+    for path, label in labels.items():
+        summary = report
+        for step in path.split("/"):
+            summary = summary[step]
+        lines.append(f"| {label} | {' | '.join(number(summary[key]) for key in QUANTILES)} |")
+    return lines
+
+
+def _beside(report: dict[str, Any]) -> str:
+    return (
+        f"{_machine(report['machine'])}; other processes (X server and browser among them) held {_percent(report['others_share'])} of the cores, longest stall of a "
+        f"process that only sleeps {number(report['witness_ms'])} ms"
+    )
 
 
 def all_table(reports: dict[str, dict[str, Any]]) -> list[str]:
@@ -212,7 +296,12 @@ SAYINGS: dict[str, Callable[[dict[str, Any]], tuple[str, str]]] = {
     "peers": _say_peers,
     "glass": _say_glass,
 }
-TABLES: dict[str, Callable[[dict[str, dict[str, Any]]], list[str]]] = {"live": live_table, "all": all_table}
+TABLES: dict[str, Callable[[dict[str, dict[str, Any]]], list[str]]] = {
+    "live": live_table,
+    "glass": glass_table,
+    "shown": shown_table,
+    "all": all_table,
+}
 
 
 def filled(text: str, reports: dict[str, dict[str, Any]]) -> str:

@@ -50,7 +50,7 @@ def chromium_version(path: str) -> str:
         raise DisplayError(
             f"needed a Chromium that starts, got {path}: {type(error).__name__}; run it by hand and see what it says"
         ) from error
-    return done.stdout.strip()
+    return done.stdout.partition(" built on")[0].strip()
 
 
 class OwnChromium:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from bench.config import GlassConfig
+from bench.glass_watch import TargetWatch
 from calib.target import TargetCode, draw_target
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -189,6 +190,18 @@ def test_a_film_of_original_and_copy_gives_a_latency_without_a_clock(tmp_path: P
     assert report["difference_ms"]["mean"] == pytest.approx(112.0, abs=6.0)
     assert report["workload"]["rate_hz"] == pytest.approx(30.0, abs=0.01)
     assert "seen_ms" not in report
+
+
+def test_an_answer_that_nobody_heard_does_not_stand_for_the_next_one(tmp_path: Path) -> None:
+    """Ctrl-C may come between a question to the camera's process and its answer."""
+    watch = TargetWatch(str(video(tmp_path / "film.avi", latency_ms=50.0, pictures=6)))
+    try:
+        watch._worker.tell("status")
+        while not watch.status()["ended"]:
+            pass
+        assert watch.finish(tmp_path / "captures.npz").stamp_ns.size == 6
+    finally:
+        watch.close()
 
 
 @pytest.mark.parametrize(

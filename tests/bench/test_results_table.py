@@ -63,7 +63,22 @@ def test_a_page_whose_figures_were_changed_by_hand_is_found_and_made_anew(
             "<!-- figures live -->\n<!-- end of figures -->", {}, "needed .*live.json, got none", id="no run"
         ),
         pytest.param(
-            "<!-- figures x -->\n<!-- end of figures -->", {}, "a block named live or all, got x", id="a name"
+            "<!-- figures x -->\n<!-- end of figures -->",
+            {},
+            "a block named live or glass or shown or all, got x",
+            id="a name",
+        ),
+        pytest.param(
+            "<!-- figures glass -->\n<!-- end of figures -->",
+            {},
+            "needed .*glass-.*json, got none",
+            id="no glass",
+        ),
+        pytest.param(
+            "<!-- figures shown -->\n<!-- end of figures -->",
+            {},
+            "needed .*live-shown.json, got none",
+            id="no shown",
         ),
         pytest.param(
             "<!-- figures all -->\n<!-- end of figures -->",
