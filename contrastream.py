@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -93,6 +93,19 @@ def dispatch(config: object) -> int:
     raise TypeError(f"no handler for {type(config).__name__}")
 
 
+def trust_if_asked(config: object) -> None:
+    """--trust-model: remember the command's model before anything opens it, and say its hash.
+
+    Raises:
+        EngineError: There is no such model, or it cannot be remembered.
+    """
+    asked: Any = getattr(config, "workload", None) or getattr(config, "step", None) or config
+    if getattr(asked, "trust_model", False) and asked.model is not None:
+        from engines.trust import trust_model
+
+        print(f"contrastream: {trust_model(asked.model)}", file=sys.stderr)
+
+
 def missing_extra(error: ModuleNotFoundError) -> str | None:
     """The sentence for a package that an extra would have brought; None where none of them holds it."""
     package = (error.name or "").partition(".")[0]
@@ -122,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from stream.errors import PipelineError, StreamError
 
     try:
+        trust_if_asked(config)
         return dispatch(config)
     except KeyboardInterrupt:
         return 130

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 # What a dataclass cannot express: an argument without a flag, its name, and a command below a command.
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
 EngineName = Literal["auto", "off", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
 Backend = Literal["auto", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
@@ -26,6 +26,8 @@ class WorkloadConfig:
     """Rows and columns of the phantom."""
     model: Annotated[str, arg(metavar="MODEL")] = "compact"
     """A shipped model's name, an ONNX file, or a preset's name: one that no model is shipped of gets random weights."""
+    trust_model: FlagCreatePairsOff[bool] = False
+    """Trust MODEL, a file from elsewhere, from here on; what contrastream export made on this machine needs none."""
     threads: Annotated[int | None, arg(metavar="N")] = None
     """Threads of a CPU engine."""
     out: Annotated[Path | None, arg(metavar="FILE")] = None
@@ -259,6 +261,8 @@ class GlassConfig:
     """The runtime; off shows the live picture as it comes, any other lets it wait for its synthesis."""
     model: Annotated[str, arg(metavar="MODEL")] = "compact"
     """With an engine: a shipped model's name, an ONNX file, or a preset's name."""
+    trust_model: FlagCreatePairsOff[bool] = False
+    """Trust MODEL, a file from elsewhere, from here on; what contrastream export made on this machine needs none."""
     threads: Annotated[int | None, arg(metavar="N")] = None
     """Threads of a CPU engine."""
     out: Annotated[Path | None, arg(metavar="FILE")] = None
@@ -350,6 +354,8 @@ class EvaluateConfig:
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
     """A shipped model's name, an .onnx file, or the folder of a training run."""
+    trust_model: FlagCreatePairsOff[bool] = False
+    """Trust MODEL, a file from elsewhere, from here on; what contrastream export made on this machine needs none."""
     data: str = "phantom"
     """`phantom`, or a folder of real frames as `train` takes it; of those only the test patients are used."""
     out: Path = Path("eval.json")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 # The marks a dataclass cannot express: an argument without a flag, a command's name, what stands for a value in the help.
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
 Backend = Literal["auto", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
 
@@ -167,6 +167,8 @@ class SiteConfig:
     """The record; the figures as .json, the plots as .png and one page with everything as .html are written beside it."""
     model: Annotated[str, arg(metavar="MODEL")] = "compact"
     """A shipped model's name, or an ONNX file: the record is for this one."""
+    trust_model: FlagCreatePairsOff[bool] = False
+    """Trust MODEL, a file from elsewhere, from here on; what contrastream export made on this machine needs none."""
     engine: Backend = "auto"
     """The runtime that is measured; auto takes all that are usable here for `precision`, and the first of them else."""
     threads: Annotated[int | None, arg(metavar="N")] = None

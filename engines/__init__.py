@@ -6,6 +6,8 @@ Map of the room:
     base.py                what every engine does alike: slots, settings, a slot used in turn
     open.py                `open_engine`: the first usable runtime, and why others were skipped
     model.py               the ONNX file and its sidecar; `load_model`
+    trust.py               which model files may be opened: shipped, made here, or trusted by the user
+    onnx_parts.py          no weights in other files, seen without a library
     planes.py              the caller's arrays as the graph's bytes; grey tables and field
     openvino_engine.py     the CPU engine
     onnxruntime_engine.py  the second CPU engine

@@ -37,6 +37,8 @@ class BuildConfig:
 
     model: Annotated[Positional[str | None], arg(metavar="MODEL")] = None
     """A shipped model's name, an ONNX file, or a preset's name with --untaught. With --list, --inspect and --clear also the key of a plan."""
+    trust_model: FlagCreatePairsOff[bool] = False
+    """Trust MODEL, a file from elsewhere, from here on; what contrastream export made on this machine needs none."""
     list: FlagCreatePairsOff[bool] = False
     """Show the plans that are kept; with MODEL only its own."""
     inspect: FlagCreatePairsOff[bool] = False

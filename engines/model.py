@@ -1,7 +1,7 @@
 """A model on disk: the ONNX file, and the sidecar that says what it is without a library to read ONNX.
 
 The file's SHA-256 is the model's name; the sidecar carries it, so a file that was cut off or changed is
-found before a runtime reads it.
+found before a runtime reads it. Files from elsewhere are opened only where the user trusts them (`engines/trust.py`).
 """
 
 import dataclasses
@@ -14,12 +14,18 @@ from typing import Any
 from calib.domain import FEATURES
 from calib.intensity import check_reference
 from engines.errors import ModelError
+from engines.onnx_parts import check_one_file
+from engines.trust import SHIPPED, is_trusted, remember_made_here
 
 FORMAT = "contrastream.model/2"
 LEVELS = 256
 """Knots of a grey-level table."""
 STATISTICS = 5 + FEATURES
 MODELS = Path(__file__).parent / "models"
+MAX_MODEL_BYTES = 1 << 30
+"""Of a model file; the largest preset has 60 MB."""
+MAX_CARD_BYTES = 4 << 20
+"""Of a sidecar; ours have 30 kB."""
 
 INPUTS: dict[str, tuple[str, tuple[str | int, ...]]] = {
     "live": ("uint8", ("rows", "columns", "bytes")),
@@ -86,6 +92,23 @@ class ModelCard:
         return {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
 
 
+CARD_TYPES: dict[str, tuple[type, ...]] = {
+    "preset": (str,),
+    "network_size": (int,),
+    "threshold": (float,),
+    "taught": (bool,),
+    "sha256": (str,),
+    "value_range": (list,),
+    "training_run": (dict,),
+    "data_sha256": (str,),
+    "licence": (str,),
+    "reference_greys": (list,),
+    "domain": (dict,),
+    "f16_margin": (float, int),
+}
+"""What a sidecar's values must be; what it holds beside these is skipped."""
+CARD_NEEDS = ("preset", "network_size", "threshold", "taught", "sha256")
+
 F16_MARGIN = 8.0
 """The least `f16_margin` for half precision: three more bits than the frames that were looked at needed."""
 
@@ -122,21 +145,26 @@ def file_sha256(path: Path) -> str:
 
 
 def save_card(card: ModelCard, path: Path) -> ModelCard:
-    """Write the sidecar of the ONNX file at `path`; returns the card with the file's hash."""
+    """Write the sidecar of the ONNX file at `path`, which this program has made; returns the card with the file's hash.
+
+    The file is trusted from here on.
+    """
     card = dataclasses.replace(card, sha256=file_sha256(path))
     text = json.dumps({"format": FORMAT, **dataclasses.asdict(card)}, indent=2)
     path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    remember_made_here(card.sha256)
     return card
 
 
-def load_model(model: str | Path) -> ModelFile:
-    """Find a model and check that it is whole.
+def load_model(model: str | Path, *, trusted: bool = False) -> ModelFile:
+    """Find a model and check that it is whole, and may be opened.
 
     Args:
         model: A shipped preset's name, or the path of an ONNX file with its sidecar beside it.
+        trusted: The caller answers for it; else it must be shipped, made here, or trusted by the user.
 
     Raises:
-        ModelError: No such file, no sidecar, or they do not belong together.
+        ModelError: No such file, no sidecar, they do not belong together, or the file came from elsewhere.
     """
     path = (
         MODELS / f"{model}.onnx" if Path(model).name == str(model) and not Path(model).suffix else Path(model)
@@ -144,49 +172,75 @@ def load_model(model: str | Path) -> ModelFile:
     if not path.is_file():
         shipped = ", ".join(sorted(file.stem for file in MODELS.glob("*.onnx"))) or "none"
         raise ModelError(f"needed a model file, found none at {path}; shipped models: {shipped}")
+    if (size := path.stat().st_size) > MAX_MODEL_BYTES:
+        raise ModelError(
+            f"a model file has at most {MAX_MODEL_BYTES >> 20} MiB, got {path.name} of {size >> 20} MiB; it is no model "
+            "of ours"
+        )
     card = _read_card(path.with_suffix(".json"))
     if (found := file_sha256(path)) != card.sha256:
         raise ModelError(
             f"{path.name} must have the SHA-256 {card.sha256[:16]}... of its sidecar, got {found[:16]}...; "
             f"it was cut off or changed: copy both files again"
         )
+    if card.sha256 not in SHIPPED:
+        if not trusted and not is_trusted(card.sha256):
+            raise ModelError(
+                f"{path.name} must be shipped or made on this machine by contrastream export, got a file from elsewhere "
+                f"(SHA-256 {card.sha256}), and a model file can carry more than weights; where you know who made it, run "
+                "once with --trust-model"
+            )
+        check_one_file(memoryview(path.read_bytes()), path.name)
     return ModelFile(path, card)
+
+
+def shortened(value: object) -> str:
+    """A value of somebody else's file, short enough for a sentence."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _read_card(path: Path) -> ModelCard:
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(MAX_CARD_BYTES + 1)
+        if len(text) > MAX_CARD_BYTES:
+            raise ValueError(f"more than {MAX_CARD_BYTES >> 20} MiB")
+        facts = json.loads(text)
     except FileNotFoundError:
         raise ModelError(
             f"needed the sidecar {path.name} beside the model, found none; copy it along, or export again"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"the sidecar {path.name} must be JSON, got: {error}; copy it again") from error
     if not isinstance(facts, dict) or facts.pop("format", None) != FORMAT:
         raise ModelError(f"the sidecar {path.name} must have the format {FORMAT}; export the model again")
-    if not isinstance(margin := facts.get("f16_margin"), int | float | None):
+    for name, kinds in CARD_TYPES.items():
+        value = facts.get(name)
+        if (value is None and name not in CARD_NEEDS) or type(value) in kinds:
+            continue
         raise ModelError(
-            f"the sidecar {path.name} needs f16_margin as a number, got {margin!r}; export the model again"
+            f"the sidecar {path.name} needs {name} as {' or '.join(kind.__name__ for kind in kinds)}, got "
+            f"{shortened(value)}; export the model again"
         )
-    needed = {"preset": str, "network_size": int, "threshold": float, "taught": bool, "sha256": str}
-    for name, kind in needed.items():
-        if not isinstance(facts.get(name), kind):
-            raise ModelError(
-                f"the sidecar {path.name} needs {name} as {kind.__name__}, got {facts.get(name)!r}; "
-                f"export the model again"
-            )
-    known = {entry.name for entry in dataclasses.fields(ModelCard)}
+    facts = {name: value for name, value in facts.items() if value is not None and name in CARD_TYPES}
     facts["value_range"] = tuple(facts.get("value_range", (-1.0, 1.0)))
+    if len(facts["value_range"]) != 2 or not all(type(each) in (int, float) for each in facts["value_range"]):
+        raise ModelError(
+            f"the sidecar {path.name} needs value_range as two numbers, got {shortened(facts['value_range'])}; export the "
+            "model again"
+        )
     try:
         facts["reference_greys"] = tuple(
             (float(p), float(grey)) for p, grey in facts.get("reference_greys", ())
         )
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ModelError(
-            f"the sidecar {path.name} needs reference_greys as pairs of numbers, got {facts['reference_greys']!r}; "
+            f"the sidecar {path.name} needs reference_greys as pairs of numbers, got "
+            f"{shortened(facts['reference_greys'])}; "
             "copy it again"
         ) from None
     try:
-        return ModelCard(**{name: value for name, value in facts.items() if name in known})
+        return ModelCard(**facts)
     except ValueError as error:
         raise ModelError(f"the sidecar {path.name}: {error}") from error

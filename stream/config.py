@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 # The marks a dataclass cannot express: an argument without a flag, a command's name, what stands for a value in the help.
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
 Backend = Literal["auto", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
 EngineName = Literal["auto", "off", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
@@ -62,6 +62,8 @@ class EngineConfig:
 
     model: Annotated[str, arg(metavar="MODEL")] = "compact"
     """A shipped model's name, an ONNX file, or a preset's name with --untaught."""
+    trust_model: FlagCreatePairsOff[bool] = False
+    """Trust MODEL, a file from elsewhere, from here on; what contrastream export made on this machine needs none."""
     engine: EngineName = "auto"
     """The runtime; auto takes the first usable one and says why it passed over others; off shows live only."""
     threads: Annotated[int | None, arg(metavar="N")] = None
