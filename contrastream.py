@@ -11,12 +11,13 @@ from bench.config import BenchConfig, DoctorConfig, EvaluateConfig
 from calib.config import CalibConfig
 from casgan.config import TrainConfig
 from engines.config import BuildConfig, ExportConfig
-from stream.config import AuditConfig, ReplayConfig, RunConfig, SynthesizeConfig, ViewConfig
+from stream.config import AuditConfig, RecordConfig, ReplayConfig, RunConfig, SynthesizeConfig, ViewConfig
 
 Command = (
     Annotated[RunConfig, tyro.conf.subcommand("run")]
     | Annotated[ReplayConfig, tyro.conf.subcommand("replay")]
     | Annotated[ViewConfig, tyro.conf.subcommand("view")]
+    | Annotated[RecordConfig, tyro.conf.subcommand("record")]
     | Annotated[TrainConfig, tyro.conf.subcommand("train")]
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
     | Annotated[SynthesizeConfig, tyro.conf.subcommand("synthesize")]
@@ -54,6 +55,10 @@ def dispatch(config: object) -> int:
             from stream.display.view import view
 
             return view(config)
+        case RecordConfig():
+            from stream.record.recorder import record
+
+            return record(config)
         case TrainConfig():
             from casgan.train import train_command
 

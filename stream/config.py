@@ -170,6 +170,34 @@ class ViewConfig:
     """Open the web viewer in a browser where there is a display."""
 
 
+@dataclass(frozen=True)
+class RecordConfig:
+    """Record a running stream until Ctrl-C or its end: as DICOM, a film or arrays, by the file's ending.
+
+    .dcm holds the live frames; NAME-synthetic.dcm and NAME-attention.dcm beside it are derived objects marked as synthetic.
+    .mp4 shows live, synthetic and overlay with their marks burned in. .npz has every plane and stamp for numpy. NAME.json
+    says what each frame was. While it runs, everything goes into NAME.capture; of a recorder that was killed it stays, and
+    `contrastream record NAME.capture NAME` makes the rest.
+    """
+
+    endpoint: Annotated[Positional[str], arg(metavar="ENDPOINT")]
+    """The stream: main for this host's default one, another name, ipc:///path or tcp://127.0.0.1:PORT; or a .capture file."""
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    """A new file that ends in .dcm, .mp4 or .npz."""
+    seconds: Annotated[float | None, arg(metavar="S")] = None
+    """End so long after the first frame."""
+    frames: Annotated[int | None, arg(metavar="N")] = None
+    """End after so many frames."""
+    memory: bool = False
+    """Read the frames in the publisher's shared memory instead of on the wire; on its host only."""
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and not self.seconds > 0:
+            raise ValueError(f"--seconds must be above 0, got {self.seconds:g}")
+        if self.frames is not None and self.frames < 1:
+            raise ValueError(f"--frames must be 1 or more, got {self.frames}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class SynthesizeConfig(EngineConfig):
     """Synthesize the angiogram of every frame of a recording, offline, into a folder of pictures.

@@ -17,6 +17,10 @@ class EndpointError(StreamError):
     """An address that cannot be bound or connected: in use, not allowed, not an address."""
 
 
+class RecordError(StreamError):
+    """A recording that cannot be written, or a capture that cannot be read."""
+
+
 class DisplayError(StreamError):
     """A display that is not there."""
 

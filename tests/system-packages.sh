@@ -1,10 +1,11 @@
 #!/bin/sh
-# Chromium, Xvfb and xdotool for the viewer's tests, from the system's packages where that is possible without asking.
+# Chromium, Xvfb and xdotool for the viewer's tests and dciodvfy for the recorder's, from the system's packages where that is possible without asking.
 # Where it is not, the tests that need them are skipped and say so.
 missing=""
 [ -x /usr/bin/chromium ] || missing="chromium"
 command -v Xvfb >/dev/null 2>&1 || missing="$missing xvfb"
 command -v xdotool >/dev/null 2>&1 || missing="$missing xdotool"
+command -v dciodvfy >/dev/null 2>&1 || missing="$missing dicom3tools"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing$missing from the system's packages, for the viewer's tests"

@@ -1,0 +1,230 @@
+"""A recording as DICOM: the live frames as they came, and what was synthesized as derived objects that say so.
+
+Three multi-frame secondary captures (PS3.3 A.8.3 and A.8.4), since nothing is known of how the X-ray was made: live,
+synthetic and attention. Synthetic Data (0008,001C) is YES where pixels were drawn, Content Qualification (0018,9004) is
+RESEARCH everywhere, and the derived objects name their source frames, the model's hash and the engine. Nothing of a patient is
+in any of them. Frame Time Vector (0018,1065) holds the steps between the frames' due times.
+"""
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stream.errors import RecordError
+from stream.frame import FrameFormat, Photometric, SpacingPlace
+from stream.record.segment import Segment
+
+BYTE = "1.2.840.10008.5.1.4.1.1.7.2"
+"""Multi-frame Grayscale Byte Secondary Capture Image Storage."""
+WORD = "1.2.840.10008.5.1.4.1.1.7.3"
+"""Multi-frame Grayscale Word Secondary Capture Image Storage."""
+MAX_PIXEL_BYTES = 0xFFFFFFFE
+"""A value of explicit length holds no more (PS3.5 7.1.1)."""
+NOTICE = "Research tool, not a medical device."
+Progress = Callable[[], None]
+
+
+def write_dicom(out: Path, segment: Segment, progress: Progress) -> list[Path]:
+    """Write the objects of a segment.
+
+    Args:
+        out: The live object's file; the others are beside it, NAME-synthetic.dcm and NAME-attention.dcm.
+        segment: The frames.
+        progress: Called for each frame of each object.
+
+    Returns:
+        The files written: one where nothing was synthesized, else three.
+
+    Raises:
+        RecordError: The disk is full, or one object would be larger than DICOM allows.
+    """
+    from pydicom.uid import generate_uid
+
+    study, frame_format = generate_uid(prefix=None), segment.frame_format
+    live = _object(segment, study, frame_format, "live")
+    live.ImageType = ["ORIGINAL", "PRIMARY"]
+    live.ConversionType = "DI"
+    live.SyntheticData = "NO"
+    _time(live, segment.times_ms(), segment.rate_hz)
+    top = frame_format.max_value
+    turned = frame_format.photometric is Photometric.MONOCHROME1
+    files = [_write(live, out, (turn(frame.message.live, top, turned) for frame in segment), progress)]
+    if not (drawn := segment.synthetic):
+        return files
+    for name, plane_format in (
+        ("synthetic", frame_format),
+        ("attention", FrameFormat(frame_format.rows, frame_format.columns)),
+    ):
+        derived = _object(segment, study, plane_format, name)
+        derived.ImageType = ["DERIVED", "SECONDARY"]
+        derived.ConversionType = "SYN"
+        derived.SyntheticData = "YES"
+        derived.DerivationDescription = _derivation(name, segment.capture.engine)
+        derived.SourceImageSequence = _sources(live, drawn)
+        _time(derived, segment.times_ms(drawn), segment.rate_hz)
+        planes = _planes(segment, drawn, name, top, turned)
+        files.append(_write(derived, out.with_name(f"{out.stem}-{name}.dcm"), planes, progress))
+    return files
+
+
+def turn(plane: np.ndarray, top: int, turned: bool) -> np.ndarray:
+    """The plane with its grey levels the other way round, since these objects know MONOCHROME2 only; or as it is."""
+    return np.subtract(top, plane, dtype=plane.dtype) if turned else plane
+
+
+def _planes(
+    segment: Segment, places: tuple[int, ...], name: str, top: int, turned: bool
+) -> Iterable[np.ndarray]:
+    for place in places:
+        message = segment.capture.frame(segment.first + place).message
+        assert message.synthetic is not None  # unpack refuses a SYNTHETIC message without
+        assert message.attention is not None
+        yield turn(message.synthetic, top, turned) if name == "synthetic" else message.attention
+
+
+def _object(segment: Segment, study: str, frame_format: FrameFormat, name: str) -> Any:
+    """What all objects of a recording say alike."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    byte = frame_format.sample_bytes == 1
+    begun = datetime.fromisoformat(segment.capture.begun)
+    made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = BYTE if byte else WORD
+    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = generate_uid(prefix=None)
+    made.SpecificCharacterSet = "ISO_IR 192"
+    made.PatientName = made.PatientBirthDate = made.PatientSex = ""
+    made.PatientID = "RESEARCH"  # nothing of a patient, but an archive wants one
+    made.StudyInstanceUID = study
+    made.StudyDate = made.SeriesDate = made.ContentDate = begun.strftime("%Y%m%d")
+    made.StudyTime = made.SeriesTime = made.ContentTime = begun.strftime("%H%M%S")
+    made.StudyID = "1"
+    made.AccessionNumber = made.ReferringPhysicianName = ""
+    made.TimezoneOffsetFromUTC = "+0000"
+    made.SeriesInstanceUID = generate_uid(prefix=None)
+    made.SeriesNumber = {"live": 1, "synthetic": 2, "attention": 3}[name]
+    made.SeriesDescription = {
+        "live": "live",
+        "synthetic": "synthetic vessels, research only",
+        "attention": "share that is synthetic, 255 is all",
+    }[name]
+    made.Modality = "OT"
+    made.Manufacturer = "contrastream"
+    made.ManufacturerModelName = "contrastream"
+    made.SoftwareVersions = version("contrastream")
+    made.InstanceNumber = 1
+    made.PatientOrientation = ""
+    made.Laterality = ""  # wanted where the body part is not known to be an unpaired one
+    made.BurnedInAnnotation = "YES" if segment.unmasked_text and name != "attention" else "NO"
+    made.ContentQualification = "RESEARCH"
+    made.ImageComments = NOTICE + (
+        f" {segment.lost} frames did not reach the recorder." if segment.lost else ""
+    )
+    made.SamplesPerPixel = 1
+    made.PhotometricInterpretation = "MONOCHROME2"
+    made.Rows, made.Columns = frame_format.rows, frame_format.columns
+    made.BitsAllocated = 8 * frame_format.sample_bytes
+    made.BitsStored = frame_format.bits_stored
+    made.HighBit = frame_format.bits_stored - 1
+    made.PixelRepresentation = 0
+    made.RescaleIntercept, made.RescaleSlope, made.RescaleType = 0, 1, "US"
+    made.PresentationLUTShape = "IDENTITY"
+    if name != "attention":
+        _window(made, frame_format)
+    _spacing(made, segment)
+    return made
+
+
+def _window(made: Any, frame_format: FrameFormat) -> None:
+    if frame_format.window_center is None or frame_format.window_width is None:
+        return
+    center = frame_format.window_center
+    if frame_format.photometric is Photometric.MONOCHROME1:
+        center = frame_format.max_value - center
+    made.WindowCenter, made.WindowWidth = f"{center:.10g}", f"{frame_format.window_width:.10g}"
+
+
+def _spacing(made: Any, segment: Segment) -> None:
+    if (spacing := segment.spacing) is None:
+        return
+    said = [f"{spacing.row_mm:.10g}", f"{spacing.column_mm:.10g}"]
+    if spacing.place is SpacingPlace.DETECTOR:
+        made.ImagerPixelSpacing = said
+        return
+    made.PixelSpacing = said
+    at_isocentre = spacing.place is SpacingPlace.ISOCENTRE
+    made.PixelSpacingCalibrationType = "GEOMETRY" if at_isocentre else "FIDUCIAL"
+    made.PixelSpacingCalibrationDescription = (
+        "at the isocentre" if at_isocentre else "where the measured object lay"
+    )
+
+
+def _time(made: Any, times_ms: list[float], rate_hz: float) -> None:
+    from pydicom.tag import Tag
+
+    # Rounded as times, not as steps, so that a thousand steps add up to the true time.
+    rounded = [round(time, 3) for time in times_ms]
+    steps = [0.0, *(later - before for before, later in itertools.pairwise(rounded))]
+    made.NumberOfFrames = len(times_ms)
+    made.FrameIncrementPointer = Tag(0x0018, 0x1065)
+    made.FrameTimeVector = [f"{step:.3f}" for step in steps]
+    made.CineRate = max(1, round(rate_hz))
+
+
+def _derivation(name: str, engine: dict[str, Any]) -> str:
+    what = "Vessels drawn into the live frames" if name == "synthetic" else "Where vessels were drawn"
+    model = engine.get("model_sha256")
+    how = f", engine {engine.get('backend')} {engine.get('precision')}" if engine.get("backend") else ""
+    return (
+        f"{what} by contrastream {version('contrastream')} (CAS-GAN), model SHA-256 {model or 'unknown'}{how}. They are synthetic: "
+        f"plausible, not this patient's. {NOTICE}"
+    )
+
+
+def _sources(live: Any, places: tuple[int, ...]) -> Any:
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    source = Dataset()
+    source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = live.SOPClassUID, live.SOPInstanceUID
+    source.ReferencedFrameNumber = [place + 1 for place in places]
+    return Sequence([source])
+
+
+def _write(made: Any, out: Path, planes: Iterable[np.ndarray], progress: Progress) -> Path:
+    """Write an object whole or not at all; its pixels go through a file, so that an hour needs no hour of memory."""
+    from pydicom import dcmwrite
+
+    frame_bytes = made.Rows * made.Columns * made.BitsAllocated // 8
+    total = frame_bytes * made.NumberOfFrames
+    if total > MAX_PIXEL_BYTES:
+        raise RecordError(
+            f"needed less than 4 GiB of pixels in one DICOM object, got {total / 2**30:.1f} GiB; record shorter stretches "
+            "(--seconds), or make an .npz of the capture"
+        )
+    partial = out.with_name(out.name + ".partial")
+    try:
+        with tempfile.TemporaryFile(dir=out.parent) as pixels:
+            for plane in planes:
+                pixels.write(np.ascontiguousarray(plane).data)
+                progress()
+            if total % 2:
+                pixels.write(b"\0")
+            pixels.seek(0)
+            made.add_new(0x7FE00010, "OB" if made.BitsAllocated == 8 else "OW", pixels)
+            dcmwrite(partial, made, enforce_file_format=True)
+            del made.PixelData
+        os.replace(partial, out)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RecordError(f"needed to write {out}, got: {error.strerror}; free some space") from error
+    return out

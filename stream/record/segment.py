@@ -1,0 +1,99 @@
+"""A stretch of a capture in which nothing changes but the picture: one publisher, one size, one depth."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stream.frame import FrameFormat, Spacing, State
+from stream.record.capture import Capture, CapturedFrame
+from stream.timing import NS_PER_MS, Stage
+from stream.wire import Header
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Frames of a capture that go into one object.
+
+    Args:
+        capture: Where they lie.
+        first: Place of the first one.
+        headers: What the message of each says.
+    """
+
+    capture: Capture
+    first: int
+    headers: tuple[Header, ...]
+
+    def __len__(self) -> int:
+        return len(self.headers)
+
+    def __iter__(self) -> Iterator[CapturedFrame]:
+        return (self.capture.frame(self.first + place) for place in range(len(self)))
+
+    @property
+    def frame_format(self) -> FrameFormat:
+        """Of every frame."""
+        return self.headers[0].frame_format
+
+    @property
+    def spacing(self) -> Spacing | None:
+        """How large a pixel is."""
+        return self.headers[0].spacing
+
+    @property
+    def unmasked_text(self) -> bool:
+        """Whether any frame may show burned-in text."""
+        return any(header.unmasked_text for header in self.headers)
+
+    @property
+    def synthetic(self) -> tuple[int, ...]:
+        """Places of the frames that have a synthetic plane, from 0."""
+        return tuple(place for place, header in enumerate(self.headers) if header.state is State.SYNTHETIC)
+
+    @property
+    def lost(self) -> int:
+        """Frames that were published and did not reach the recorder."""
+        return sum(
+            later.publication - before.publication - 1
+            for before, later in zip(self.headers, self.headers[1:], strict=False)
+        )
+
+    def times_ms(self, places: tuple[int, ...] | None = None) -> list[float]:
+        """When frames were due, from the first frame of the segment on, in ms and rising.
+
+        Args:
+            places: Which ones; None for all.
+        """
+        chosen = range(len(self)) if places is None else places
+        begin = self.headers[0].stamp_ns(Stage.DUE)
+        return [(self.headers[place].stamp_ns(Stage.DUE) - begin) / NS_PER_MS for place in chosen]
+
+    @property
+    def rate_hz(self) -> float:
+        """The source's own rate, or what the frames' times come to where it says none."""
+        if self.headers[0].rate_hz > 0:
+            return self.headers[0].rate_hz
+        times = self.times_ms()
+        steps = sorted(later - before for before, later in itertools.pairwise(times))
+        step = steps[len(steps) // 2] if steps else 0.0
+        return 1000.0 / step if step > 0 else 1.0
+
+
+def segments(capture: Capture) -> list[Segment]:
+    """The stretches of a capture, in order. A frame that is not after the one before in time begins another."""
+    found: list[tuple[int, list[Header]]] = []
+    for index in range(len(capture)):
+        header = capture.frame(index).message.header
+        before = found[-1][1][-1] if found else None
+        same = (
+            before is not None
+            and before.stream == header.stream
+            and before.frame_format == header.frame_format
+            and before.spacing == header.spacing
+            and before.stamp_ns(Stage.DUE) < header.stamp_ns(Stage.DUE)
+        )
+        if same:
+            found[-1][1].append(header)
+        else:
+            found.append((index, [header]))
+    return [Segment(capture, first, tuple(headers)) for first, headers in found]
