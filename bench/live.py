@@ -40,6 +40,7 @@ from stream.guard import MAX_DEADLINE_NS
 from stream.measure import Measured, MeasuringClient
 from stream.pacing import Pacing
 from stream.pipeline import Pipeline, PipelineConfig
+from stream.reported import reported_source
 from stream.session import stopped_by_signals
 from stream.sources.options import SourceOptions
 from stream.statusline import StatusLine, log_to_stderr
@@ -169,7 +170,7 @@ def measure(run: Run) -> None:
     alone = Alone()
     floor: Floor | None = None
     try:
-        say(f"opening {config.source} and the engine")
+        say(f"opening the {reported_source(config.source)} and the engine")
         asked = {
             "model": config.model,
             "backend": config.engine,

@@ -26,6 +26,7 @@ from bench.peers_report import build_report, samples_of
 from bench.peers_table import format_peers
 from bench.witness import Witness, WitnessRecord
 from bench.worker import Worker
+from stream.reported import reported_source
 from stream.sources.options import SourceOptions
 from stream.timing import NS_PER_MS, NS_PER_S
 
@@ -91,7 +92,7 @@ def measure(run: Run) -> None:
     config = run.config
     with tempfile.TemporaryDirectory(prefix="contrastream-peers-") as name:
         folder = Path(name)
-        say(f"decoding {config.source}")
+        say(f"decoding the {reported_source(config.source)}")
         setup = load_frames(run, folder)
         try:
             # Ours first: what is wrong with the model or the engine is then said once, as an error.

@@ -16,6 +16,7 @@ from stream.frame import Reason, State
 from stream.gpu import GPU_BACKENDS
 from stream.latency import summarize_ms
 from stream.measure import STAGES, Measured
+from stream.reported import reported_model, reported_source
 from stream.timing import NS_PER_MS, Stage
 
 if TYPE_CHECKING:
@@ -41,7 +42,13 @@ def build_report(run: "Run") -> dict[str, Any]:
     report: dict[str, Any] = {
         "schema": SCHEMA,
         "complete": run.complete,
-        "config": {**dataclasses.asdict(run.config), "out": None, "rate": run.rate_hz},
+        "config": {
+            **dataclasses.asdict(run.config),
+            "out": None,
+            "rate": run.rate_hz,
+            "source": reported_source(run.config.source),
+            "model": reported_model(run.config.model),
+        },
         "workload": _workload(run),
         "machine": run.machine,
         "engine": _engine(run, measured),
@@ -214,7 +221,7 @@ def _workload(run: "Run") -> dict[str, Any]:
     config, frame_format = run.config, run.frame_format
     return {
         "name": "live",
-        "source": ((run.status or {}).get("source") or {}).get("kind", config.source),
+        "source": ((run.status or {}).get("source") or {}).get("kind", reported_source(config.source)),
         "rate_hz": run.rate_hz,
         "rows": frame_format.rows if frame_format else None,
         "columns": frame_format.columns if frame_format else None,

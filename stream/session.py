@@ -25,6 +25,7 @@ from stream.errors import DisplayError, StreamError
 from stream.measure import Measured, MeasuringClient
 from stream.pacing import Pacing
 from stream.pipeline import Pipeline, PipelineConfig
+from stream.reported import reported
 from stream.rooms import Rooms
 from stream.site import open_site
 from stream.sources.faults import parse_faults
@@ -270,7 +271,7 @@ def run(config: RunConfig) -> int:
     run_pipeline(pipeline, config)
     status = pipeline.last_status or pipeline.status()
     print(format_summary(status))
-    write_json(config.out, {"schema": "contrastream.run/1", "config": dataclasses.asdict(config), **status})
+    write_json(config.out, {"schema": "contrastream.run/1", "config": reported(config), **status})
     accounts.check(status["counters"])
     return 0
 
@@ -286,7 +287,7 @@ def run_rooms(config: RunConfig, pacing: Pacing) -> int:
     finally:
         line.close()
         print(format_rooms_summary(work.statuses, work.host_restarts))
-        report = {"schema": "contrastream.rooms/1", "config": dataclasses.asdict(config), "gpu": work.gpu}
+        report = {"schema": "contrastream.rooms/1", "config": reported(config), "gpu": work.gpu}
         write_json(config.out, {**report, "host_restarts": work.host_restarts, "rooms": work.statuses})
     for status in work.statuses:
         accounts.check(status["counters"] if status else {})
@@ -343,7 +344,7 @@ def replay_report(config: ReplayConfig, status: dict[str, Any], measured: Measur
     """The figures of a replay: what the publisher did and what a client in another process saw."""
     return {
         "schema": "contrastream.replay/1",
-        "config": dataclasses.asdict(config),
+        "config": reported(config),
         "source": status["source"],
         "engine": status["engine"],
         "publisher": status["counters"],

@@ -249,3 +249,24 @@ def test_the_table_of_a_replay_without_engine_or_frames_has_dashes() -> None:
     assert "0 grabbed, 0 published, 0 received" in text
     assert "fps      -\n" in text
     assert "engine   none" in text
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("phantom", "phantom"),
+        ("v4l2:0", "v4l2:0"),
+        ("/data/DOE^JANE/1.dcm", "recording"),
+        ("1.dcm", "recording"),
+    ],
+)
+def test_a_report_names_no_file(typed: str, said: str) -> None:
+    from stream.reported import reported
+
+    config = RunConfig(
+        source=typed, more=("/data/DOE.avi",), model="/models/doe.onnx", out=Path("/tmp/doe.json")
+    )
+    settings = reported(config)
+    assert (settings["source"], settings["more"]) == (said, ["recording"])
+    assert (settings["model"], settings["out"]) == ("file", "file")
+    assert "doe" not in str(settings).lower()
