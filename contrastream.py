@@ -34,6 +34,7 @@ EXTRAS = {
     "train": ("torch", "onnx", "onnxscript", "monai", "lightning_fabric", "safetensors", "skimage"),
     "ort": ("onnxruntime",),
     "fid": ("torch_fidelity", "torchvision"),
+    "slicer": ("fastcrc",),
 }
 
 DESCRIPTION = """A virtual contrast agent for live fluoroscopy: X-ray frames in, synthesized angiograms out.

@@ -16,7 +16,7 @@ class SourceConfig:
     """Where frames come from and how they are read."""
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
-    """phantom, v4l2:0, a DICOM cine loop, a video file, a folder of frames, or python:module:Class."""
+    """phantom, v4l2:0, igtl://host:18944/Device, a DICOM cine loop, a video file, a folder of frames, or python:module:Class."""
     rate: Annotated[float | None, arg(metavar="HZ")] = None
     """Frames per second, over what the recording says; the rate asked of a device."""
     loop: bool = False
@@ -92,6 +92,8 @@ class ServingConfig:
     """The web viewer's port, on this host only."""
     browser: bool = True
     """Open the web viewer in a browser where there is a display."""
+    igtl: Annotated[int | None, arg(metavar="PORT")] = None
+    """Serve the stream over OpenIGTLink too, for 3D Slicer and PLUS, on this host only; 18944 is their own port."""
 
 
 @dataclass(frozen=True)

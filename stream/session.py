@@ -22,6 +22,7 @@ from stream.config import ReplayConfig, RunConfig
 from stream.display.browser import open_page
 from stream.endpoint import numbered_endpoint, parse_endpoint
 from stream.errors import DisplayError, StreamError
+from stream.igtl.beside import IgtlServer
 from stream.measure import Measured, MeasuringClient
 from stream.pacing import Pacing
 from stream.pipeline import Pipeline, PipelineConfig
@@ -93,6 +94,10 @@ def _check_counts(config: RunConfig | ReplayConfig) -> None:
         raise ValueError(f"--port must be 1 to 65535, got {config.port}")
     if config.web:
         _check_port(config.port)
+    if config.igtl is not None:
+        import stream.igtl.message  # noqa: F401 - whether its extra is installed is found out here, not in the server
+
+        _check_port(config.igtl, "OpenIGTLink", "--igtl PORT")
     if config.threads is not None and config.threads < 1:
         raise ValueError(f"--threads must be 1 or more, got {config.threads}")
     if config.out is not None and not config.out.parent.is_dir():
@@ -103,16 +108,16 @@ def _check_counts(config: RunConfig | ReplayConfig) -> None:
         raise ValueError(f"--out needs a folder that can be written, got {config.out.parent}; choose another")
 
 
-def _check_port(port: int) -> None:
-    """Find out before anything starts that the web viewer cannot be served."""
+def _check_port(port: int, what: str = "the web viewer", option: str = "--port") -> None:
+    """Find out before anything starts that a port cannot be served."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise ValueError(
-                f"the web viewer needs port {port} on this host, got: {error.strerror}; stop what holds it or choose "
-                "another with --port"
+                f"{what} needs port {port} on this host, got: {error.strerror}; stop what holds it or choose another "
+                f"with {option}"
             ) from error
 
 
@@ -231,17 +236,26 @@ def run_pipeline(pipeline: Pipeline, config: RunConfig | ReplayConfig) -> None:
 
 @contextlib.contextmanager
 def _viewers(config: RunConfig | ReplayConfig, endpoints: Sequence[str], work: Stoppable) -> Iterator[None]:
-    """A web viewer for each stream, where they are asked for."""
+    """A web viewer and an OpenIGTLink server for each stream, where they are asked for."""
     viewers = [
         WebViewer(endpoint, work, config.port + place, browser=config.browser and place == 0)
         for place, endpoint in enumerate(endpoints)
         if config.web
+    ]
+    servers = [
+        IgtlServer(endpoint, work.stop, config.igtl + place)
+        for place, endpoint in enumerate(endpoints)
+        if config.igtl is not None
     ]
     try:
         yield
     finally:
         for viewer in viewers:
             viewer.close()
+        for server in servers:
+            server.close()
+    if any(server.failed for server in servers):
+        raise DisplayError("the OpenIGTLink server could not serve; see the line above")
     if any(viewer.failed for viewer in viewers):
         raise DisplayError("the web viewer needed its port, and could not be served; see the line above")
 

@@ -11,7 +11,7 @@ from stream.errors import SourceError
 from stream.sources.options import SourceOptions
 from stream.sources.source import Source
 
-KINDS = "phantom, v4l2:0, a DICOM file, a video file, an image, a folder of frames or python:module:Class"
+KINDS = "phantom, v4l2:0, igtl://host:18944/Device, a DICOM file, a video file, an image, a folder of frames or python:module:Class"
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
@@ -22,7 +22,7 @@ def open_source(spec: str, options: SourceOptions | None = None) -> Source:
     follow is no video here.
 
     Args:
-        spec: `phantom`, `v4l2:0`, `v4l2:/dev/video0`, the path of a DICOM file, a video file, an image or a
+        spec: `phantom`, `v4l2:0`, `v4l2:/dev/video0`, `igtl://host:18944/Device`, the path of a DICOM file, a video file, an image or a
             folder, or `python:module:Class` for a `Source` of your own, which is called with the options.
         options: What was asked of it.
 
@@ -36,6 +36,15 @@ def open_source(spec: str, options: SourceOptions | None = None) -> Source:
         from stream.sources.device import open_device
 
         return open_device(spec.removeprefix("v4l2:"), options)
+    if spec.startswith("igtl:"):
+        try:
+            from stream.sources.igtl import IgtlSource
+        except ModuleNotFoundError as error:
+            raise SourceError(
+                f"{spec}: OpenIGTLink needs the package {error.name}, which is not installed; run: pip install -e '.[slicer]'"
+            ) from None
+
+        return IgtlSource(spec, options)
     if spec.startswith("python:"):
         return _open_python(spec, options)
     path = Path(spec)
