@@ -16,7 +16,7 @@ RESULTS ?= out/bench
 # Rooms whose tests run two at a time. The others' run the live path, which wants the cores for itself.
 UNTIMED := tests/calib tests/casgan tests/engines tests/bench/test_evaluate.py tests/stream/test_calibrate.py \
   tests/stream/test_site.py tests/stream/test_synthesize.py tests/stream/display/test_viewer.py tests/test_cli.py \
-  tests/test_imports.py tests/test_packaging.py
+  tests/test_imports.py tests/test_packaging.py tests/examples
 
 .PHONY: demo test bench micro lint lock picture clean help
 .DEFAULT_GOAL := help

@@ -1,14 +1,16 @@
 #!/bin/sh
-# Chromium, Xvfb and xdotool for the viewer's tests and dciodvfy for the recorder's, from the system's packages where that is possible without asking.
+# What some tests need from the system's packages: Chromium, Xvfb and xdotool (viewer), dciodvfy (recorder), a compiler and ZeroMQ's
+# headers (the C++ example). Installed where that is possible without asking.
 # Where it is not, the tests that need them are skipped and say so.
 missing=""
 [ -x /usr/bin/chromium ] || missing="chromium"
 command -v Xvfb >/dev/null 2>&1 || missing="$missing xvfb"
 command -v xdotool >/dev/null 2>&1 || missing="$missing xdotool"
 command -v dciodvfy >/dev/null 2>&1 || missing="$missing dicom3tools"
+[ -e /usr/include/zmq.hpp ] || missing="$missing libzmq3-dev cppzmq-dev g++"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-    echo "installing$missing from the system's packages, for the viewer's tests"
+    echo "installing$missing from the system's packages, for the tests"
     apt-get update -qq >/dev/null 2>&1
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing >/dev/null 2>&1 && exit 0
 fi
