@@ -11,7 +11,7 @@ from bench.config import BenchConfig, DoctorConfig, EvaluateConfig
 from calib.config import CalibConfig
 from casgan.config import TrainConfig
 from engines.config import BuildConfig, ExportConfig
-from stream.config import AuditConfig, RecordConfig, ReplayConfig, RunConfig, SynthesizeConfig, ViewConfig
+from stream.config import AuditConfig, KeysConfig, RecordConfig, ReplayConfig, RunConfig, SynthesizeConfig, ViewConfig
 
 Command = (
     Annotated[RunConfig, tyro.conf.subcommand("run")]
@@ -25,6 +25,7 @@ Command = (
     | Annotated[BuildConfig, tyro.conf.subcommand("build")]
     | Annotated[CalibConfig, tyro.conf.subcommand("calib")]
     | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
+    | Annotated[KeysConfig, tyro.conf.subcommand("keys")]
     | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
     | Annotated[AuditConfig, tyro.conf.subcommand("audit")]
 )
@@ -88,6 +89,10 @@ def dispatch(config: object) -> int:
             from bench.workloads import bench
 
             return bench(config.workload)
+        case KeysConfig():
+            from stream.keys_command import keys
+
+            return keys(config.step)
         case DoctorConfig():
             from bench.doctor import doctor
 

@@ -289,7 +289,11 @@ class CalibClockConfig:
     """Offset and drift of a publisher's clock against this host's, by repeated exchanges with it; prints what is known."""
 
     endpoint: Annotated[Positional[str | None], arg(metavar="ENDPOINT")] = None
-    """A running stream: a name, ipc:///path or tcp://127.0.0.1:PORT; this host's default stream when none is given."""
+    """A running stream: a name, ipc:///path or tcp://ADDRESS:PORT; this host's default stream when none is given."""
+    server_key: Annotated[str | None, arg(metavar="KEY")] = None
+    """The publisher's public key, 40 characters or its LABEL.key file, for an address with CURVE."""
+    key: Annotated[str | None, arg(metavar="LABEL")] = None
+    """Your own CURVE key pair there; main when none is given."""
     out: Annotated[Path | None, arg(metavar="FILE")] = None
     """A record to put it into, which must be there already."""
     exchanges: Annotated[int, arg(metavar="N")] = 64

@@ -89,11 +89,11 @@ def show(path: Path) -> int:
 def clock(config: CalibClockConfig) -> int:
     """`contrastream calib clock`."""
     from stream.clock_exchange import measure_publisher_clock
+    from stream.endpoint import choose_keys
 
     before = None if config.out is None else read_record(config.out)
-    result = measure_publisher_clock(
-        config.endpoint, exchanges=config.exchanges, interval_ms=config.interval_ms
-    )
+    endpoint = choose_keys(config.endpoint, key=config.key, server=config.server_key)
+    result = measure_publisher_clock(endpoint, exchanges=config.exchanges, interval_ms=config.interval_ms)
     return into_former("clock", result, config.out, before)
 
 

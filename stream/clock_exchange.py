@@ -21,8 +21,11 @@ from jaxtyping import Int64
 from calib.clock import LIMIT_MS, MIN_EXCHANGES, ClockEstimate, OneWay, estimate_clock, measure_clock
 from calib.errors import CalibrationError
 from calib.results import ClockResult
-from stream.endpoint import Endpoint, parse_endpoint
+from stream.admission import Admission, authenticate, client_keys, open_admission, user_of
+from stream.connections import Connections
+from stream.endpoint import Curve, Endpoint, parse_endpoint
 from stream.errors import EndpointError, StreamError
+from stream.keys import KeyPair
 from stream.timing import NS_PER_MS, NS_PER_S, Clock, MonotonicClock
 
 MAGIC = b"CSCLOCK1"
@@ -45,21 +48,29 @@ class ClockResponder:
     Args:
         address: Where to answer.
         clock: The clock of the frame path.
+        curve: The publisher's keys; None for an address without CURVE.
 
     Raises:
         EndpointError: The address is in use or cannot be bound.
+        KeyFileError: As `Admission`.
     """
 
-    def __init__(self, address: str, clock: Clock) -> None:
+    def __init__(self, address: str, clock: Clock, curve: Curve | None = None) -> None:
         self._clock = clock
+        self._admission: Admission | None = None
+        self._connections: Connections | None = None
         self.answered = 0
         self.refused = 0
         """Messages that were no request of ours, or came too fast."""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        if curve is not None:
+            self._admission = open_admission(self._context, curve)
         socket = self._context.socket(zmq.ROUTER)
         socket.linger = 0
         socket.setsockopt(zmq.RCVHWM, QUEUE)
         socket.setsockopt(zmq.SNDHWM, QUEUE)
+        if self._admission is not None:
+            self._connections = self._admission.protect(socket)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
         socket.setsockopt(zmq.IPV6, address.startswith("tcp://["))
         try:
@@ -78,8 +89,12 @@ class ClockResponder:
         second, answered = 0, 0
         with contextlib.suppress(zmq.ContextTerminated):
             while True:
-                parts = socket.recv_multipart()
+                frames = socket.recv_multipart(copy=False)
                 received_ns = self._clock.now_ns()
+                parts = [frame.bytes for frame in frames]
+                if not self._admits(frames[-1]):
+                    self.refused += 1
+                    continue
                 if received_ns // NS_PER_S != second:
                     second, answered = received_ns // NS_PER_S, 0
                 known = len(parts) == 2 and len(parts[1]) == REQUEST.size and parts[1].startswith(MAGIC)
@@ -94,9 +109,19 @@ class ClockResponder:
                     self.answered += 1
         socket.close(linger=0)
 
+    def _admits(self, frame: zmq.Frame) -> bool:
+        """Whether a request is of a client that may still ask; always without CURVE."""
+        if self._admission is None or self._connections is None:
+            return True
+        known = user_of(frame)
+        if known is None:
+            return False
+        self._connections.belongs(*known)
+        return self._admission.admits(known[1])
+
     def close(self) -> None:
         """Stop answering; may be called twice."""
-        self._context.term()  # wakes the thread, and waits until it has closed its socket
+        self._context.term()  # wakes the threads, and waits until they have closed their sockets
         self._thread.join()
 
 
@@ -108,6 +133,7 @@ class ClockFollower:
         clock: The client's clock.
         context: The ZeroMQ context to use.
         patient: Keep a request until a publisher is there, rather than not asking while there is none.
+        keys: What `client_keys` gives for an address with CURVE.
     """
 
     def __init__(
@@ -117,9 +143,11 @@ class ClockFollower:
         context: "zmq.Context[zmq.Socket[bytes]]",
         *,
         patient: bool = False,
+        keys: tuple[KeyPair, bytes] | None = None,
     ) -> None:
         self._clock = clock
         self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+        authenticate(self.socket, keys)
         self.socket.linger = 0
         self.socket.setsockopt(zmq.RCVHWM, QUEUE)
         self.socket.setsockopt(zmq.SNDHWM, 1)
@@ -213,6 +241,7 @@ def exchange_clocks(
     interval_ms: int = 20,
     wait_ms: int = 2000,
     clock: Clock | None = None,
+    keys: tuple[KeyPair, bytes] | None = None,
 ) -> tuple[Int64[np.ndarray, "n 4"], int]:
     """Exchange stamps with a publisher, one after the other.
 
@@ -222,6 +251,7 @@ def exchange_clocks(
         interval_ms: From one to the next.
         wait_ms: How long an answer is waited for.
         clock: This host's clock.
+        keys: What `client_keys` gives for an address with CURVE.
 
     Returns:
         t1, t2, t3, t4 of each answered exchange, and how many were not answered.
@@ -231,7 +261,7 @@ def exchange_clocks(
     """
     clock = clock or MonotonicClock()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    follower = ClockFollower(address, clock, context, patient=True)
+    follower = ClockFollower(address, clock, context, patient=True, keys=keys)
     try:
         for index in range(exchanges):
             began_ns = clock.now_ns()
@@ -268,9 +298,11 @@ def measure_publisher_clock(
         limit_ms: The uncertainty above which no offset is given.
 
     Raises:
-        StreamError: Nobody answers there.
+        StreamError: Nobody answers there, or not to this key.
         CalibrationError: Too few answers, or clocks that contradict themselves.
     """
     found = endpoint if isinstance(endpoint, Endpoint) else parse_endpoint(endpoint)
-    stamps, lost = exchange_clocks(found.clock, exchanges=exchanges, interval_ms=interval_ms)
+    stamps, lost = exchange_clocks(
+        found.clock, exchanges=exchanges, interval_ms=interval_ms, keys=client_keys(found.curve)
+    )
     return measure_clock(stamps, lost, limit_ms)

@@ -81,7 +81,11 @@ class ServingConfig:
     domain: bool = True
     """Leave frames live that are unlike those the model was taught on, or the site's; --no-domain draws on any."""
     endpoint: Annotated[str | None, arg(metavar="ENDPOINT")] = None
-    """Where clients find it: a name, ipc:///path or tcp://127.0.0.1:PORT."""
+    """Where clients find it: a name, ipc:///path or tcp://ADDRESS:PORT; beyond this host with CURVE keys only (`contrastream keys`)."""
+    key: Annotated[str | None, arg(metavar="LABEL")] = None
+    """The CURVE key pair of a TCP endpoint; main beyond this host. On loopback it wants CURVE too."""
+    curve: bool = False
+    """Want CURVE on loopback TCP too, which every user of this host reaches."""
     crc: bool = False
     """Send a CRC-32 of every plane."""
     slots: Annotated[int, arg(metavar="N")] = 16
@@ -161,7 +165,11 @@ class ViewConfig:
     """Show a running stream in a desktop window, or in a browser with --web."""
 
     endpoint: Annotated[Positional[str | None], arg(metavar="ENDPOINT")] = None
-    """A name, ipc:///path or tcp://127.0.0.1:PORT; this host's default stream when none is given."""
+    """A name, ipc:///path or tcp://ADDRESS:PORT; this host's default stream when none is given."""
+    server_key: Annotated[str | None, arg(metavar="KEY")] = None
+    """The publisher's public key, 40 characters or its LABEL.key file, for an address with CURVE."""
+    key: Annotated[str | None, arg(metavar="LABEL")] = None
+    """Your own CURVE key pair there; main when none is given."""
     web: bool = False
     """Serve the web viewer instead of opening a window."""
     memory: bool = False
@@ -238,3 +246,46 @@ class SynthesizeConfig(EngineConfig):
     """The phantom's patient."""
     contrast: bool = False
     """Contrast medium in the phantom's vessels."""
+
+
+@dataclass(frozen=True)
+class KeysNewConfig:
+    """Make a CURVE key pair of your own; prints the public key and its file, which may be handed over."""
+
+    label: Annotated[Positional[str], arg(metavar="LABEL")] = "main"
+    """A short name."""
+
+
+@dataclass(frozen=True)
+class KeysAllowConfig:
+    """Let a client in, by its public key; running publishers of yours do so within a second."""
+
+    label: Annotated[Positional[str], arg(metavar="LABEL")]
+    """What you call this client."""
+    public_key: Annotated[Positional[str], arg(metavar="KEY")]
+    """Its LABEL.key file, or the 40 characters that `contrastream keys list` prints there."""
+
+
+@dataclass(frozen=True)
+class KeysListConfig:
+    """List your own pairs and the clients that may come in, by their public keys."""
+
+
+@dataclass(frozen=True)
+class KeysRevokeConfig:
+    """Let a client in no longer; running publishers of yours end its sessions within a second."""
+
+    label: Annotated[Positional[str], arg(metavar="LABEL")]
+    """What you called it when you allowed it."""
+
+
+@dataclass(frozen=True)
+class KeysConfig:
+    """Who may see a stream beyond this host: key pairs, and the clients that are allowed (SECURITY.md)."""
+
+    step: (
+        Annotated[KeysNewConfig, subcommand("new")]
+        | Annotated[KeysAllowConfig, subcommand("allow")]
+        | Annotated[KeysListConfig, subcommand("list")]
+        | Annotated[KeysRevokeConfig, subcommand("revoke")]
+    )

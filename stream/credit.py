@@ -5,6 +5,8 @@ import contextlib
 
 import zmq
 
+from stream.admission import open_admission, user_of
+from stream.endpoint import Curve
 from stream.errors import EndpointError
 
 WINDOW = 4
@@ -16,20 +18,25 @@ class Credit:
 
     Args:
         address: Where the client says what it has read.
+        curve: The publisher's keys; None for an address without CURVE.
 
     Raises:
         EndpointError: The address is in use or cannot be bound.
+        KeyFileError: As `Admission`.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, curve: Curve | None = None) -> None:
         self._given = 0
         self._used = 0
-        self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._admission = None if curve is None else open_admission(self._context, curve)
+        self.socket: zmq.Socket[bytes] = self._context.socket(zmq.PULL)
+        self._connections = None if self._admission is None else self._admission.protect(self.socket)
         self.socket.setsockopt(zmq.LINGER, 0)
         try:
             self.socket.bind(address)
         except zmq.ZMQError as error:
-            self.socket.close()
+            self.close()
             raise EndpointError(
                 f"needed a free address, got {address}: {error.strerror}; choose another with --endpoint"
             ) from error
@@ -50,8 +57,21 @@ class Credit:
         """Take in what the client has read; never waits."""
         with contextlib.suppress(zmq.Again):
             while True:
-                self._given += int.from_bytes(self.socket.recv(zmq.NOBLOCK), "little")
+                frame = self.socket.recv(zmq.NOBLOCK, copy=False)
+                if self._admits(frame):
+                    self._given += int.from_bytes(frame.bytes, "little")
+
+    def _admits(self, frame: zmq.Frame) -> bool:
+        """Whether credit comes from a client that may still give it; always without CURVE."""
+        if self._admission is None or self._connections is None:
+            return True
+        known = user_of(frame)
+        if known is None:
+            return False
+        self._connections.belongs(*known)
+        return self._admission.admits(known[1])
 
     def close(self) -> None:
         """Close the socket."""
         self.socket.close()
+        self._context.term()

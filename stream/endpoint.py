@@ -6,7 +6,7 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from stream.errors import EndpointError
 
@@ -14,6 +14,22 @@ DEFAULT_NAME = "main"
 # sockaddr_un.sun_path is 108 bytes with its final zero; the longest suffix below takes 8.
 MAX_IPC_PATH = 107 - 8
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Addresses that mean all of this host's interfaces, and where a client on this host reaches them."""
+DEFAULT_KEY = "main"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The keys of an address with CURVE.
+
+    Args:
+        key: Label of one's own key pair (`stream/keys.py`).
+        server: A client's: the publisher's public key, or a file that holds it; None for the publisher itself.
+    """
+
+    key: str = DEFAULT_KEY
+    server: str | None = None
 
 
 @dataclass(frozen=True)
@@ -35,10 +51,16 @@ class Endpoint:
     clock: str
     memory: Path | None = None
     lock: Path | None = None
+    curve: Curve | None = None
 
     @property
     def text(self) -> str:
         """The address a user types to reach this stream."""
+        return with_curve(self.frames.removesuffix(".frames"), self.curve)
+
+    @property
+    def plain(self) -> str:
+        """The address alone, without the names of keys."""
         return self.frames.removesuffix(".frames")
 
 
@@ -70,10 +92,12 @@ def parse_endpoint(text: str | None = None) -> Endpoint:
 
     Args:
         text: None for this host's default stream; a plain name for another stream of this host;
-            `ipc:///path`; or `tcp://127.0.0.1:PORT`, which takes the three ports after it too.
+            `ipc:///path`; or `tcp://ADDRESS:PORT`, which takes the three ports after it too. What this host's users
+            alone reach needs no CURVE; any other address has it, with the key pair `main`. `?key=LABEL` names another
+            pair, and wants CURVE on loopback too; `&server=KEY` is a client's: the publisher's public key.
 
     Raises:
-        EndpointError: None of these, or an address beyond this host.
+        EndpointError: None of these.
     """
     text = text or DEFAULT_NAME
     if re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", text) and text not in (".", ".."):
@@ -85,7 +109,53 @@ def parse_endpoint(text: str | None = None) -> Endpoint:
         return _ipc(path)
     if text.startswith("tcp://"):
         return _tcp(text)
-    raise EndpointError(f"an endpoint is a name, ipc:///path or tcp://127.0.0.1:PORT, got {text!r}")
+    raise EndpointError(f"an endpoint is a name, ipc:///path or tcp://ADDRESS:PORT, got {text!r}")
+
+
+def with_curve(text: str, curve: Curve | None) -> str:
+    """An endpoint's text that also says which keys it takes, as `parse_endpoint` reads it."""
+    if curve is None:
+        return text
+    named = {"key": curve.key, **({} if curve.server is None else {"server": curve.server})}
+    return f"{text.partition('?')[0]}?{urlencode(named)}"
+
+
+def choose_keys(
+    text: str | None, *, key: str | None, server: str | None = None, curve: bool = False
+) -> str | None:
+    """An endpoint's text with the keys that options name; as it was where they name none.
+
+    Args:
+        text: As `parse_endpoint` takes it.
+        key: Label of one's own pair; None for what `text` says, or `main`.
+        server: The publisher's public key or its file, from a client.
+        curve: Take CURVE on loopback too.
+
+    Raises:
+        EndpointError: As `parse_endpoint`, or keys for an address that has no CURVE.
+    """
+    if key is None and server is None and not curve:
+        return text
+    found = parse_endpoint(text)
+    if not found.frames.startswith("tcp://"):
+        raise EndpointError(
+            f"keys are for tcp://ADDRESS:PORT, got {found.plain}, which is for this user alone by its folder; leave them out"
+        )
+    named = found.curve or Curve()
+    return with_curve(found.plain, Curve(key or named.key, server or named.server))
+
+
+def client_here(endpoint: Endpoint) -> str:
+    """The text by which a client of the publisher's own user, on its host, reaches an endpoint that is bound."""
+    if endpoint.curve is None:
+        return endpoint.text
+    from stream.keys import load_pair  # needs zmq, which an address does not
+
+    parts = urlsplit(endpoint.plain)
+    host = EVERYWHERE.get(parts.hostname or "", parts.hostname or "")
+    host = f"[{host}]" if ":" in host else host
+    own = load_pair(endpoint.curve.key).public.decode()
+    return with_curve(f"tcp://{host}:{parts.port}", Curve(endpoint.curve.key, own))
 
 
 def numbered_endpoint(text: str | None, number: int) -> str:
@@ -100,8 +170,9 @@ def numbered_endpoint(text: str | None, number: int) -> str:
     """
     parse_endpoint(text)
     if text is not None and text.startswith("tcp://"):
-        host, _, port = text.rpartition(":")
-        return f"{host}:{int(port) + 10 * (number - 1)}"
+        address, mark, keys = text.partition("?")
+        host, _, port = address.rpartition(":")
+        return f"{host}:{int(port) + 10 * (number - 1)}{mark}{keys}"
     return f"{text or DEFAULT_NAME}-{number}"
 
 
@@ -124,18 +195,19 @@ def _tcp(text: str) -> Endpoint:
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
+        named = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
     except ValueError:
-        host, port = None, None
-    if not host or port is None or not 1024 <= port <= 65532:
-        raise EndpointError(f"a TCP endpoint is tcp://127.0.0.1:PORT with PORT 1024 to 65532, got {text}")
-    if host not in LOOPBACK:
-        raise EndpointError(
-            f"an address beyond this host needs CURVE keys, which this version does not have yet, got {text}; "
-            "use a name, ipc:///path or tcp://127.0.0.1:PORT"
-        )
+        host, port, named = None, None, {}
+    if not host or port is None or not 1024 <= port <= 65532 or not re.fullmatch(r"[A-Za-z0-9_.:%-]+", host):
+        raise EndpointError(f"a TCP endpoint is tcp://ADDRESS:PORT with PORT 1024 to 65532, got {text}")
+    if named.keys() - {"key", "server"} or parts.path or parts.fragment or parts.username is not None:
+        raise EndpointError(f"after tcp://ADDRESS:PORT only ?key=LABEL&server=KEY may follow, got {text}")
+    curve = None
+    if named or host not in LOOPBACK:
+        curve = Curve(named.get("key", DEFAULT_KEY), named.get("server"))
     host = f"[{host}]" if ":" in host else host
     frames, status, credit, clock = (f"tcp://{host}:{port + place}" for place in range(4))
-    return Endpoint(frames, status, credit, clock)
+    return Endpoint(frames, status, credit, clock, curve=curve)
 
 
 class EndpointLock:

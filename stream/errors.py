@@ -21,6 +21,10 @@ class RecordError(StreamError):
     """A recording that cannot be written, or a capture that cannot be read."""
 
 
+class KeyFileError(StreamError):
+    """A CURVE key that is missing, open to others, no key, or of a label that is taken."""
+
+
 class DisplayError(StreamError):
     """A display that is not there."""
 

@@ -16,6 +16,7 @@ from types import TracebackType
 import numpy as np
 import zmq
 
+from stream.admission import authenticate, client_keys
 from stream.control import die_with_parent
 from stream.endpoint import parse_endpoint
 from stream.errors import PipelineError
@@ -186,7 +187,9 @@ def credit_socket(endpoint: str) -> "zmq.Socket[bytes]":
     """On which a measuring client of a lossless replay says how many frames more it has read, 4 bytes, little-endian."""
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
     socket.linger = 0
-    socket.connect(parse_endpoint(endpoint).credit)
+    found = parse_endpoint(endpoint)
+    authenticate(socket, client_keys(found.curve))
+    socket.connect(found.credit)
     return socket
 
 

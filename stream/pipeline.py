@@ -29,7 +29,7 @@ from stream.credit import Credit
 from stream.endpoint import parse_endpoint
 from stream.engine_side import MALFORMED, EngineSide
 from stream.engine_supply import EngineSupply, OwnEngine
-from stream.errors import AuditError, EndpointError, PipelineError, SourceError, StreamError
+from stream.errors import AuditError, EndpointError, KeyFileError, PipelineError, SourceError, StreamError
 from stream.frame import FrameFormat, Reason, State
 from stream.guard import Guard, Outgoing
 from stream.latency import RecentLatencies, RecentRate
@@ -103,6 +103,7 @@ class Pipeline:
 
     Raises:
         EndpointError: The endpoint is in use.
+        KeyFileError: It needs CURVE keys, and they are not there or not this user's alone.
     """
 
     def __init__(self, config: PipelineConfig, supply: EngineSupply | None = None) -> None:
@@ -113,8 +114,8 @@ class Pipeline:
         self._credit: Credit | None = None
         if config.pacing.lossless:
             try:
-                self._credit = Credit(self.endpoint.credit)
-            except EndpointError:
+                self._credit = Credit(self.endpoint.credit, self.endpoint.curve)
+            except (EndpointError, KeyFileError):
                 self._publisher.close()
                 raise
         try:
@@ -349,7 +350,9 @@ class Pipeline:
         self.opened = opened
         self._publisher.rate_hz = float(opened["rate_hz"] or 0.0)
         if self._ring is None:
-            log.info("frames at %s; Ctrl-C ends", self.endpoint.text)
+            curve = self.endpoint.curve
+            keys = "" if curve is None else f" with CURVE, key pair {curve.key}"
+            log.info("frames at %s%s; Ctrl-C ends", self.endpoint.plain, keys)
         opened["notes"] += [] if self.config.site is None else self.config.site.unused
         for note in opened["notes"]:
             self.on_note(str(note))

@@ -4,22 +4,18 @@ Clients on this host may read the slot itself instead (`stream/memory_door.py`).
 """
 
 import contextlib
-import fcntl
 import os
 import secrets
-import socket as sockets
-import struct
-import termios
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
+from stream.admission import Admission, user_of
 from stream.clock_exchange import ClockResponder
+from stream.connections import Connections, end_connection, unread_bytes
 from stream.endpoint import Endpoint, EndpointLock
-from stream.errors import EndpointError
+from stream.errors import EndpointError, KeyFileError
 from stream.frame import Spacing
 from stream.guard import Outgoing
 from stream.memory_door import MemoryDoor
@@ -34,18 +30,6 @@ SLOTS_IN_RESERVE = 4
 STUCK_NS = 5 * NS_PER_S
 
 
-@dataclass
-class Connection:
-    """A client's connection, as the operating system sees it."""
-
-    descriptor: int
-    inode: int
-    """Tells this socket from a later one with the same descriptor."""
-    unread: int = 0
-    since_ns: int = 0
-    """How long `unread` has stayed the same."""
-
-
 class Publisher:
     """Publishes one stream.
 
@@ -57,6 +41,7 @@ class Publisher:
 
     Raises:
         EndpointError: The address is in use or cannot be bound.
+        KeyFileError: The address needs CURVE, and the key pair is not there or not this user's alone.
     """
 
     def __init__(self, endpoint: Endpoint, clock: Clock, *, rate_hz: float = 0.0, crc: bool = False) -> None:
@@ -73,23 +58,23 @@ class Publisher:
         self._lock = EndpointLock(endpoint)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._door: MemoryDoor | None = None
+        self.admission: Admission | None = None
+        """Who may come in, of an address with CURVE."""
         try:
+            if endpoint.curve is not None:
+                self.admission = Admission(self._context, endpoint.curve)
             self._door = self._open_door(endpoint)
-            self.frames = self._bind(zmq.XPUB, endpoint.frames, SEND_QUEUE)
-            self._status = self._bind(zmq.PUB, endpoint.status, 4)
-            self._clock_responder = self._answer_clocks(endpoint.clock)
-        except EndpointError:
+            self.frames, self._connections = self._bind(endpoint.frames, SEND_QUEUE)
+            self._status, self._status_connections = self._bind(endpoint.status, 4)
+            self._clock_responder = self._answer_clocks(endpoint)
+        except (EndpointError, KeyFileError):
             self._context.destroy(linger=0)
+            if self.admission is not None:
+                self.admission.join()
             if self._door is not None:
                 self._door.close()
             self._lock.close()
             raise
-        # XPUB tells of subscriptions, so that a lossless replay can wait for its client.
-        self.frames.setsockopt(zmq.XPUB_VERBOSER, 1)
-        self._monitor = self.frames.get_monitor_socket(
-            zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
-        )
-        self._connections: dict[int, Connection] = {}
         self._in_flight: deque[tuple[int, zmq.MessageTracker]] = deque()
         """Sends by age, with when they began; never more than the ring has slots, since each holds one."""
         self.publications = 0
@@ -100,8 +85,11 @@ class Publisher:
         self.disconnected = 0
         """Clients that did not read for 5 s."""
 
-    def _bind(self, kind: int, address: str, queue: int) -> "zmq.Socket[bytes]":
-        socket = self._context.socket(kind)
+    def _bind(self, address: str, queue: int) -> "tuple[zmq.Socket[bytes], Connections]":
+        # XPUB tells of subscriptions: a lossless replay waits for its client's, and they say whose a connection is.
+        socket = self._context.socket(zmq.XPUB)
+        socket.setsockopt(zmq.XPUB_VERBOSER, 1)
+        connections = self.admission.protect(socket) if self.admission is not None else Connections(socket)
         socket.setsockopt(zmq.LINGER, 200)
         socket.setsockopt(zmq.SNDHWM, queue)
         socket.setsockopt(zmq.IPV6, address.startswith("tcp://["))
@@ -109,6 +97,7 @@ class Publisher:
         try:
             socket.bind(address)
         except zmq.ZMQError as error:
+            socket.disable_monitor()
             socket.close(linger=0)
             raise EndpointError(
                 f"needed a free address, got {address}: {error.strerror}; stop what uses it or choose another with "
@@ -116,7 +105,7 @@ class Publisher:
             ) from error
         finally:
             os.umask(before)
-        return socket
+        return socket, connections
 
     @staticmethod
     def _open_door(endpoint: Endpoint) -> MemoryDoor | None:
@@ -132,10 +121,10 @@ class Publisher:
         """Measuring clients now; whatever is published from here on reaches them."""
         return self._measuring + (self._door.measuring if self._door else 0)
 
-    def _answer_clocks(self, address: str) -> ClockResponder:
+    def _answer_clocks(self, endpoint: Endpoint) -> ClockResponder:
         before = os.umask(0o077)
         try:
-            return ClockResponder(address, self._clock)
+            return ClockResponder(endpoint.clock, self._clock, endpoint.curve)
         finally:
             os.umask(before)
 
@@ -194,51 +183,44 @@ class Publisher:
         a send must have been under way for as long too.
         """
         self._count_subscriptions()
+        self._hear_status_clients()
         if self._door is not None:
             self._door.see_clients()
-        self._follow_connections()
+        if self.admission is None:  # which follows them in a thread of its own
+            self._connections.take_in()
+            self._status_connections.take_in()
         now_ns = self._clock.now_ns()
         while self._in_flight and self._in_flight[0][1].done:
             self._in_flight.popleft()
         held = bool(self._in_flight) and now_ns - self._in_flight[0][0] > STUCK_NS
-        for connection in self._connections.values():
-            unread = _unread_bytes(connection)
+        for connection in self._connections.held:
+            unread = unread_bytes(connection)
             if unread == 0 or unread != connection.unread:
                 connection.unread, connection.since_ns = unread, now_ns
             elif held and now_ns - connection.since_ns > STUCK_NS:
-                self._disconnect(connection)
+                self.disconnected += end_connection(connection)
                 connection.since_ns = now_ns
 
     def _count_subscriptions(self) -> None:
         with contextlib.suppress(zmq.Again):
             while True:
-                message = self.frames.recv(zmq.NOBLOCK)
+                frame = self.frames.recv(zmq.NOBLOCK, copy=False)
+                self._attribute(self._connections, frame)
+                message = frame.bytes
                 change = 1 if message[:1] == b"\x01" else -1
                 if message[1:] == MEASURING:
                     self._measuring += change
                 else:  # to all frames, or to any beginning of one
                     self._subscribers += change
 
-    def _follow_connections(self) -> None:
+    def _hear_status_clients(self) -> None:
         with contextlib.suppress(zmq.Again):
             while True:
-                event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
-                descriptor = int(event["value"])
-                if event["event"] == zmq.EVENT_ACCEPTED:
-                    with contextlib.suppress(OSError):  # it may be gone again already
-                        inode = os.fstat(descriptor).st_ino
-                        self._connections[descriptor] = Connection(descriptor, inode)
-                else:
-                    self._connections.pop(descriptor, None)
+                self._attribute(self._status_connections, self._status.recv(zmq.NOBLOCK, copy=False))
 
-    def _disconnect(self, connection: Connection) -> None:
-        with contextlib.suppress(OSError):
-            if os.fstat(connection.descriptor).st_ino != connection.inode:
-                return
-            # A second descriptor of the same socket: shutting it down makes ZeroMQ's I/O thread drop the client.
-            with sockets.socket(fileno=os.dup(connection.descriptor)) as client:
-                client.shutdown(sockets.SHUT_RDWR)
-            self.disconnected += 1
+    def _attribute(self, connections: Connections, frame: zmq.Frame) -> None:
+        if self.admission is not None and (known := user_of(frame)) is not None:
+            connections.belongs(*known)
 
     def statistics(self) -> dict[str, int]:
         """Messages sent, messages copied, subscribers now and how many of them read memory, clients let go of, notes missed."""
@@ -248,6 +230,7 @@ class Publisher:
             "subscribers": self.subscribers,
             "in_memory": self._door.clients if self._door else 0,
             "disconnected": self.disconnected,
+            **({} if self.admission is None else self.admission.statistics()),
             "notes_missed": self._door.missed if self._door else 0,
         }
 
@@ -256,22 +239,17 @@ class Publisher:
         self._clock_responder.close()
         if self._door is not None:
             self._door.close()
-        self.frames.disable_monitor()
-        self._monitor.close(linger=0)
-        self.frames.close()
-        self._status.close()
-        self._context.term()
+        for connections, socket in (
+            (self._connections, self.frames),
+            (self._status_connections, self._status),
+        ):
+            socket.disable_monitor()
+            if self.admission is None:
+                connections.monitor.close(linger=0)
+            socket.close()
+        self._context.term()  # the admission's thread wakes and closes its own
         if self.endpoint.frames.startswith("ipc://"):
             for address in (self.endpoint.frames, self.endpoint.status, self.endpoint.clock):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(address.removeprefix("ipc://"))
         self._lock.close()
-
-
-def _unread_bytes(connection: Connection) -> int:
-    """Bytes the kernel holds for a client that has not read them; 0 where the socket is gone."""
-    try:
-        answer = fcntl.ioctl(connection.descriptor, termios.TIOCOUTQ, b"\0\0\0\0")
-    except OSError:
-        return 0
-    return int(struct.unpack("i", answer)[0])

@@ -20,7 +20,7 @@ from stream import accounts
 from stream.audit_log import check_folder, default_folder
 from stream.config import ReplayConfig, RunConfig
 from stream.display.browser import open_page
-from stream.endpoint import numbered_endpoint, parse_endpoint
+from stream.endpoint import choose_keys, client_here, numbered_endpoint, parse_endpoint
 from stream.errors import DisplayError, StreamError
 from stream.igtl.beside import IgtlServer
 from stream.measure import Measured, MeasuringClient
@@ -130,7 +130,7 @@ def pipeline_config(config: RunConfig | ReplayConfig, pacing: Pacing, *, measure
         options=options,
         site=open_site(config.site, options, model=None if config.engine == "off" else config.model),
         pacing=pacing,
-        endpoint=config.endpoint,
+        endpoint=choose_keys(config.endpoint, key=config.key, curve=config.curve),
         model=config.model,
         engine=config.engine,
         untaught=config.untaught,
@@ -225,7 +225,7 @@ def run_pipeline(pipeline: Pipeline, config: RunConfig | ReplayConfig) -> None:
         DisplayError: The web viewer could not be served; it has said why.
         StreamError: As `Pipeline.run`.
     """
-    with _viewers(config, [pipeline.endpoint.text], pipeline):
+    with _viewers(config, [client_here(pipeline.endpoint)], pipeline):
         line = StatusLine(lambda: pipeline.last_status)
         try:
             with stopped_by_signals(pipeline):
@@ -294,9 +294,10 @@ def run_rooms(config: RunConfig, pacing: Pacing) -> int:
     """`contrastream run` with several sources: a room each, one engine host for all."""
     rooms = room_configs(config)
     work = Rooms([pipeline_config(room, pacing, measured=False) for room in rooms])
+    streams = [client_here(parse_endpoint(room.endpoint)) for room in rooms]
     line = StatusLine(lambda: work.statuses, form=format_rooms)
     try:
-        with _viewers(config, [str(room.endpoint) for room in rooms], work), stopped_by_signals(work):
+        with _viewers(config, streams, work), stopped_by_signals(work):
             work.run()
     finally:
         line.close()
@@ -315,6 +316,7 @@ def room_configs(config: RunConfig) -> list[RunConfig]:
         ValueError: Too many rooms.
     """
     sources = (config.source, *config.more)
+    endpoint = choose_keys(config.endpoint, key=config.key, curve=config.curve)
     if len(sources) > MAX_ROOMS:
         raise ValueError(f"a run takes 1 to {MAX_ROOMS} sources, got {len(sources)}; start a second run")
     return [
@@ -322,7 +324,7 @@ def room_configs(config: RunConfig) -> list[RunConfig]:
             config,
             source=source,
             more=(),
-            endpoint=numbered_endpoint(config.endpoint, number),
+            endpoint=numbered_endpoint(endpoint, number),
             port=config.port + number - 1,
         )
         for number, source in enumerate(sources, 1)
@@ -343,7 +345,7 @@ def replay(config: ReplayConfig) -> int:
     pipeline = Pipeline(pipeline_config(config, pacing, measured=True))
     with tempfile.TemporaryDirectory(prefix="contrastream-") as folder:
         seen = Path(folder) / "measured.npz"
-        with MeasuringClient(pipeline.endpoint.text, seen, credit=config.lossless) as client:
+        with MeasuringClient(client_here(pipeline.endpoint), seen, credit=config.lossless) as client:
             run_pipeline(pipeline, config)
             measured = client.finish()
     status = pipeline.last_status or pipeline.status()

@@ -6,8 +6,9 @@ from typing import Any
 import zmq
 
 from calib.clock import OneWay
+from stream.admission import authenticate, client_keys
 from stream.clock_exchange import ClockFollower
-from stream.endpoint import Endpoint, parse_endpoint
+from stream.endpoint import Endpoint, choose_keys, parse_endpoint
 from stream.errors import EndpointError, WireError
 from stream.frame import Reason, State
 from stream.memory_reader import IN_ORDER, MemoryReader
@@ -48,9 +49,12 @@ class Subscriber:
         follow_clock: Exchange stamps with the publisher's clock four times a second, so that `one_way` knows latencies across
             hosts. On the publisher's own host there is one clock for all, and nothing to follow.
         context: The ZeroMQ context to use; None for one of its own.
+        server_key: The publisher's public key (40 characters, or its file), for an address with CURVE. An `Endpoint` says both.
+        key: Label of one's own key pair there; `main` where nothing says so (`contrastream keys new`).
 
     Raises:
-        EndpointError: As `parse_endpoint`, or `memory` is wanted of an endpoint that has none.
+        EndpointError: As `parse_endpoint`, or `memory` is wanted of an endpoint that has none, or the publisher's key is missing.
+        KeyFileError: A key is not there or not as it must be.
     """
 
     def __init__(
@@ -65,8 +69,13 @@ class Subscriber:
         clock: Clock | None = None,
         follow_clock: bool = False,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        server_key: str | None = None,
+        key: str | None = None,
     ) -> None:
-        self.endpoint = endpoint if isinstance(endpoint, Endpoint) else parse_endpoint(endpoint)
+        if not isinstance(endpoint, Endpoint):
+            endpoint = parse_endpoint(choose_keys(endpoint, key=key, server=server_key))
+        self.endpoint = endpoint
+        self._keys = client_keys(self.endpoint.curve)
         self._clock = clock or MonotonicClock()
         at = self.endpoint.memory
         if memory and at is None:
@@ -91,7 +100,7 @@ class Subscriber:
         self.clock: ClockFollower | None = None
         """What is known of the publisher's clock, where it is followed."""
         if follow_clock:
-            self.clock = ClockFollower(self.endpoint.clock, self._clock, self._context)
+            self.clock = ClockFollower(self.endpoint.clock, self._clock, self._context, keys=self._keys)
             self._poller.register(self.clock.socket, zmq.POLLIN)
         self._check_crc = check_crc
         self.status: dict[str, Any] | None = None
@@ -110,6 +119,7 @@ class Subscriber:
     def _socket(self, address: str, newest_only: bool, queue: int) -> "zmq.Socket[bytes]":
         socket = self._context.socket(zmq.SUB)
         socket.linger = 0
+        authenticate(socket, self._keys)
         if newest_only:
             socket.setsockopt(zmq.CONFLATE, 1)
         socket.setsockopt(zmq.RCVHWM, queue)

@@ -57,7 +57,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
         pytest.param("run v4l2:0 --crop 1,2,3", "--crop must be x,y,w,h in pixels, got '1,2,3'", id="crop"),
         pytest.param("run v4l2:0 --crop nonsense", "got 'nonsense'; for example", id="crop in words"),
         pytest.param("run phantom --out /nowhere/a.json", "--out needs an existing folder, got /nowhere; make it", id="out"),
-        pytest.param("run phantom --endpoint tcp://0.0.0.0:5555", "needs CURVE keys", id="beyond this host"),
+        pytest.param("run phantom --endpoint tcp://0.0.0.0:5555 --key none_there", "needed the CURVE key pair none_there, got none", id="beyond this host"),
         pytest.param("synthesize phantom --out /tmp/x --frames 0", "--frames must be 1 or more, got 0", id="no frames"),
         pytest.param("synthesize phantom --out /tmp/x --threads 0", "--threads must be 1 or more", id="no threads"),
         pytest.param("synthesize phantom --out /nowhere/x", "phantom: it has no end of its own; give --frames", id="endless"),

@@ -100,6 +100,8 @@ def test_a_client_holds_no_ai_library_and_no_codec() -> None:
         "calib show",
         "doctor",
         "audit verify",
+        "keys",
+        "keys new",
     ],
 )
 def test_help_imports_neither_torch_nor_numpy(command: str) -> None:

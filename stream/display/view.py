@@ -4,6 +4,7 @@ import sys
 
 from stream.config import ViewConfig
 from stream.display.browser import open_page
+from stream.endpoint import choose_keys
 
 
 def view(config: ViewConfig) -> int:
@@ -11,12 +12,14 @@ def view(config: ViewConfig) -> int:
 
     Raises:
         DisplayError: No display to open a window on.
-        EndpointError: Not an endpoint, or a port in use.
+        EndpointError: Not an endpoint, a port in use, or the publisher's public key is missing.
+        KeyFileError: A CURVE key is not there or not as it must be.
     """
+    endpoint = choose_keys(config.endpoint, key=config.key, server=config.server_key)
     if not config.web:
         from stream.display import window
 
-        window.show(config.endpoint, memory=config.memory)
+        window.show(endpoint, memory=config.memory)
         return 0
     from stream.display import web
 
@@ -25,5 +28,5 @@ def view(config: ViewConfig) -> int:
         if config.browser:
             open_page(address)
 
-    web.serve(config.endpoint, memory=config.memory, port=config.port, ready=ready)
+    web.serve(endpoint, memory=config.memory, port=config.port, ready=ready)
     return 0

@@ -27,7 +27,7 @@ from stream.control import die_with_parent
 from stream.display.relay import Relay
 from stream.display.shown import ShownLog
 from stream.endpoint import parse_endpoint
-from stream.errors import DisplayError, EndpointError, StreamError
+from stream.errors import EndpointError, StreamError
 from stream.subscribe import Subscriber
 from stream.timing import MonotonicClock
 
@@ -374,7 +374,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ready=lambda address: print(f"viewer at {address}", flush=True),
             shown=options.shown,
         )
-    except (EndpointError, DisplayError) as error:
+    except StreamError as error:
         print(error, file=sys.stderr)
         return 2
     return 0

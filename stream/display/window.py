@@ -20,7 +20,7 @@ from stream.control import die_with_parent
 from stream.display import marks
 from stream.display.compose import Composer, Frozen, Mode, View
 from stream.endpoint import parse_endpoint
-from stream.errors import DisplayError, EndpointError
+from stream.errors import DisplayError, StreamError
 from stream.subscribe import Shown, Subscriber
 from stream.timing import NS_PER_MS, NS_PER_S, Clock, MonotonicClock, Stage
 from stream.wire import Message
@@ -276,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         die_with_parent()
     try:
         show(options.endpoint, options.mode)
-    except (DisplayError, EndpointError) as error:
+    except StreamError as error:
         print(error, file=sys.stderr)
         return 2
     return 0

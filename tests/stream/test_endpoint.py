@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from stream.endpoint import MAX_IPC_PATH, Endpoint, EndpointLock, parse_endpoint, runtime_folder
+from stream.endpoint import (
+    MAX_IPC_PATH,
+    Curve,
+    Endpoint,
+    EndpointLock,
+    choose_keys,
+    numbered_endpoint,
+    parse_endpoint,
+    runtime_folder,
+)
 from stream.errors import EndpointError
 
 
@@ -53,13 +62,29 @@ def test_a_tcp_endpoint_has_its_heartbeat_on_the_next_port(text: str, frames: st
     assert (endpoint.frames, endpoint.status, endpoint.lock) == (frames, status, None)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["tcp://0.0.0.0:5555", "tcp://192.168.1.4:5555", "tcp://*:5555", "tcp://[::]:5555", "tcp://host:5555"],
-)
-def test_an_address_beyond_this_host_is_refused(text: str) -> None:
-    with pytest.raises(EndpointError, match=r"beyond this host needs CURVE keys.*use a name"):
-        parse_endpoint(text)
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.4", "[::]", "host", "127.0.0.2", "localhost.example"])
+def test_an_address_beyond_this_host_has_curve_whatever_is_said(host: str) -> None:
+    endpoint = parse_endpoint(f"tcp://{host}:5555")
+    assert endpoint.curve == Curve("main", None)
+    assert endpoint.plain == f"tcp://{host}:5555"
+    assert parse_endpoint(endpoint.text) == endpoint
+
+
+def test_keys_travel_in_the_text_of_an_endpoint() -> None:
+    text = choose_keys("tcp://127.0.0.1:5555", key="a", server="/tmp/a b&c?.key")
+    endpoint = parse_endpoint(text)
+    assert endpoint.curve == Curve("a", "/tmp/a b&c?.key")
+    assert parse_endpoint(endpoint.text) == endpoint
+    assert choose_keys(text, key=None, curve=True) == text
+    assert choose_keys("room", key=None) == "room"
+    assert numbered_endpoint("tcp://0.0.0.0:5555?key=a", 2) == "tcp://0.0.0.0:5565?key=a"
+
+
+def test_keys_for_an_ipc_endpoint_are_refused() -> None:
+    with pytest.raises(
+        EndpointError, match="keys are for tcp://ADDRESS:PORT, got ipc:///tmp/a, which is for this user"
+    ):
+        choose_keys("ipc:///tmp/a", key="main")
 
 
 @pytest.mark.parametrize(
@@ -70,6 +95,9 @@ def test_an_address_beyond_this_host_is_refused(text: str) -> None:
         ("tcp://127.0.0.1:65533", "PORT 1024 to 65532"),
         ("tcp://127.0.0.1:99999", "PORT 1024 to 65532"),
         ("tcp://127.0.0.1:x", "PORT 1024 to 65532"),
+        ("tcp://*:5555", "PORT 1024 to 65532"),
+        ("tcp://0.0.0.0:5555?secret=x", "only .key=LABEL&server=KEY may follow"),
+        ("tcp://0.0.0.0:5555/x", "only .key=LABEL&server=KEY may follow"),
         ("tcp://", "PORT 1024 to 65532"),
         ("ipc://relative/path", "ipc:///absolute/path, got ipc://relative/path"),
         ("udp://127.0.0.1:5555", "a name, ipc:///path or tcp"),

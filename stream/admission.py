@@ -1,0 +1,202 @@
+"""Who may come in: CURVE on the publisher's sockets, and clients authenticated by their public key (ZeroMQ's ZAP, RFC 27).
+
+One thread per ZeroMQ context answers ZAP, reads the folder of allowed clients anew four times a second, holds the number
+of connections down, and ends the sessions of clients that were revoked.
+
+pyzmq's own authenticator is not used: it answers 400 to a stranger, after which libzmq's client never tries again, not even
+when its key is allowed a minute later. 300 ends the connection without a word, and the client tries again.
+"""
+
+import contextlib
+import logging
+import threading
+import time
+
+import zmq
+from zmq.utils import z85
+
+from stream.connections import MAX_CONNECTIONS, Connections
+from stream.endpoint import Curve
+from stream.errors import EndpointError, KeyFileError
+from stream.keys import KeyPair, allowed_clients, load_pair, read_public
+
+log = logging.getLogger(__name__)
+
+DOMAIN = b"contrastream"
+REFRESH_MS = 250
+HANDSHAKE_MS = 3000
+"""A connection whose handshake is not over by then is ended."""
+MAX_CLIENT_BYTES = 1024
+"""Of a message that a client sends: subscriptions, requests, credit and the handshake are all shorter."""
+
+
+class Admission:
+    """Decides who connects to the CURVE sockets of one ZeroMQ context.
+
+    Args:
+        context: The context; ending it ends this too.
+        curve: Whose key pair the publisher has.
+
+    Raises:
+        KeyFileError: The key pair is not there, or the keys' folder or a file in it is not as it must be.
+    """
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", curve: Curve) -> None:
+        self._pair = load_pair(curve.key)
+        # The pair's own user has its secret key and could say to be anyone: `run --web` on this host is a client so.
+        self._allowed = frozenset((self._pair.public, *allowed_clients().values()))
+        self._followed: list[Connections] = []
+        self._lock = threading.Lock()
+        self.denied = 0
+        """Handshakes of keys that are not allowed."""
+        self.ended = 0
+        """Sessions ended because their key was revoked."""
+        self._trouble = ""
+        zap = context.socket(zmq.ROUTER)
+        zap.linger = 0
+        zap.bind("inproc://zeromq.zap.01")
+        self._thread = threading.Thread(target=self._work, args=(zap,), name="admission", daemon=True)
+        self._thread.start()
+
+    def protect(self, socket: "zmq.Socket[bytes]") -> Connections:
+        """Make a socket, not bound yet, a CURVE server; returns its connections, which this follows from here on."""
+        socket.curve_server = True
+        socket.curve_secretkey = self._pair.secret
+        socket.curve_publickey = self._pair.public
+        socket.zap_domain = DOMAIN
+        # Without this libzmq lets everybody in while nobody answers ZAP.
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_CLIENT_BYTES)
+        connections = Connections(socket, MAX_CONNECTIONS)
+        with self._lock:
+            self._followed.append(connections)
+        return connections
+
+    def admits(self, user: bytes) -> bool:
+        """Whether a public key (Z85) may come in now."""
+        return user in self._allowed
+
+    def statistics(self) -> dict[str, int]:
+        """Handshakes denied, sessions ended by revoking, connections that were one too many."""
+        with self._lock:
+            refused = sum(connections.refused for connections in self._followed)
+        return {"denied": self.denied, "revoked": self.ended, "refused": refused}
+
+    def join(self) -> None:
+        """Wait for the thread; the context has been ended."""
+        self._thread.join()
+
+    def _work(self, zap: "zmq.Socket[bytes]") -> None:
+        poller = zmq.Poller()
+        poller.register(zap, zmq.POLLIN)
+        following: list[Connections] = []
+        clock_ms, next_ms = _now_ms, _now_ms() + REFRESH_MS
+        try:
+            while True:
+                with self._lock:
+                    new = self._followed[len(following) :]
+                for connections in new:
+                    poller.register(connections.monitor, zmq.POLLIN)
+                    following.append(connections)
+                ready = dict(poller.poll(max(1, next_ms - clock_ms())))
+                for connections in following:
+                    connections.take_in()
+                if zap in ready:
+                    self._answer(zap)
+                if clock_ms() >= next_ms:
+                    next_ms = clock_ms() + REFRESH_MS
+                    self._refresh(following)
+        except zmq.ContextTerminated:
+            pass
+        finally:
+            with self._lock:
+                for connections in self._followed:
+                    connections.monitor.close(linger=0)
+            zap.close(linger=0)
+
+    def _answer(self, zap: "zmq.Socket[bytes]") -> None:
+        with contextlib.suppress(zmq.Again):
+            while True:
+                parts = zap.recv_multipart(zmq.NOBLOCK)
+                route, (version, request, domain, _address, _identity, mechanism, *credentials) = (
+                    parts[:2],
+                    parts[2:],
+                )
+                user = b""
+                if (domain, mechanism) == (DOMAIN, b"CURVE") and len(credentials) == 1:
+                    user = z85.encode(credentials[0])
+                if self.admits(user):
+                    answer = (b"200", b"OK", user)
+                else:
+                    self.denied += 1
+                    answer = (b"300", b"", b"")
+                zap.send_multipart([*route, version, request, *answer, b""], zmq.NOBLOCK)
+
+    def _refresh(self, following: list[Connections]) -> None:
+        """Read who is allowed, and end the sessions of those who no longer are. What cannot be read allows nobody new or old."""
+        before = self._allowed
+        try:
+            clients, trouble = allowed_clients(), ""
+        except KeyFileError as error:
+            clients, trouble = {}, str(error)
+        if trouble != self._trouble:
+            log.error("no client is let in: %s", trouble) if trouble else log.info("clients are let in again")
+            self._trouble = trouble
+        self._allowed = frozenset((self._pair.public, *clients.values()))
+        gone = bool(before - self._allowed)
+        for connections in following:
+            self.ended += connections.end_unless(self.admits, strangers=gone)
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+def open_admission(context: "zmq.Context[zmq.Socket[bytes]]", curve: Curve) -> Admission:
+    """An `Admission` for a context with nothing in it yet, which is ended where there can be none.
+
+    Raises:
+        KeyFileError: As `Admission`.
+    """
+    try:
+        return Admission(context, curve)
+    except KeyFileError:
+        context.term()
+        raise
+
+
+def user_of(message: zmq.Frame) -> tuple[int, bytes] | None:
+    """The descriptor a message came over and the public key that has authenticated there; None without CURVE."""
+    try:
+        return int(message.get("__fd")), str(message.get("User-Id")).encode()
+    except zmq.ZMQError:
+        return None
+
+
+def client_keys(curve: Curve | None) -> tuple[KeyPair, bytes] | None:
+    """What a client connects with: its own pair and the publisher's public key; None without CURVE.
+
+    Raises:
+        EndpointError: The publisher's key is not given.
+        KeyFileError: A key is not there or not as it must be.
+    """
+    if curve is None:
+        return None
+    if curve.server is None:
+        raise EndpointError(
+            "a client of an address with CURVE needs the publisher's public key, got none; give its LABEL.key file or "
+            "its 40 characters with --server-key"
+        )
+    return load_pair(curve.key), read_public(curve.server)
+
+
+def authenticate(socket: "zmq.Socket[bytes]", keys: tuple[KeyPair, bytes] | None) -> None:
+    """Make a socket, not connected yet, a CURVE client; without keys it stays as it is."""
+    if keys is not None:
+        pair, server = keys
+        socket.curve_secretkey, socket.curve_publickey, socket.curve_serverkey = (
+            pair.secret,
+            pair.public,
+            server,
+        )
