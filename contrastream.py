@@ -11,7 +11,15 @@ from bench.config import BenchConfig, DoctorConfig, EvaluateConfig
 from calib.config import CalibConfig
 from casgan.config import TrainConfig
 from engines.config import BuildConfig, ExportConfig
-from stream.config import AuditConfig, KeysConfig, RecordConfig, ReplayConfig, RunConfig, SynthesizeConfig, ViewConfig
+from stream.config import (
+    AuditConfig,
+    KeysConfig,
+    RecordConfig,
+    ReplayConfig,
+    RunConfig,
+    SynthesizeConfig,
+    ViewConfig,
+)
 
 Command = (
     Annotated[RunConfig, tyro.conf.subcommand("run")]

@@ -191,13 +191,17 @@ class RecordConfig:
     """
 
     endpoint: Annotated[Positional[str], arg(metavar="ENDPOINT")]
-    """The stream: main for this host's default one, another name, ipc:///path or tcp://127.0.0.1:PORT; or a .capture file."""
+    """The stream: main for this host's default one, another name, ipc:///path or tcp://ADDRESS:PORT; or a .capture file."""
     out: Annotated[Positional[Path], arg(metavar="OUT")]
     """A new file that ends in .dcm, .mp4 or .npz."""
     seconds: Annotated[float | None, arg(metavar="S")] = None
     """End so long after the first frame."""
     frames: Annotated[int | None, arg(metavar="N")] = None
     """End after so many frames."""
+    server_key: Annotated[str | None, arg(metavar="KEY")] = None
+    """The publisher's public key, 40 characters or its LABEL.key file, for an address with CURVE."""
+    key: Annotated[str | None, arg(metavar="LABEL")] = None
+    """Your own CURVE key pair there; main when none is given."""
     memory: bool = False
     """Read the frames in the publisher's shared memory instead of on the wire; on its host only."""
 

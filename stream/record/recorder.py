@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from stream.config import RecordConfig
-from stream.endpoint import parse_endpoint
+from stream.endpoint import choose_keys, parse_endpoint
 from stream.errors import RecordError
 from stream.frame import State
 from stream.record.arrays import about, write_arrays
@@ -86,7 +86,9 @@ class Recorder:
     def __init__(self, config: RecordConfig, capture: Path) -> None:
         self._config = config
         self._path = capture
-        self._endpoint = parse_endpoint(config.endpoint)
+        self._endpoint = parse_endpoint(
+            choose_keys(config.endpoint, key=config.key, server=config.server_key)
+        )
         self._clock = MonotonicClock()
         self._stopped = threading.Event()
         self.frames = 0
