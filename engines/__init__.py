@@ -4,6 +4,7 @@ Map of the room:
 
     engine.py              the contract: EngineSpec, Engine, Slot, FrameStatistics
     base.py                what every engine does alike: slots, settings, a slot used in turn
+    arrays.py              `ArrayEngine`: one array after another, for scripts and notebooks
     open.py                `open_engine`: the first usable runtime, and why others were skipped
     model.py               the ONNX file and its sidecar; `load_model`
     trust.py               which model files may be opened: shipped, made here, or trusted by the user

@@ -1,5 +1,6 @@
 """A client's side: the newest frame wins, and the client says for itself how old its picture is."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ STALE_AFTER_NS = 500 * NS_PER_MS
 """And two periods, but at least 100 ms, on top: a held image is marked UNCHANGED by the first repeat after 0.5 s,
 which must not be preceded by a flash of STALE."""
 RECONNECT_MS = 50
+FRAMES_POLL_MS = 100
 HEARTBEAT_TTL_MS = 5000
 """Asks the publisher's side to drop this connection when nothing was heard from it for so long."""
 
@@ -285,3 +287,39 @@ class Subscriber:
             self.clock.close()
         if self._own_context:
             self._context.term()
+
+
+def frames(
+    endpoint: str | None = None, *, memory: bool = False, wait_s: float | None = None
+) -> Iterator[Message]:
+    """A stream's frames, the newest at each step: `for frame in frames("main")`.
+
+    Args:
+        endpoint: As `parse_endpoint` takes it; None for this host's default stream.
+        memory: Read the publisher's shared memory, on its host.
+        wait_s: End when no frame has come for so long; None waits for ever.
+
+    Yields:
+        Messages; `frame.live`, and where `frame.header.state` is SYNTHETIC `frame.synthetic` and `frame.attention`, all of one
+        frame. Ends when the publisher says that it has ended.
+
+    Raises:
+        EndpointError: As `Subscriber`.
+    """
+    subscriber = Subscriber(endpoint, memory=memory)
+    clock = MonotonicClock()
+    since_ns = clock.now_ns()
+    try:
+        while True:
+            if (message := subscriber.poll(FRAMES_POLL_MS)) is not None:
+                since_ns = clock.now_ns()
+                yield message
+                continue
+            ended = subscriber.status is not None and subscriber.status.get("ended")
+            silent_ns = clock.now_ns() - since_ns
+            if (ended and not subscriber.has_more()) or (
+                wait_s is not None and silent_ns > wait_s * NS_PER_S
+            ):
+                return
+    finally:
+        subscriber.close()

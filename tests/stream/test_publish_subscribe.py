@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from stream.frame import FrameFormat, Plane, Reason, State
 from stream.guard import Grabbed, Inferred, Outgoing
 from stream.publish import SEND_QUEUE, Publisher
 from stream.ring import Ring
-from stream.subscribe import Shown, Subscriber
+from stream.subscribe import Shown, Subscriber, frames
 from stream.timing import NS_PER_MS, FakeClock
 from stream.wire import Message
 
@@ -608,3 +609,36 @@ def test_a_poll_waits_as_long_as_it_was_told(subscribe: Callable[..., Subscriber
     assert subscriber.poll(20) is None
     assert time.monotonic_ns() - start >= 19 * NS_PER_MS
     assert not subscriber.has_more()
+
+
+# A loop over frames --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory", [False, True], ids=["wire", "memory"])
+def test_a_loop_over_frames_ends_with_the_stream(
+    publish: Callable[..., Stream], address: str, memory: bool
+) -> None:
+    stream = publish()
+    seen: list[int] = []
+
+    def follow() -> None:
+        for frame in frames(address, memory=memory):
+            assert (frame.live == frame.header.sequence % 4000).all()
+            seen.append(frame.header.sequence)
+
+    following = threading.Thread(target=follow)
+    following.start()
+    stream.wait_for_subscribers(1)
+    for number in range(5):
+        stream.send()
+        until(lambda number=number: number in seen, "the frame")  # type: ignore[misc]
+    until(
+        lambda: not following.is_alive() or bool(stream.heartbeat(State.PASSTHROUGH, ended=True)), "the end"
+    )
+    following.join(5.0)
+    assert not following.is_alive()
+    assert seen == list(range(5))
+
+
+def test_a_loop_over_frames_ends_after_so_long_a_silence(address: str) -> None:
+    assert list(frames(address, wait_s=0.2)) == []
