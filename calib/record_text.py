@@ -66,6 +66,10 @@ def read_toml(kind: type[Record], text: str, name: str) -> Record:
         raise CalibrationError(
             f"{name} must be TOML, got: {error}; mend that line, or calibrate again"
         ) from None
+    except RecursionError:
+        raise CalibrationError(
+            f"{name} must be TOML, got values nested without end; calibrate again"
+        ) from None
     try:
         return typing.cast(Record, _read(kind, document, ()))
     except _Wrong as wrong:

@@ -108,8 +108,12 @@ class RunConfig(FaultConfig, ServingConfig, EngineConfig, SourceConfig):
     (PORT, PORT + 1 ...) of its own. One engine process serves them all with fair turns.
     """
 
+    source: Annotated[Positional[str], arg(metavar="SOURCE")] = ""
+    """phantom, v4l2:0, a DICOM cine loop, a video file, a folder of frames, or python:module:Class."""
     more: Annotated[Positional[tuple[str, ...]], arg(metavar="[SOURCE ...]")] = ()
     """More sources, a room each; the other settings hold for all of them."""
+    healthcheck: FlagCreatePairsOff[bool] = False
+    """Start nothing; ask the run at this --endpoint whether its loop lives: exit status 0 or, without a heartbeat, 1."""
     audit: bool = True
     """Keep an audit log: starts, stops, states, engines, clients and drops, nothing of a patient."""
     audit_folder: Annotated[Path | None, arg(metavar="DIR")] = None

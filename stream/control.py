@@ -90,8 +90,15 @@ def pack_json(kind: Kind, body: dict[str, Any]) -> bytes:
 
 
 def unpack_json(packet: bytes) -> dict[str, Any]:
-    """The JSON body of a packet."""
-    body = json.loads(packet[1:])
+    """The JSON body of a packet.
+
+    Raises:
+        ValueError: There is none.
+    """
+    try:
+        body = json.loads(packet[1:])
+    except RecursionError:
+        raise ValueError("a packet's body is nested too deep") from None
     if not isinstance(body, dict):
         raise ValueError(f"a packet's body is a JSON object, got {type(body).__name__}")
     return body

@@ -43,7 +43,7 @@ log = logging.getLogger("contrastream.engine_host")
 
 IN_FLIGHT = 2
 """Frames in the engines at once, as many as a single room's engine takes."""
-MALFORMED = (ValueError, KeyError, TypeError, IndexError, struct.error)
+MALFORMED = (ValueError, KeyError, TypeError, IndexError, OverflowError, struct.error)
 
 
 class HostedRoom:

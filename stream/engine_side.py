@@ -18,7 +18,7 @@ from stream.timing import NS_PER_MS
 
 log = logging.getLogger("contrastream.pipeline")
 
-MALFORMED = (ValueError, KeyError, TypeError, IndexError, struct.error)
+MALFORMED = (ValueError, KeyError, TypeError, IndexError, OverflowError, struct.error)
 """What reading a packet raises that a child in its right mind does not send."""
 
 

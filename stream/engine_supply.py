@@ -231,11 +231,12 @@ class SharedEngine:
             packet = b""
         if not packet or packet[0] == Kind.STOP:
             self._stop()
-        elif packet[0] == Kind.ENGINE:
+        elif packet[0] == Kind.ENGINE and len(descriptors) == 2:
             self._drop_next()
             self._next = HostLink(socket.socket(fileno=descriptors[0]), descriptors[1])
         elif packet[0] == Kind.GPU_SEEN:
-            self._gpu.take(unpack_json(packet))
+            with contextlib.suppress(ValueError):  # what cannot be read is told again within the second
+                self._gpu.take(unpack_json(packet))
 
     def due(self) -> EngineLink | None:
         if self._ask_ns is not None and self._clock.now_ns() >= self._ask_ns:
@@ -291,8 +292,14 @@ class ToldGpu:
         self._said: dict[str, Any] = {"gpu": None, "why": "the GPU has not been asked yet"}
 
     def take(self, said: dict[str, Any]) -> None:
-        """Take in a packet's words."""
-        self._said = said
+        """Take in a packet's words.
+
+        Raises:
+            ValueError: They do not say what is needed.
+        """
+        if not isinstance(said.get("gpu"), dict | None) or not isinstance(said.get("why"), str):
+            raise ValueError("a GPU packet holds what the GPU does, or why that is not known")
+        self._said = {"gpu": said.get("gpu"), "why": said["why"]}
 
     def look(self) -> tuple[dict[str, Any] | None, str]:
         return self._said["gpu"], str(self._said["why"])

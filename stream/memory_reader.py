@@ -92,7 +92,7 @@ class MemoryReader:
         try:
             note = self._next_note()
             return None if note is None else self._copy(*note)
-        except (ValueError, KeyError, TypeError, OSError, struct.error) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, OSError, struct.error) as error:
             self._disconnect()
             raise WireError(f"needed a ring and notes of its slots, got {error}") from error
 
@@ -106,11 +106,14 @@ class MemoryReader:
                 return note
             except OSError:
                 packet, descriptors = b"", []
-            if not packet:
-                self._disconnect()
-            elif packet[0] == RING:
+            if packet and packet[0] == RING:
                 self._map(packet, list(descriptors))
                 note = None  # of the ring before
+                continue
+            for descriptor in descriptors:  # of somebody who is no publisher of ours
+                os.close(descriptor)
+            if not packet:
+                self._disconnect()
             elif packet[0] == NOTE_KIND:
                 _kind, slot, generation, length = NOTE.unpack(packet)
                 note = slot, generation, length

@@ -22,6 +22,7 @@ from stream.config import ReplayConfig, RunConfig
 from stream.display.browser import open_page
 from stream.endpoint import choose_keys, client_here, numbered_endpoint, parse_endpoint
 from stream.errors import DisplayError, StreamError
+from stream.healthcheck import healthcheck
 from stream.igtl.beside import IgtlServer
 from stream.measure import Measured, MeasuringClient
 from stream.pacing import Pacing
@@ -277,6 +278,10 @@ def write_json(path: Path | None, report: dict[str, Any]) -> None:
 
 def run(config: RunConfig) -> int:
     """`contrastream run`."""
+    if config.healthcheck:
+        return healthcheck(config.endpoint)
+    if not config.source:
+        raise ValueError("needed a source, got none; for example: contrastream run phantom")
     log_to_stderr()
     pacing = Pacing(rate_hz=config.rate, loop=config.loop, frames=config.frames)
     if config.more:

@@ -172,9 +172,10 @@ async def _serve_viewer(websocket: WebSocket, viewer: Any, relay: Relay) -> None
     except (WebSocketDisconnect, TimeoutError):
         return
     except (ValueError, KeyError, RuntimeError) as error:
-        # Not a page of ours (or one that has just gone); it is told so, and the others go on.
+        # Not a page of ours (or one that has just gone); it is told so, and the others go on. A reason has at most 123
+        # bytes, whatever was sent to us.
         with contextlib.suppress(RuntimeError):
-            await websocket.close(1008, str(error)[:100])
+            await websocket.close(1008, str(error)[:100].encode("ascii", "replace").decode())
     finally:
         for task in tasks:
             task.cancel()
