@@ -44,7 +44,11 @@ class Admission:
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", curve: Curve) -> None:
         self._pair = load_pair(curve.key)
         # The pair's own user has its secret key and could say to be anyone: `run --web` on this host is a client so.
-        self._allowed = frozenset((self._pair.public, *allowed_clients().values()))
+        clients = allowed_clients()
+        self._allowed = frozenset((self._pair.public, *clients.values()))
+        self._labels = {key: label for label, key in clients.items()}
+        self.admitted: dict[str, int] = {}
+        """Handshakes of allowed keys so far, by label; `own` is the publisher's own pair. A client makes some, one a socket."""
         self._followed: list[Connections] = []
         self._lock = threading.Lock()
         self.denied = 0
@@ -127,6 +131,8 @@ class Admission:
                 if (domain, mechanism) == (DOMAIN, b"CURVE") and len(credentials) == 1:
                     user = z85.encode(credentials[0])
                 if self.admits(user):
+                    label = "own" if user == self._pair.public else self._labels.get(user, "?")
+                    self.admitted[label] = self.admitted.get(label, 0) + 1
                     answer = (b"200", b"OK", user)
                 else:
                     self.denied += 1
@@ -144,6 +150,7 @@ class Admission:
             log.error("no client is let in: %s", trouble) if trouble else log.info("clients are let in again")
             self._trouble = trouble
         self._allowed = frozenset((self._pair.public, *clients.values()))
+        self._labels = {key: label for label, key in clients.items()}
         gone = bool(before - self._allowed)
         for connections in following:
             self.ended += connections.end_unless(self.admits, strangers=gone)

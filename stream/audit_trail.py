@@ -8,7 +8,8 @@ Beside what every entry has (`stream/audit_chain.py`):
     engine    backend, precision, model_sha256, taught: an engine is ready
     state     before, after: words as on the status line, with the reason
     restart   source, engine: how often each process has been started again so far
-    clients   subscribers, in_memory, disconnected: who is connected, when it changes
+    clients   subscribers, in_memory, disconnected, and with CURVE denied, revoked, refused: when one of them changes
+    admitted  keys{label: handshakes so far}: who came in, by the labels of `contrastream keys`
     minute    due, published, dropped{reason: n}: of the minute before
     lost      entries: so many could not be written before this one
     rotated   file, oldest_entry: a new file; entries before that one have been removed
@@ -36,7 +37,7 @@ log = logging.getLogger("contrastream.audit_log")
 MINUTE_NS = 60 * NS_PER_S
 PACKAGES = ("contrastream", "numpy", "pyzmq", "openvino", "onnxruntime", "torch", "tensorrt", "tensorrt-rtx-cu13", "pydicom",
             "opencv-python")  # fmt: skip
-CLIENTS = ("subscribers", "in_memory", "disconnected")
+CLIENTS = ("subscribers", "in_memory", "disconnected", "denied", "revoked", "refused")
 
 
 def versions() -> dict[str, str]:
@@ -68,6 +69,7 @@ class AuditTrail:
         self._minute_ns: int | None = None
         self._counted: dict[str, Any] = {}
         self._clients: dict[str, Any] = {}
+        self._keys: dict[str, int] = {}
         self._restarts = (0, 0)
         self._source: dict[str, Any] = {}
         self._engine: dict[str, Any] = {}
@@ -124,7 +126,7 @@ class AuditTrail:
         if restarts != self._restarts:
             self._restarts = restarts
             self.log.write("restart", source=restarts[0], engine=restarts[1])
-        clients = {name: status["clients"].get(name) for name in CLIENTS}
+        clients = {name: status["clients"][name] for name in CLIENTS if name in status["clients"]}
         if clients != self._clients:
             self._clients = clients
             self.log.write("clients", **clients)
@@ -133,6 +135,16 @@ class AuditTrail:
         elif now_ns - self._minute_ns >= MINUTE_NS:
             self._minute_ns = now_ns
             self.log.write("minute", **self._since(status["counters"]))
+
+    def admitted(self, keys: dict[str, int]) -> None:
+        """Take in whose keys were let in.
+
+        Args:
+            keys: Handshakes so far, by the key's label.
+        """
+        if self.log is not None and keys != self._keys:
+            self._keys = keys
+            self.log.write("admitted", keys=keys)
 
     def _see_source(self, audit_log: AuditLog, opened: dict[str, Any], frame_format: FrameFormat) -> None:
         source = {

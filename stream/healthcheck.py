@@ -5,7 +5,8 @@ from typing import Any
 
 import zmq
 
-from stream.endpoint import parse_endpoint
+from stream.admission import authenticate, client_keys
+from stream.endpoint import client_here, parse_endpoint
 from stream.errors import WireError
 from stream.statusline import state_text
 from stream.timing import NS_PER_MS
@@ -20,20 +21,23 @@ def heard(endpoint: str | None, within_s: float = HEARD_WITHIN_S) -> dict[str, A
     """The first heartbeat of a stream; None where none came.
 
     Args:
-        endpoint: As `parse_endpoint` takes it.
+        endpoint: As `parse_endpoint` takes it; of this user, on this host.
         within_s: How long to wait.
 
     Raises:
         EndpointError: It is no endpoint.
+        KeyFileError: Its key pair is not there or not as it must be.
         WireError: What came is no heartbeat.
     """
-    address = parse_endpoint(endpoint).status
+    found = parse_endpoint(client_here(parse_endpoint(endpoint)))
+    address, keys = found.status, client_keys(found.curve)
     with zmq.Context() as context, context.socket(zmq.SUB) as socket:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.CONFLATE, 1)
         socket.setsockopt(zmq.IPV6, address.startswith("tcp://["))
         socket.setsockopt(zmq.MAXMSGSIZE, 1 << 20)
         socket.setsockopt(zmq.SUBSCRIBE, b"")
+        authenticate(socket, keys)
         socket.connect(address)
         return unpack_status(socket.recv()) if socket.poll(round(within_s * 1000)) else None
 

@@ -273,6 +273,8 @@ class Pipeline:
             self._trail.see(
                 self.last_status, self.opened, self._ring.frame_format if self._ring else None, now_ns
             )
+            if self._publisher.admission is not None:
+                self._trail.admitted(dict(self._publisher.admission.admitted))
             self.on_status(self.last_status)
             self._retired = [ring for ring in self._retired if not self._drop_if_idle(ring)]
 

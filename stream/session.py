@@ -279,7 +279,7 @@ def write_json(path: Path | None, report: dict[str, Any]) -> None:
 def run(config: RunConfig) -> int:
     """`contrastream run`."""
     if config.healthcheck:
-        return healthcheck(config.endpoint)
+        return healthcheck(choose_keys(config.endpoint, key=config.key, curve=config.curve))
     if not config.source:
         raise ValueError("needed a source, got none; for example: contrastream run phantom")
     log_to_stderr()
