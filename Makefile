@@ -2,12 +2,14 @@
 ## make test   every test that can run here, with a list of what was skipped and why (ARGS="tests/stream -k ring")
 ## make bench  engine, live path, transport and streams of this machine, under 10 minutes, into out/bench (ARGS=your_cine.dcm)
 ## make micro  the small parts of a frame's way, into micro.json (MICRO=micro-after.json); contrastream bench compare takes two
-## make lint   ruff and mypy
+## make lint   ruff and mypy; known vulnerabilities of the locked packages where pip-audit is there and can reach its data
+## make sbom   build/sbom.cdx.json (CycloneDX) and build/SOUP.md from the locked packages; sets up pip-audit too
 ## make picture   the README's moving picture, from a real run
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+SUPPLY := $(VENV)/supply
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS   ?=
 MICRO  ?= micro.json
@@ -18,7 +20,7 @@ UNTIMED := tests/calib tests/casgan tests/engines tests/bench/test_evaluate.py t
   tests/stream/test_site.py tests/stream/test_synthesize.py tests/stream/display/test_viewer.py tests/test_cli.py \
   tests/test_imports.py tests/test_packaging.py tests/examples
 
-.PHONY: demo test bench micro lint lock picture clean help
+.PHONY: demo test bench micro lint sbom lock picture clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -75,6 +77,19 @@ lint: $(VENV)/test.stamp
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@sh tests/pip-audit.sh $(SUPPLY)/bin/pip-audit requirements.lock $(SUPPLY)/clean.stamp
+
+# Tools of their own environment, since what they need is none of this program's business.
+$(SUPPLY)/tools.stamp: | $(BIN)/python
+	@$(BIN)/python -m venv $(SUPPLY)
+	@$(SUPPLY)/bin/python -m pip --disable-pip-version-check --quiet install "cyclonedx-bom==7.5.0" "pip-audit==2.10.1"
+	@touch $@
+
+sbom: $(VENV)/default.stamp $(SUPPLY)/tools.stamp
+	@mkdir -p build
+	@$(SUPPLY)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.cdx.json requirements.lock
+	@$(BIN)/python docs/soup.py requirements.lock > build/SOUP.md
+	@echo "written: build/sbom.cdx.json, build/SOUP.md"
 
 picture: $(VENV)/default.stamp
 	@$(BIN)/python docs/moving_picture.py
