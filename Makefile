@@ -1,6 +1,7 @@
 ## make demo   the pipeline on the digital phantom, with the viewer (ARGS="--frames 300 --no-browser")
 ## make test   every test that can run here, with a list of what was skipped and why (ARGS="tests/stream -k ring")
 ## make bench  engine, live path, transport and streams of this machine, under 10 minutes, into out/bench (ARGS=your_cine.dcm)
+## make drill  every fault of the matrix in front of real clients, about 10 minutes (ARGS="--only engine --out drill.json")
 ## make micro  the small parts of a frame's way, into micro.json (MICRO=micro-after.json); contrastream bench compare takes two
 ## make lint   ruff and mypy; known vulnerabilities of the locked packages where pip-audit is there and can reach its data
 ## make sbom   build/sbom.cdx.json (CycloneDX) and build/SOUP.md from the locked packages; sets up pip-audit too
@@ -20,7 +21,7 @@ UNTIMED := tests/calib tests/casgan tests/engines tests/bench/test_evaluate.py t
   tests/stream/test_site.py tests/stream/test_synthesize.py tests/stream/display/test_viewer.py tests/test_cli.py \
   tests/test_imports.py tests/test_packaging.py tests/examples
 
-.PHONY: demo test bench micro lint sbom lock picture clean help
+.PHONY: demo test bench drill micro lint sbom lock picture clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -66,6 +67,10 @@ bench: $(VENV)/default.stamp
 	@$(BIN)/contrastream bench transport --frames 500 --out $(RESULTS)/transport.json
 	@$(BIN)/contrastream bench scale $(ARGS) --frames 150 --out $(RESULTS)/scale.json
 	@echo "reports, tables and pages are in $(RESULTS)"
+
+# Not part of `make test` either: it breaks real pipelines for ten minutes and judges times.
+drill: $(VENV)/test.stamp
+	@PYTHONPATH=tests $(BIN)/python -m drill $(ARGS)
 
 # Not part of `make test`: its files are not collected, and nothing here passes or fails by a time. The type checks of
 # the tests would be measured too, hence other options.

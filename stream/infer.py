@@ -148,7 +148,8 @@ def finish(slot: "Slot", index: int, epoch: int, submitted_ns: int) -> tuple[byt
     failure: Exception | None = None
     try:
         said = slot.wait()
-        valid = said.finite
+        # One value everywhere is no attention map, and would lie over the whole picture.
+        valid = said.finite and not (said.minimum == said.maximum > 0.0)
         values = (said.minimum, said.maximum, said.mean, said.area, min(said.domain, LARGEST_SCORE))
     except EngineError as error:
         valid, values, failure = False, (0.0, 0.0, 0.0, 0.0, math.nan), error

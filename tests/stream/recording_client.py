@@ -38,6 +38,8 @@ def main(endpoint: str) -> None:
                 "rows": header.frame_format.rows,
                 "columns": header.frame_format.columns,
                 "due_ns": header.stamps_ns[0],
+                "grabbed_ns": header.stamps_ns[1],
+                "published_ns": header.stamps_ns[4],
                 "live_crc": zlib.crc32(message.live.data),
                 "unmasked_text": header.unmasked_text,
                 "faults_injected": header.faults_injected,

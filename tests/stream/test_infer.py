@@ -11,7 +11,7 @@ from engines.engine import FrameStatistics
 from engines.errors import CudaError, CudaLost
 from stream.control import DONE, LEASE, ChildSocket, Kind, unpack_json
 from stream.frame import FrameFormat
-from stream.infer import Inferrer, Told
+from stream.infer import Inferrer, Told, finish
 from stream.ring import RingMemory
 
 
@@ -67,6 +67,25 @@ def test_only_a_gpu_that_is_lost_ends_the_engine_process(
     assert ended == ends
     guard._socket.close()
     memory.close()
+
+
+@pytest.mark.parametrize(
+    ("minimum", "maximum", "finite", "valid"),
+    [
+        pytest.param(0.0, 0.8, True, True, id="a map"),
+        pytest.param(0.0, 0.0, True, True, id="no vessels"),
+        pytest.param(0.5, 0.5, True, False, id="one value everywhere"),
+        pytest.param(1.0, 1.0, True, False, id="wholly synthetic"),
+        pytest.param(0.0, 0.8, False, False, id="not finite"),
+    ],
+)
+def test_an_output_that_can_be_no_attention_map_is_not_valid(
+    minimum: float, maximum: float, finite: bool, valid: bool
+) -> None:
+    said = FrameStatistics(finite, minimum, maximum, minimum, 1.0, 0.5, np.zeros(71, np.float32))
+    done, failure = finish(FailingSlot(lambda: said), 2, 7, 0)
+    assert failure is None
+    assert bool(DONE.unpack(done)[5]) is valid
 
 
 def test_a_failure_is_said_once_whatever_its_figures() -> None:
