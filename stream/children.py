@@ -89,13 +89,17 @@ class Child(Peer):
         """Whether the process is over; never waits."""
         return self.process.poll() is not None
 
+    def end_soon(self) -> None:
+        """Send it SIGKILL and wait for nothing; until `has_ended` it may still write."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
     def kill(self) -> int:
         """Kill it (stopped or not), reap it, close what is left; returns its exit status, negative for a signal.
 
         After this it writes nothing any more, so its slots may be used again.
         """
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        self.end_soon()
         status = self.process.wait()
         self.close()
         return status

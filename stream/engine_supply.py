@@ -35,6 +35,10 @@ class EngineLink(Protocol):
         """Whether it will never answer again; never waits."""
         ...
 
+    def end_soon(self) -> None:
+        """Have it killed without waiting for its end; until `has_ended` it may still write."""
+        ...
+
     def kill(self) -> int | None:
         """End it, so that it writes nothing any more; its exit status where that is known. The link is over then."""
         ...
@@ -178,11 +182,15 @@ class HostLink(Peer):
     def has_ended(self) -> bool:
         return self.let_go or _is_over(self.pidfd, 0.0)
 
-    def kill(self) -> int | None:
-        """Kill the host, unless it let this room go by itself: then it writes nothing here and others need it."""
+    def end_soon(self) -> None:
         if not self.let_go:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def kill(self) -> int | None:
+        """Kill the host, unless it let this room go by itself: then it writes nothing here and others need it."""
+        self.end_soon()
+        if not self.let_go:
             # Until the kernel has taken it down it could still write, and so could a copy from its GPU.
             _is_over(self.pidfd, None)
         self.close()

@@ -297,8 +297,12 @@ class Guard:
 
     def engine_gone(self, reason: Reason) -> None:
         """The engine process is dead and reaped, or not wanted: leases are over, waiting frames go out live."""
-        self._engine_reason = reason
         self.ring.revoke_leases()
+        self.engine_dying(reason)
+
+    def engine_dying(self, reason: Reason) -> None:
+        """The engine is lost and may still write: waiting frames go out live now, its slots stay leased until it is dead."""
+        self._engine_reason = reason
         self._leased.clear()
         self._flush(self._clock.now_ns())
 
