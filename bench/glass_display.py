@@ -91,7 +91,7 @@ class WebDisplay:
         self._server = ViewerServer(endpoint)
         self._browser: OwnChromium | None = None
         try:
-            address = f"{self._server.address}/#{VIEW}"
+            address = f"{self._server.address}#{VIEW}"
             path = find_chromium()
             if path is None or not os.environ.get("DISPLAY"):
                 missing = "no Chromium was found" if path is None else "there is no DISPLAY"

@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from urllib.parse import urljoin
 
 from bench.errors import BenchError
 from stream.display.browser import OwnChromium, chromium_version, find_chromium
@@ -51,6 +52,13 @@ class ViewerServer:
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
+        self._visitor = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        """Has let itself in, to ask how many pages are connected."""
+        with self._visitor.open(self._next_address(), timeout=START_S):
+            self.address = self._next_address()
+            """Opens the page, once."""
+
+    def _next_address(self) -> str:
         assert self._process.stdout is not None
         ready = select.select([self._process.stdout], [], [], START_S)[0]
         line = self._process.stdout.readline() if ready else ""
@@ -59,7 +67,7 @@ class ViewerServer:
             raise BenchError(
                 f"the web viewer's server needed to start within {START_S:.0f} s, and did not; see the line above, if any"
             )
-        self.address = line.split()[-1]
+        return line.split()[-1]
 
     def why_ended(self) -> str | None:
         """The sentence for a server that has ended by itself; None while it serves."""
@@ -68,7 +76,7 @@ class ViewerServer:
 
     def viewers(self) -> int:
         """How many pages are connected."""
-        with urllib.request.urlopen(f"{self.address}/healthz", timeout=STOP_S) as answer:
+        with self._visitor.open(urljoin(self.address, "/healthz"), timeout=STOP_S) as answer:
             return int(json.load(answer)["viewers"])
 
     def close(self) -> None:

@@ -179,7 +179,15 @@ class ViewConfig:
     memory: bool = False
     """Read the frames in the publisher's shared memory instead of on the wire; on its host only."""
     port: Annotated[int, arg(metavar="PORT")] = 8765
-    """The web viewer's port, on this host only."""
+    """The web viewer's port."""
+    host: Annotated[str, arg(metavar="ADDRESS")] = "127.0.0.1"
+    """The address the web viewer listens on; beyond this host with TLS and --allow-host only."""
+    allow_host: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
+    """Names or addresses under which browsers on other hosts reach the web viewer."""
+    tls_cert: Annotated[Path | None, arg(metavar="FILE")] = None
+    """The web viewer's certificate chain, PEM."""
+    tls_key: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Its private key, PEM, of mode 0600."""
     browser: bool = True
     """Open the web viewer in a browser where there is a display."""
 

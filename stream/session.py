@@ -195,15 +195,24 @@ class WebViewer:
         if parse_endpoint(endpoint).memory is not None:
             command.append("--memory")
         self._process = subprocess.Popen(
-            [*command, "--die-with-parent"], stdin=subprocess.DEVNULL, start_new_session=True
+            [*command, "--die-with-parent"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
+        self._browser = browser
         threading.Thread(target=self._watch, name="web-viewer", daemon=True).start()
-        if browser:
-            opening = threading.Timer(1.0, open_page, (f"http://127.0.0.1:{port}",))
-            opening.daemon = True
-            opening.start()
 
     def _watch(self) -> None:
+        """Pass on each address it prints, open the first, and notice when it cannot be served."""
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                print(line, end="", flush=True)
+                if self._browser:
+                    self._browser = False
+                    open_page(line.split()[-1])
         if self._process.wait() and not self._closing:
             self.failed = True
             self._work.stop()

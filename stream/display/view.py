@@ -22,11 +22,27 @@ def view(config: ViewConfig) -> int:
         window.show(endpoint, memory=config.memory)
         return 0
     from stream.display import web
+    from stream.display.entrance import choose_tls
+
+    opened = False
 
     def ready(address: str) -> None:
+        nonlocal opened
+        if opened:
+            print(f"for another browser: {address}", file=sys.stderr, flush=True)
+            return
+        opened = True
         print(f"viewer at {address}; Ctrl-C ends", file=sys.stderr, flush=True)
         if config.browser:
             open_page(address)
 
-    web.serve(endpoint, memory=config.memory, port=config.port, ready=ready)
+    web.serve(
+        endpoint,
+        memory=config.memory,
+        host=config.host,
+        port=config.port,
+        allow_hosts=config.allow_host,
+        tls=choose_tls(config.tls_cert, config.tls_key),
+        ready=ready,
+    )
     return 0

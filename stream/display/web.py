@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from stream.control import die_with_parent
+from stream.display.entrance import STRANGER, Entrance, Tls, check_certificate, choose_tls
 from stream.display.relay import Relay
 from stream.display.shown import ShownLog
 from stream.endpoint import parse_endpoint
@@ -49,10 +50,12 @@ class Doorkeeper:
     Args:
         app: What stands behind the door.
         hosts: Values of the Host header that are ours, with the port.
+        entrance: Who has been let in.
     """
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, hosts: frozenset[str], entrance: Entrance) -> None:
         self._app = app
+        self._entrance = entrance
         self._hosts = hosts
         self._origins = {f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts}
 
@@ -69,9 +72,15 @@ class Doorkeeper:
         elif scope["type"] == "websocket" and not origins:
             await self._refuse(scope, receive, send, "a WebSocket needs the Origin of the viewer's page")
         elif scope["type"] == "websocket":
-            await self._app(scope, receive, send)
+            if self._entrance.knows(scope):
+                await self._app(scope, receive, send)
+            else:
+                await self._refuse(scope, receive, send, STRANGER)
         else:
-            await self._app(scope, receive, _with_headers(send, hosts[0]))
+            answer: ASGIApp | None = self._entrance.admit(scope)
+            if answer is None:
+                answer = self._app if self._entrance.knows(scope) else self._entrance.stranger()
+            await answer(scope, receive, _with_headers(send, hosts[0]))
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, why: str) -> None:
         if scope["type"] == "websocket":
@@ -112,12 +121,13 @@ def _with_headers(send: Send, host: str) -> Send:
     return sending
 
 
-def build_app(relay: Relay, hosts: frozenset[str]) -> ASGIApp:
+def build_app(relay: Relay, hosts: frozenset[str], entrance: Entrance) -> ASGIApp:
     """The application: the page, `/frames` (the WebSocket) and `/healthz`.
 
     Args:
         relay: The stream.
         hosts: Values of the Host header that are ours, with the port.
+        entrance: Who has been let in; all of it is for them only.
     """
 
     async def health(_request: Request) -> JSONResponse:
@@ -145,7 +155,7 @@ def build_app(relay: Relay, hosts: frozenset[str]) -> ASGIApp:
             Mount("/", StaticFiles(directory=STATIC, html=True)),
         ]
     )
-    return Doorkeeper(app, hosts)
+    return Doorkeeper(app, hosts, entrance)
 
 
 async def _serve_viewer(websocket: WebSocket, viewer: Any, relay: Relay) -> None:
@@ -214,19 +224,24 @@ def listen_on(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _own_hosts(host: str, port: int, allow_hosts: Sequence[str]) -> frozenset[str]:
+def _own_hosts(host: str, port: int, allow_hosts: Sequence[str], tls: Tls | None) -> frozenset[str]:
     try:
         loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
         loopback = host == "localhost"
+    if not loopback and tls is None:
+        raise EndpointError(
+            f"beyond this host the viewer needs TLS, got --host {host} without a certificate; name its files with "
+            "--tls-cert FILE --tls-key FILE, or use 127.0.0.1 and an ssh tunnel"
+        )
     if not loopback and not allow_hosts:
         raise EndpointError(
-            f"beyond this host the viewer has neither password nor encryption, got --host {host}; use 127.0.0.1 "
-            "and an ssh tunnel, or name the address the viewers will type with --allow-host NAME"
+            f"beyond this host the viewer needs the name or address that its viewers will type, got --host {host} alone; "
+            "give it with --allow-host NAME"
         )
     names = {"127.0.0.1", "localhost", "[::1]", *allow_hosts} if loopback else set(allow_hosts)
     return frozenset(f"{name.lower()}:{port}" for name in names) | (
-        frozenset(name.lower() for name in names) if port == 80 else frozenset()
+        frozenset(name.lower() for name in names) if port == (443 if tls else 80) else frozenset()
     )
 
 
@@ -245,6 +260,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = DEFAULT_PORT,
     allow_hosts: Sequence[str] = (),
+    tls: Tls | None = None,
     ready: Callable[[str], None] | None = None,
     shown: Path | None = None,
 ) -> None:
@@ -253,26 +269,38 @@ def serve(
     Args:
         endpoint: The stream, as `parse_endpoint` takes it; None for this host's default one.
         memory: Read its frames in shared memory instead of on the wire.
-        host: Address to listen on; loopback unless `allow_hosts` says under which names viewers come.
+        host: Address to listen on; beyond loopback only with `tls` and `allow_hosts`.
         port: TCP port; 0 takes a free one.
         allow_hosts: More names that the Host header may carry.
-        ready: Called with the page's address once it can be opened.
+        tls: Files of the certificate and its private key.
+        ready: Called with an address that opens the page once, and with the next one as soon as that was used.
         shown: Ask every page when it drew each frame, and write that here at the end (`stream/display/shown.py`); None asks
             nothing.
 
     Raises:
-        EndpointError: The port is in use, or the endpoint or the host is none.
+        EndpointError: The port is in use, the endpoint or the host is none, or TLS is missing or cannot be spoken.
         DisplayError: `shown` cannot be written.
     """
     parsed = parse_endpoint(endpoint)
     log = None if shown is None else ShownLog()
     if log is not None and shown is not None:
         log.save(shown)  # found out now, not at the end
+    if tls is not None:
+        check_certificate(*tls)
     listener = listen_on(host, port)
     with contextlib.closing(listener):
         bound = listener.getsockname()[1]
-        hosts = _own_hosts(host, bound, allow_hosts)
-        asyncio.run(_serve(Subscriber(parsed, newest_only=True, memory=memory), listener, hosts, ready, log))
+        hosts = _own_hosts(host, bound, allow_hosts, tls)
+        entrance = Entrance(bound, secure=tls is not None)
+        address = _page_address(listener, allow_hosts, tls)
+
+        def tell() -> None:
+            if ready is not None:
+                ready(f"{address}/?token={entrance.token}")
+
+        entrance.on_use = tell
+        subscriber = Subscriber(parsed, newest_only=True, memory=memory)
+        asyncio.run(_serve(subscriber, listener, hosts, entrance, tls, log))
     if log is not None and shown is not None:
         log.save(shown)
 
@@ -281,13 +309,14 @@ async def _serve(
     subscriber: Subscriber,
     listener: socket.socket,
     hosts: frozenset[str],
-    ready: Callable[[str], None] | None,
+    entrance: Entrance,
+    tls: Tls | None,
     log: ShownLog | None,
 ) -> None:
     relay = Relay(subscriber, asyncio.get_running_loop(), MonotonicClock(), log)
     server = _Server(
         uvicorn.Config(
-            build_app(relay, hosts),
+            build_app(relay, hosts, entrance),
             loop="asyncio",
             http="h11",
             ws="websockets-sansio",
@@ -301,6 +330,8 @@ async def _serve(
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            ssl_certfile=None if tls is None else tls[0],
+            ssl_keyfile=None if tls is None else tls[1],
         )
     )
     async with _until_told() as told:
@@ -309,8 +340,8 @@ async def _serve(
         ticking = asyncio.ensure_future(relay.tick())
         while not server.started and not serving.done():
             await asyncio.sleep(0.01)
-        if ready is not None and server.started:
-            ready(_page_address(listener))
+        if server.started:
+            entrance.on_use()  # the first address
         try:
             done, _ = await asyncio.wait([serving, ticking, told], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {told}:
@@ -336,9 +367,12 @@ async def _until_told() -> AsyncIterator["asyncio.Future[None]"]:
             loop.remove_signal_handler(number)
 
 
-def _page_address(listener: socket.socket) -> str:
+def _page_address(listener: socket.socket, allow_hosts: Sequence[str], tls: Tls | None) -> str:
     address, port = listener.getsockname()[:2]
-    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+    if ipaddress.ip_address(address).is_unspecified:
+        address = allow_hosts[0]
+    scheme = "http" if tls is None else "https"
+    return f"{scheme}://[{address}]:{port}" if ":" in address else f"{scheme}://{address}:{port}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -353,6 +387,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a name viewers come under"
     )
+    parser.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="certificate chain, PEM; beyond this host TLS is needed"
+    )
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM, mode 0600")
     parser.add_argument(
         "--die-with-parent", action="store_true", help="end when the process that started it ends"
     )
@@ -372,6 +410,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             host=options.host,
             port=options.port,
             allow_hosts=options.allow_host,
+            tls=choose_tls(options.tls_cert, options.tls_key),
             ready=lambda address: print(f"viewer at {address}", flush=True),
             shown=options.shown,
         )

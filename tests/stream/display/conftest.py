@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shutil
 import signal
 import struct
@@ -11,6 +12,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +105,24 @@ class Server:
 
     def __init__(self, endpoint: str, *more: str, port: int = 0) -> None:
         self.process = Process("-m", "stream.display.web", endpoint, "--port", str(port), *more)
-        self.url = self.process.first_line.split()[-1]
+        self.first_entry = self.process.first_line.split()[-1]
+        self.url = self.first_entry.partition("/?")[0]
         self.port = int(self.url.rsplit(":", 1)[1])
+        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar := CookieJar()))
+        if self.url.startswith("http:"):
+            with self._opener.open(self.first_entry, timeout=5):
+                self.cookie = "; ".join(f"{found.name}={found.value}" for found in jar)
+
+    def entry(self) -> str:
+        """An address that opens the page once; the caller uses it, since only then the server prints the next."""
+        assert self.process.child.stdout is not None
+        if not select.select([self.process.child.stdout], [], [], 10)[0]:
+            pytest.fail("the server printed no next address: the one before it was not used")
+        return self.process.child.stdout.readline().split()[-1]
 
     def health(self) -> dict[str, Any]:
         """What /healthz says."""
-        with urllib.request.urlopen(f"{self.url}/healthz", timeout=5) as answer:
+        with self._opener.open(f"{self.url}/healthz", timeout=5) as answer:
             return json.load(answer)
 
 

@@ -20,7 +20,7 @@ def page(browser: Any, start: Any, loop: Path, endpoint: str, make_server: Any, 
     pipeline = start("run", str(loop), "--loop", "--endpoint", endpoint)
     server = make_server(endpoint)
     made = browser.new_page(viewport={"width": 1280, "height": 800})
-    made.goto(server.url)
+    made.goto(server.entry())
     wait(lambda: state_of(made) == "SYNTHETIC", "SYNTHETIC on the page", 30.0)
     yield made, pipeline
     made.close()

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def tab(browser, server):
     made = browser.new_page()
-    made.goto(server.url)
+    made.goto(server.entry())
     yield made
     made.close()
 

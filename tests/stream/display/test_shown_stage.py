@@ -49,7 +49,7 @@ def medians(
     server = make_server(pipeline.endpoint.text, "--shown", str(out))
     page = browser.new_page()
     page.add_init_script(script)
-    page.goto(server.url)
+    page.goto(server.entry())
     wait(lambda: server.health()["viewers"] == 1, "the page to connect")
     with MeasuringClient(pipeline.endpoint.text, folder / "seen.npz", credit=True) as client:
         pipeline.run()
@@ -95,10 +95,10 @@ def test_a_page_says_when_it_drew_only_where_its_server_asks(
 ) -> None:
     publisher.change()
     plain, asked = browser.new_page(), browser.new_page()
-    silent = sent_by(plain, make_server(publisher.endpoint).url, wait)
+    silent = sent_by(plain, make_server(publisher.endpoint).entry(), wait)
     assert all(said == {"type": "next"} for said in silent if said["type"] == "next")
     assert all(set(said) == {"type", "sent_ms"} for said in silent if said["type"] == "ping")
-    telling = sent_by(asked, make_server(publisher.endpoint, "--shown", str(tmp_path / "a.npz")).url, wait)
+    telling = sent_by(asked, make_server(publisher.endpoint, "--shown", str(tmp_path / "a.npz")).entry(), wait)
     stamped = [said for said in telling if "shown_ms" in said]
     assert len(stamped) >= 10
     assert np.all(np.diff([said["publication"] for said in stamped]) > 0)

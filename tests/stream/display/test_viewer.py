@@ -88,7 +88,7 @@ def tab(browser, server):
     made = browser.new_page(viewport={"width": 1280, "height": 800})
     made.problems = []
     made.on("pageerror", lambda error: made.problems.append(str(error)))
-    made.goto(server.url)
+    made.goto(server.entry())
     yield made
     made.close()
 
@@ -547,7 +547,7 @@ def test_the_page_asks_no_other_host_for_anything(browser, publisher, server):
     made.on("request", lambda request: asked.append(request.url))
     made.on("websocket", lambda socket: asked.append(socket.url))
     made.on("console", lambda message: complaints.append(message.text))
-    answer = made.goto(server.url)
+    answer = made.goto(server.entry())
     wait_for_state(made, "SYNTHETIC")
     assert {url.split("/")[2] for url in asked} == {f"127.0.0.1:{server.port}"}
     assert any(url.startswith("ws://") for url in asked)
@@ -585,7 +585,7 @@ def test_the_page_fits_a_tablet_and_fingers(page, size):
 def test_the_address_says_what_is_shown_at_first(browser, server, publisher, fragment, mode):
     publisher.change()
     page = browser.new_page()
-    page.goto(f"{server.url}/{fragment}")
+    page.goto(f"{server.entry()}{fragment}")
     wait_for(page, f"document.body.dataset.mode === '{mode}'")
     assert page.locator("#live").is_visible() == (mode != "overlay")
     page.close()

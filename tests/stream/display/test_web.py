@@ -28,7 +28,14 @@ def viewer(server: Any, **more: Any) -> contextlib.AbstractContextManager[Client
     """A viewer that is no browser but sends the Origin of one."""
     return connect(
         f"ws://127.0.0.1:{server.port}/frames",
-        **{"origin": server.url, "max_size": None, "compression": None, "proxy": None, **more},
+        **{
+            "origin": server.url,
+            "additional_headers": {"Cookie": server.cookie},
+            "max_size": None,
+            "compression": None,
+            "proxy": None,
+            **more,
+        },
     )
 
 
@@ -57,7 +64,7 @@ def status_of(server: Any, headers: dict[str, str], path: str = "/") -> int:
     """The status that a plain request with these headers gets."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
     connection.putrequest("GET", path, skip_host=True)
-    for name, value in headers.items():
+    for name, value in {"Cookie": server.cookie, **headers}.items():
         connection.putheader(name, value)
     connection.endheaders()
     status = connection.getresponse().status
@@ -104,6 +111,7 @@ def test_websockets_of_other_sites_are_refused(server, origin, host):
             f"ws://{host}:{server.port}/frames",
             origin=origin and origin.format(port=server.port),
             sock=raw,
+            additional_headers={"Cookie": server.cookie},
             proxy=None,
         ),
     ):
@@ -179,6 +187,7 @@ def test_a_viewer_that_reads_nothing_is_dropped_and_slows_nobody(publisher, make
     with socket.create_connection(("127.0.0.1", server.port)) as stalled, viewer(server) as good:
         stalled.sendall(
             f"GET /frames HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nOrigin: {server.url}\r\n"
+            f"Cookie: {server.cookie}\r\n"
             "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
             "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
         )
@@ -219,7 +228,7 @@ def test_a_port_in_use_is_one_line_and_exit_2(server):
     ("arguments", "sentence"),
     [
         (["--port", "70000"], "--port must be 0 (any free one) to 65535, got 70000"),
-        (["--host", "0.0.0.0", "--port", "0"], "neither password nor encryption"),
+        (["--host", "0.0.0.0", "--port", "0"], "beyond this host the viewer needs TLS"),
         (["--host", "no.such.host.invalid", "--port", "0"], "--host must be an address of this machine"),
         (["tcp://192.0.2.1:5000", "--port", "0"], "CURVE"),
         (["not an endpoint", "--port", "0"], "an endpoint is a name"),

@@ -1,0 +1,123 @@
+"""Who may look at the web viewer: a one-time token in the printed address, exchanged for a cookie; TLS beyond this host."""
+
+import hmac
+import secrets
+import ssl
+import stat
+from collections import deque
+from collections.abc import Callable
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import Scope
+
+from stream.errors import EndpointError
+
+Tls = tuple[Path, Path]
+"""The files of a certificate chain and of its private key."""
+MAX_SESSIONS = 64
+"""Browsers that are let in; one more and the first must use a new address."""
+STRANGER = (
+    "this viewer opens by the address that contrastream printed last, each of which works once: open that one"
+)
+
+
+class Entrance:
+    """The tokens and cookies of one server.
+
+    Args:
+        port: The server's; cookies of one host's ports lie in one jar, so it is part of their name.
+        secure: Whether the server speaks TLS.
+    """
+
+    def __init__(self, port: int, *, secure: bool) -> None:
+        self._cookie = f"contrastream_{port}"
+        self._secure = secure
+        self._sessions: deque[str] = deque(maxlen=MAX_SESSIONS)
+        self.token = secrets.token_urlsafe(24)
+        """What opens the page once; a new one as soon as it was used."""
+        self.on_use: Callable[[], None] = lambda: None
+        """Called when the token was used and there is a new one."""
+
+    def knows(self, scope: Scope) -> bool:
+        """Whether a request carries the cookie of a session."""
+        found = [value for key, value in scope["headers"] if key == b"cookie"]
+        if len(found) != 1:
+            return False
+        try:
+            cookie = SimpleCookie(found[0].decode("latin-1")).get(self._cookie)
+        except CookieError:
+            return False
+        # Each is compared in constant time, and all of them, so that time tells nothing of any.
+        same = (
+            [hmac.compare_digest(said.encode(), cookie.value.encode()) for said in self._sessions]
+            if cookie
+            else []
+        )
+        return any(same)
+
+    def admit(self, scope: Scope) -> Response | None:
+        """The answer to a page's address with a token: the cookie for a right one; None where there is no token."""
+        if scope["method"] != "GET" or scope["path"] != "/":
+            return None
+        said = parse_qs(scope["query_string"].decode("latin-1")).get("token")
+        if said is None:
+            return None
+        if not hmac.compare_digest(said[0].encode(), self.token.encode()):
+            # One that was used before, by a browser that is in: its page is reloaded or taken from the history.
+            return RedirectResponse("/", 303) if self.knows(scope) else self.stranger()
+        self.token = secrets.token_urlsafe(24)
+        session = secrets.token_urlsafe(32)
+        self._sessions.append(session)
+        self.on_use()
+        answer = RedirectResponse(
+            "/", 303
+        )  # which keeps the address' fragment, and leaves no token in the history
+        answer.set_cookie(
+            self._cookie, session, httponly=True, samesite="strict", secure=self._secure, path="/"
+        )
+        return answer
+
+    @staticmethod
+    def stranger() -> Response:
+        """The answer to whoever has no cookie."""
+        return PlainTextResponse(STRANGER, 401)
+
+
+def choose_tls(certificate: Path | None, key: Path | None) -> Tls | None:
+    """The two files that options name; None for neither.
+
+    Raises:
+        EndpointError: One without the other.
+    """
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise EndpointError(
+            f"TLS needs both --tls-cert and --tls-key, got only {certificate or key}; name the other file too"
+        )
+    return certificate, key
+
+
+def check_certificate(certificate: Path, key: Path) -> None:
+    """Find out before anything starts that a server can speak TLS with these files.
+
+    Raises:
+        EndpointError: One cannot be read or holds nothing of the kind, they do not belong together, or others may read the key.
+    """
+    try:
+        mode = stat.S_IMODE(key.stat().st_mode)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key, password=lambda: "")
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        said = getattr(error, "strerror", None) or str(error)
+        raise EndpointError(
+            f"TLS needs a certificate and its private key without a password, both PEM, got {certificate} and {key}: {said}; "
+            "see SECURITY.md for how to make them"
+        ) from error
+    if mode & 0o077:
+        raise EndpointError(
+            f"the viewer's private key must be yours alone (mode 0600), got {key} with mode {mode:04o}; run: chmod 600 {key}"
+        )
