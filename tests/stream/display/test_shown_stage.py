@@ -98,7 +98,9 @@ def test_a_page_says_when_it_drew_only_where_its_server_asks(
     silent = sent_by(plain, make_server(publisher.endpoint).entry(), wait)
     assert all(said == {"type": "next"} for said in silent if said["type"] == "next")
     assert all(set(said) == {"type", "sent_ms"} for said in silent if said["type"] == "ping")
-    telling = sent_by(asked, make_server(publisher.endpoint, "--shown", str(tmp_path / "a.npz")).entry(), wait)
+    telling = sent_by(
+        asked, make_server(publisher.endpoint, "--shown", str(tmp_path / "a.npz")).entry(), wait
+    )
     stamped = [said for said in telling if "shown_ms" in said]
     assert len(stamped) >= 10
     assert np.all(np.diff([said["publication"] for said in stamped]) > 0)
