@@ -1,5 +1,6 @@
 """The one line that says how a stream is doing, and the summary at its end."""
 
+import contextlib
 import logging
 import sys
 import threading
@@ -230,13 +231,14 @@ class StatusLine:
             self._out.flush()
 
 
-class LineAwareHandler(logging.StreamHandler[TextIO]):
-    """Logs above the status line instead of into it."""
+class LineAwareHandler(logging.Handler):
+    """Logs above the status line instead of into it; to whatever stderr is then, as logging's own last resort does."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self.stream.isatty():
-            self.stream.write(CLEAR_LINE)
-        super().emit(record)
+        line = self.format(record) + "\n"
+        with contextlib.suppress(OSError, ValueError):  # a terminal that is gone ends no stream
+            sys.stderr.write(CLEAR_LINE + line if sys.stderr.isatty() else line)
+            sys.stderr.flush()
 
 
 def log_to_stderr(who: str = "") -> None:
@@ -245,9 +247,10 @@ def log_to_stderr(who: str = "") -> None:
     Args:
         who: Stands before each message, where several processes share a terminal.
     """
-    handler = LineAwareHandler(sys.stderr)
+    handler = LineAwareHandler()
     handler.setFormatter(logging.Formatter(f"%(asctime)s {who}%(message)s", "%H:%M:%S"))
     logger = logging.getLogger("contrastream")
+    logger.handlers = [each for each in logger.handlers if not isinstance(each, LineAwareHandler)]
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False

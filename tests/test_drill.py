@@ -28,7 +28,7 @@ def drill(*arguments: str) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.timeout(120)
 def test_a_broken_engine_is_named_survived_and_written_down(tmp_path: Path) -> None:
     out, page = tmp_path / "drill.json", tmp_path / "page.md"
-    page.write_text("# Page\n<!-- drill -->\nold\n<!-- end of drill -->\nafter\n")
+    page.write_text("# Page\n<!-- drill -->\n(typed)\n<!-- end of drill -->\nafter\n")
     asked = ("--only", "engine: wrong size", "--out", str(out), "--into", str(page))
     done = drill(*ALONE, *asked)
     report = json.loads(out.read_text())
@@ -44,7 +44,7 @@ def test_a_broken_engine_is_named_survived_and_written_down(tmp_path: Path) -> N
     assert text.startswith("# Page\n<!-- drill -->\n")
     assert text.endswith("<!-- end of drill -->\nafter\n")
     assert "| engine: wrong size: an answer of another size | subscriber |" in text
-    assert "old" not in text
+    assert "(typed)" not in text
     assert text.partition("-->\n")[2].startswith(out.with_suffix(".md").read_text()[:100])
 
 

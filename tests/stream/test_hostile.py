@@ -21,8 +21,11 @@ from stream.display.relay import Viewer
 from stream.engine_side import MALFORMED, EngineSide
 from stream.engine_supply import SharedEngine
 from stream.errors import StreamError, WireError
+from stream.frame import FrameFormat
+from stream.guard import Guard
 from stream.memory_door import MemoryDoor
 from stream.memory_reader import MemoryReader
+from stream.ring import Ring
 from stream.timing import MonotonicClock
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -153,6 +156,12 @@ class SilentLink:
     def receive(self) -> bytes | None:
         return self.packets.pop(0) if self.packets else None
 
+    def end_soon(self) -> None:
+        self.killed = True
+
+    def has_ended(self) -> bool:
+        return True
+
     def kill(self) -> int:
         self.killed = True
         return 0
@@ -194,24 +203,13 @@ READY = {"backend": "openvino", "precision": "f32", "model_sha256": "0" * 64, "t
 def test_an_engine_that_says_what_it_must_not_is_killed_and_the_guard_goes_on(packet: bytes) -> None:
     side = EngineSide(NoSupply(), wanted=True, domain=True, may_wait=True, note=lambda _said: None)  # type: ignore[arg-type]
     side.watch_gpu = lambda _backend, _bus: None  # type: ignore[method-assign]
-    side.guard = _Guard()  # type: ignore[assignment]
+    ring = Ring(FrameFormat(64, 64), 2)
+    side.guard = Guard(ring, MonotonicClock(), lambda _out: None, lambda _slot, _epoch: None, rate_hz=30.0)
     link = SilentLink(packet)
     side.link = link  # type: ignore[assignment]
     side.hear()
+    ring.close()
     assert link.killed or side.link is link
-
-
-class _Guard:
-    """Takes what the engine says and checks it as far as its types go."""
-
-    def frame_inferred(self, result: Any) -> None: ...
-
-    def frame_passed_over(self, slot: int, epoch: int) -> None: ...
-
-    def engine_ready(self, *, taught: bool, inference_ns: int, domain: Any) -> None:
-        max(inference_ns, 1)
-
-    def engine_gone(self, reason: Any) -> None: ...
 
 
 @QUICK

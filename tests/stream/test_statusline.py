@@ -14,6 +14,7 @@ from stream.statusline import (
     StatusLine,
     format_status,
     format_summary,
+    log_to_stderr,
     state_text,
 )
 
@@ -181,10 +182,28 @@ def test_a_file_has_a_line_for_each_time_it_was_printed(
     assert path.read_text() == text + "\n"
 
 
-def test_a_log_message_clears_the_line_of_a_terminal_first() -> None:
+def test_a_log_message_clears_the_line_of_a_terminal_first(monkeypatch: pytest.MonkeyPatch) -> None:
     record = logging.LogRecord("contrastream", logging.INFO, "", 0, "engine ready", None, None)
-    terminal, file = Terminal(), io.StringIO()
-    LineAwareHandler(terminal).emit(record)
-    LineAwareHandler(file).emit(record)
+    handler = LineAwareHandler()
+    terminal, file, gone = Terminal(), io.StringIO(), io.StringIO()
+    for out in (terminal, file):
+        monkeypatch.setattr("sys.stderr", out)
+        handler.emit(record)
     assert terminal.getvalue() == CLEAR_LINE + "engine ready\n"
     assert file.getvalue() == "engine ready\n"
+    gone.close()
+    monkeypatch.setattr("sys.stderr", gone)
+    handler.emit(record)  # and a stderr that is gone ends nothing
+
+
+def test_logging_twice_says_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.getLogger("contrastream")
+    kept = logger.handlers, logger.level, logger.propagate
+    monkeypatch.setattr("sys.stderr", out := io.StringIO())
+    try:
+        log_to_stderr()
+        log_to_stderr()
+        logger.info("once")
+        assert out.getvalue().count("once") == 1
+    finally:
+        logger.handlers, logger.level, logger.propagate = kept

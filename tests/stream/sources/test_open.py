@@ -30,7 +30,8 @@ def test_the_phantom_is_not_cropped():
 @pytest.mark.parametrize("spec", ["nowhere.dcm", "http://example.org/a.mp4", "v4l3:0", "a\0b"], ids=repr)
 def test_a_missing_file_is_named_with_what_could_be_named(spec):
     with pytest.raises(
-        SourceError, match=r"needed phantom, v4l2:0, igtl://host:18944/Device, a DICOM file, .* but this cannot be opened"
+        SourceError,
+        match=r"needed phantom, v4l2:0, igtl://host:18944/Device, a DICOM file, .* but this cannot be opened",
     ):
         open_source(spec)
 
