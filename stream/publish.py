@@ -160,8 +160,10 @@ class Publisher:
         # frame for a client that has read all before it when more than the queue's length leave in between.
         if int(self.frames.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._count_subscriptions()
-        if self._subscribers <= 0:
-            return  # a send costs as much as all the rest of this, and would reach nobody
+        if self._subscribers <= 0 and not self._connections.held:
+            # A send costs as much as all the rest of this, and would reach nobody. The count alone is not to be trusted:
+            # a peer that gives up subscriptions it never had lowers it.
+            return
         if ring.free() >= SLOTS_IN_RESERVE:
             tracker = self.frames.send(slot.bytes[:length], copy=False, track=True)
             ring.sent(out.frame.slot, tracker)

@@ -611,6 +611,37 @@ def test_a_poll_waits_as_long_as_it_was_told(subscribe: Callable[..., Subscriber
     assert not subscriber.has_more()
 
 
+def zmtp(address: str) -> socket.socket:
+    """A bare peer: a SUB by ZMTP 3.0 (RFC 23), its handshake done."""
+    peer = socket.socket(socket.AF_UNIX)
+    peer.settimeout(5.0)
+    peer.connect(address.removeprefix("ipc://"))
+    peer.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32))
+    ready = b"\x05READY\x0bSocket-Type\x00\x00\x00\x03SUB"
+    peer.sendall(b"\x04" + bytes([len(ready)]) + ready)
+    while b"READY" not in peer.recv(4096):
+        pass
+    return peer
+
+
+def test_a_peer_that_gives_up_what_it_never_had_takes_nothing_from_the_others(
+    publish: Callable[..., Stream], subscribe: Callable[..., Subscriber]
+) -> None:
+    stream, subscriber = publish(), subscribe(newest_only=False)
+    stream.wait_for_subscribers(1)
+    with zmtp(stream.publisher.endpoint.frames) as odd:
+        odd.sendall(5 * b"\x00\x01\x00")  # unsubscribe from everything, five times
+
+        def heard() -> bool:
+            stream.publisher.see_clients()
+            return stream.publisher.subscribers < 0
+
+        until(heard, "the false count")
+        for number in range(10):
+            stream.send()
+            assert receive(subscriber).header.publication == number
+
+
 # A loop over frames --------------------------------------------------------------------------------------------
 
 
