@@ -54,6 +54,9 @@ def record(config: RecordConfig) -> int:
     recorder = Recorder(config, capture)
     with stopped_by_signals(recorder):
         recorder.run()
+    if recorder.frames == 0:
+        print("record: stopped before the first frame; nothing was recorded", file=sys.stderr)
+        return 0
     print(recorder.summary(), file=sys.stderr)
     status = convert(capture, out)
     capture.unlink()

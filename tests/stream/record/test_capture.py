@@ -1,7 +1,6 @@
 """The capture: whole frames come back, and what a killed recorder or a full disk left is said."""
 
 import contextlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,16 +93,6 @@ def test_what_an_earlier_recording_left_is_not_overwritten(captured: Captured) -
     with pytest.raises(RecordError, match="which an earlier recording left"):
         CaptureWriter(path)
     assert path.read_bytes() == before
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
-def test_a_full_disk_is_a_sentence() -> None:
-    full = CaptureWriter.__new__(CaptureWriter)
-    full.path, full.frames, full.bytes = Path("/dev/full"), 3, 0
-    full._file = os.open("/dev/full", os.O_WRONLY)
-    with pytest.raises((RecordError, OSError), match=r"No space left|Invalid argument"):
-        full.add(message_of(0, BEGIN_NS), 0)
-    full.close()
 
 
 def test_another_size_publisher_or_time_begins_another_segment(tmp_path: Path) -> None:

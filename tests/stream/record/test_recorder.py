@@ -184,6 +184,16 @@ def test_a_stopped_recorder_delays_nobody_and_counts_what_it_lost(
     assert about["lost"] > 0
 
 
+def test_ctrl_c_before_the_first_frame_leaves_nothing(
+    recording: Callable[..., Process], endpoint: str, tmp_path: Path
+) -> None:
+    running = recording(endpoint, str(tmp_path / "w.dcm"))
+    wait_for_frames(tmp_path / "w.dcm.capture", 1)
+    status, said = running.end(signal.SIGINT)
+    assert (status, said) == (0, "record: stopped before the first frame; nothing was recorded\n")
+    assert not list(tmp_path.iterdir())
+
+
 # What is refused --------------------------------------------------------------------------------------------------
 
 
