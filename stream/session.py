@@ -7,10 +7,7 @@ import math
 import os
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -18,12 +15,12 @@ from typing import Any, Protocol, runtime_checkable
 
 from stream import accounts
 from stream.audit_log import check_folder, default_folder
+from stream.beside import ServerBeside
 from stream.config import ReplayConfig, RunConfig
 from stream.display.browser import open_page
 from stream.endpoint import choose_keys, client_here, numbered_endpoint, parse_endpoint
 from stream.errors import DisplayError, StreamError
 from stream.healthcheck import healthcheck
-from stream.igtl.beside import IgtlServer
 from stream.measure import Measured, MeasuringClient
 from stream.pacing import Pacing
 from stream.pipeline import Pipeline, PipelineConfig
@@ -40,7 +37,6 @@ from stream.statusline import (
     log_to_stderr,
 )
 
-VIEWER_STOP_S = 2.0
 MAX_ROOMS = 32
 
 
@@ -177,55 +173,24 @@ def stopped_by_signals(work: Stoppable) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class WebViewer:
-    """The web viewer's server, an ordinary client in a process of its own.
+def web_viewer(endpoint: str, work: Stoppable, port: int, *, browser: bool) -> ServerBeside:
+    """The web viewer of a stream; passes on each address it prints.
 
     Args:
         endpoint: The stream it shows.
-        work: What is stopped when the server cannot be served.
+        work: What is stopped when it cannot be served.
         port: Its port on this host.
-        browser: Open it where there is a display.
+        browser: Open the first address where there is a display.
     """
 
-    def __init__(self, endpoint: str, work: Stoppable, port: int, *, browser: bool) -> None:
-        self._work = work
-        self._closing = False
-        self.failed = False
-        command = [sys.executable, "-m", "stream.display.web", endpoint, "--port", str(port)]
-        if parse_endpoint(endpoint).memory is not None:
-            command.append("--memory")
-        self._process = subprocess.Popen(
-            [*command, "--die-with-parent"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self._browser = browser
-        threading.Thread(target=self._watch, name="web-viewer", daemon=True).start()
+    def on_line(line: str) -> None:
+        nonlocal browser
+        print(line, end="", flush=True)
+        if browser:
+            browser = False
+            open_page(line.split()[-1])
 
-    def _watch(self) -> None:
-        """Pass on each address it prints, open the first, and notice when it cannot be served."""
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            for line in lines:
-                print(line, end="", flush=True)
-                if self._browser:
-                    self._browser = False
-                    open_page(line.split()[-1])
-        if self._process.wait() and not self._closing:
-            self.failed = True
-            self._work.stop()
-
-    def close(self) -> None:
-        """End the server."""
-        self._closing = True
-        self._process.terminate()
-        try:
-            self._process.wait(VIEWER_STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+    return ServerBeside("stream.display.web", endpoint, port, stop=work.stop, on_line=on_line)
 
 
 def run_pipeline(pipeline: Pipeline, config: RunConfig | ReplayConfig) -> None:
@@ -248,22 +213,20 @@ def run_pipeline(pipeline: Pipeline, config: RunConfig | ReplayConfig) -> None:
 def _viewers(config: RunConfig | ReplayConfig, endpoints: Sequence[str], work: Stoppable) -> Iterator[None]:
     """A web viewer and an OpenIGTLink server for each stream, where they are asked for."""
     viewers = [
-        WebViewer(endpoint, work, config.port + place, browser=config.browser and place == 0)
+        web_viewer(endpoint, work, config.port + place, browser=config.browser and place == 0)
         for place, endpoint in enumerate(endpoints)
         if config.web
     ]
     servers = [
-        IgtlServer(endpoint, work.stop, config.igtl + place)
+        ServerBeside("stream.igtl.server", endpoint, config.igtl + place, stop=work.stop)
         for place, endpoint in enumerate(endpoints)
         if config.igtl is not None
     ]
     try:
         yield
     finally:
-        for viewer in viewers:
-            viewer.close()
-        for server in servers:
-            server.close()
+        for beside in (*viewers, *servers):
+            beside.close()
     if any(server.failed for server in servers):
         raise DisplayError("the OpenIGTLink server could not serve; see the line above")
     if any(viewer.failed for viewer in viewers):

@@ -21,7 +21,7 @@ import numpy as np
 
 from stream.control import die_with_parent
 from stream.endpoint import parse_endpoint
-from stream.errors import EndpointError
+from stream.errors import EndpointError, StreamError
 from stream.frame import Spacing, State
 from stream.igtl.message import NOT_READY, OK, image_body, pack, status_body
 from stream.subscribe import Shown, Subscriber
@@ -226,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         subscriber = Subscriber(parse_endpoint(options.endpoint), memory=options.memory)
         server = Server(subscriber, options.port)
-    except EndpointError as error:
+    except StreamError as error:
         print(error, file=sys.stderr)
         return 2
     for number in (signal.SIGINT, signal.SIGTERM):
