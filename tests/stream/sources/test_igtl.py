@@ -1,5 +1,6 @@
 """Frames from an OpenIGTLink server of another implementation, and from servers that misbehave."""
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -50,9 +51,10 @@ def says() -> Iterator[Callable[..., str]]:
         def answer() -> None:
             connection, _ = listener.accept()
             closing.append(connection)
-            connection.sendall(data)
-            if not wait:
-                connection.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):  # who has read enough to refuse it may be gone already
+                connection.sendall(data)
+                if not wait:
+                    connection.shutdown(socket.SHUT_WR)
 
         threading.Thread(target=answer, daemon=True).start()
         return f"igtl://127.0.0.1:{listener.getsockname()[1]}"
