@@ -115,11 +115,28 @@ def ratio_of_percentiles(
 
 def slope(x: np.ndarray, y: np.ndarray) -> float | None:
     """Slope of the least-squares line through (x, y); None for fewer than three different x."""
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if np.unique(x).size < 3:
         return None
-    centred = x - x.mean()
-    return float((centred @ (y - y.mean())) / (centred @ centred))
+    return float(slopes(np.atleast_2d(x), np.atleast_2d(y))[0])
+
+
+def slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Slopes of the least-squares lines through many sets of points at once.
+
+    Args:
+        x: (sets, points).
+        y: (sets, points).
+
+    Returns:
+        (sets,) float64; NaN where a set has one x only.
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    centred = x - x.mean(axis=1, keepdims=True)
+    above = (centred * (y - y.mean(axis=1, keepdims=True))).sum(axis=1)
+    below = (centred**2).sum(axis=1)
+    found = np.full(len(x), np.nan)
+    np.divide(above, below, out=found, where=below > 0)
+    return found
 
 
 def mean_interval(

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from bench.config import SoakConfig
-from bench.soak import drifts, format_soak, soak_report
 from bench.soak_client import SoakTally
+from bench.soak_report import about, drifts, format_soak, soak_report
 from stream.frame import Reason, State
 from stream.timing import NS_PER_MS, Stage
 
@@ -117,7 +117,7 @@ def test_a_frame_that_nobody_accounts_for_is_shown() -> None:
     counters = {"due": 1000, "published": 990, "repeated": 4, "dropped": {"ring_full": 5}}
     status = {"counters": counters, "ended": True}
     seen = SoakTally(100, Stage.DUE).as_dict()
-    report = soak_report(SoakConfig(frames=1000), 100, seen, [], status)
+    report = soak_report(about(SoakConfig(frames=1000), 100), seen, [], status)
     assert report["complete"] is True
     assert report["unaccounted"] == 1
     assert "1 unaccounted for" in format_soak(report)
