@@ -7,7 +7,8 @@ Beside what every entry has (`stream/audit_chain.py`):
     source    kind, rows, columns, bits_stored, rate_hz: the source is open, or its format has changed
     engine    backend, precision, model_sha256, taught: an engine is ready
     state     before, after: words as on the status line, with the reason
-    restart   source, engine: how often each process has been started again so far
+    restart   source, engine: how often each process has been started again so far; source_cause: what ended the last source
+              process, "no_answer" (it hung and was killed), "ended", "malformed", or null
     clients   subscribers, in_memory, disconnected, and with CURVE denied, revoked, refused: when one of them changes
     admitted  keys{label: handshakes so far}: who came in, by the labels of `contrastream keys`
     minute    due, published, dropped{reason: n}: of the minute before
@@ -125,7 +126,8 @@ class AuditTrail:
         restarts = (status["source_restarts"], status["engine_restarts"])
         if restarts != self._restarts:
             self._restarts = restarts
-            self.log.write("restart", source=restarts[0], engine=restarts[1])
+            cause = status["source_cause"]
+            self.log.write("restart", source=restarts[0], engine=restarts[1], source_cause=cause)
         clients = {name: status["clients"][name] for name in CLIENTS if name in status["clients"]}
         if clients != self._clients:
             self._clients = clients

@@ -73,10 +73,13 @@ class Kind(IntEnum):
     """JSON: a room's heartbeat."""
     FAULT = 78
     """JSON: an injected fault begins; its place in the list, and when it ends."""
+    ALIVE = 79
+    """The source process lives; for how many ms it has been in the read in hand."""
 
 
 SLOT = struct.Struct("<BI")
 LEASE = struct.Struct("<BIQ")
+ALIVE = struct.Struct("<BI")
 FRAME = struct.Struct("<BIIQQQBQQQ")
 DONE = struct.Struct("<BIQQQB5f")
 """Kind, slot, epoch, submitted, inferred, valid; then of A minimum, maximum, mean and area, and the domain's score."""

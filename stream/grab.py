@@ -4,17 +4,20 @@ Hostile bytes and blocking drivers live in here and nowhere else. One thread dec
 has granted, which is as far as it may run ahead; the other lets each frame go at the instant it is due.
 """
 
+import contextlib
 import logging
 import math
 import os
 import queue
 import sys
 import threading
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from stream.alive import Alive
 from stream.blank import Blank
 from stream.control import (
     SLOT,
@@ -71,6 +74,7 @@ class Grabber:
         first_sequence: The number of its first frame; above 0 where another source process came before.
         blank: Regions of burned-in text, made black before anybody sees the frame; frames of another size are left as
             they are, and the guard says so.
+        reading: Entered for the time of each read.
     """
 
     def __init__(
@@ -81,8 +85,10 @@ class Grabber:
         *,
         first_sequence: int = 0,
         blank: Blank | None = None,
+        reading: AbstractContextManager[None] | None = None,
     ) -> None:
         self._blank = blank
+        self._reading = reading or contextlib.nullcontext()
         self._first_sequence = self._next_sequence = first_sequence
         self._guard = guard
         self._source = source
@@ -160,7 +166,8 @@ class Grabber:
             slot = self._next_slot(ring_number)
             out = scratch if slot is None else memory.slots[slot].live
             try:
-                got = self._source.read(out)
+                with self._reading:
+                    got = self._source.read(out)
             except FormatChanged:
                 self._decoded.put(self._source.format)
                 memory, ring_number = self._rings.get()
@@ -342,10 +349,14 @@ def main() -> int:
             "notes": list(source.notes),
             "device": source.device,
             "sizes": dict(source.sizes),
+            "read_within_s": source.read_within_s,
         }
         guard.send_json(Kind.OPENED, opened)
+        alive = Alive(guard)
         blank = None if config.get("blank") is None else Blank.from_json(config["blank"])
-        Grabber(guard, source, pacing, first_sequence=config["first_sequence"], blank=blank).run()
+        Grabber(
+            guard, source, pacing, first_sequence=config["first_sequence"], blank=blank, reading=alive
+        ).run()
     except SourceError as error:
         gone = isinstance(error, SourceGone)
         guard.send_json(Kind.ERROR, {"message": str(error), "input": True, "gone": gone})

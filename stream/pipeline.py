@@ -16,7 +16,7 @@ from typing import Any
 import zmq
 
 from stream.audit_trail import AuditTrail
-from stream.children import Backoff, Child, exit_words
+from stream.children import exit_words
 from stream.control import (
     SLOT,
     Kind,
@@ -37,6 +37,7 @@ from stream.pacing import Pacing
 from stream.publish import Publisher
 from stream.ring import Ring
 from stream.site import Site
+from stream.source_side import SourceSide
 from stream.sources.options import SourceOptions
 from stream.spacing import live_spacing
 from stream.timing import NS_PER_MS, NS_PER_S, MonotonicClock, Stage
@@ -129,7 +130,7 @@ class Pipeline:
         self._ring_number = 0
         self._retired: list[Ring] = []
         self._guard: Guard | None = None
-        self._source: Child | None = None
+        self._source = SourceSide(self._clock, self._source_config)
         self._engine = EngineSide(
             supply or OwnEngine(self._clock, engine_config(config)),
             wanted=config.engine != "off",
@@ -139,10 +140,6 @@ class Pipeline:
         )
         self._unfit: str | None = None
         """Why the site's record is not for the present format, so that there is no engine; None where it is."""
-        self._source_backoff = Backoff(self._clock)
-        self._source_at_ns: int | None = None
-        self._source_frames = 0
-        self._source_has_ring = False
         self._dropped_before: dict[str, int] = {}
         """Drops of source processes that are gone; each one counts from 0."""
         self._faults_begun: list[dict[str, int]] = []
@@ -190,7 +187,7 @@ class Pipeline:
         why = "fault"
         self._trail.start(stream=self._publisher.stream, engine=self.config.engine, site=self.config.site)
         try:
-            self._source = self._start_source()
+            self._source.start()
             self._ask_for_engine()
             gc.freeze()  # what was loaded so far lives as long as the pipeline
             while not self._stop.is_set() and not self._is_over():
@@ -199,7 +196,7 @@ class Pipeline:
                     self._engine.supply.hear()
                 if self._engine.link is not None and self._engine.link.socket.fileno() in ready:
                     self._engine.hear()
-                if self._source is not None and self._source.socket.fileno() in ready:
+                if self._source.child is not None and self._source.child.socket.fileno() in ready:
                     self._hear_source()
                 self._see_deaths(ready)
                 if self._credit is not None:
@@ -226,7 +223,7 @@ class Pipeline:
 
     def _wait(self) -> set[int]:
         """Wait for a packet, a death or the next deadline; returns the descriptors that have something."""
-        children = (self._source, self._engine.link)
+        children = (self._source.child, self._engine.link)
         if children != self._polled:
             self._poller = self._make_poller()
             self._polled = children
@@ -241,7 +238,7 @@ class Pipeline:
     def _make_poller(self) -> zmq.Poller:
         poller = zmq.Poller()
         poller.register(self._wake_reader, zmq.POLLIN)
-        for child in (self._source, self._engine.link):
+        for child in (self._source.child, self._engine.link):
             if child is not None:
                 poller.register(child.socket.fileno(), zmq.POLLIN)
                 poller.register(child.pidfd, zmq.POLLIN)
@@ -259,9 +256,9 @@ class Pipeline:
                 log.warning("the engine has not answered; killing it")
                 self._engine.lose()
         self._ask_for_engine()
-        if self._source_at_ns is not None and now_ns >= self._source_at_ns:
-            self._source_at_ns = None
-            self._source = self._start_source()
+        self._see_hang()
+        self._bury_source()
+        self._source.start_if_due()
         self._grant()
         if now_ns - self._heartbeat_ns >= HEARTBEAT_NS:
             self._heartbeat_ns = now_ns
@@ -287,8 +284,9 @@ class Pipeline:
 
     # The source -----------------------------------------------------------------------------------------------
 
-    def _start_source(self) -> Child:
-        config = {
+    def _source_config(self) -> dict[str, Any]:
+        """The first packet of a source process that is started now."""
+        return {
             "source": self.config.source,
             "options": dataclasses.asdict(self.config.options),
             "pacing": dataclasses.asdict(self.config.pacing),
@@ -302,22 +300,23 @@ class Pipeline:
                 "begun": [(fault["place"], fault["ends_ns"]) for fault in self._faults_begun],
             },
         }
-        self._source_frames = 0
-        self._source_has_ring = False
-        return Child("stream.grab", config, quiet=True)
 
     def _hear_source(self) -> None:
-        while self._source is not None and (packet := self._source.receive()):
+        while self._source.child is not None and (packet := self._source.child.receive()):
+            self._source.heard()
             try:
                 self._take_source_packet(packet)
             except MALFORMED as error:
-                log.warning("the source process sent what it must not (%s); killing it", type(error).__name__)
-                self._lose_source()
+                self._lose_source(
+                    "malformed", f"the source process sent what it must not ({type(error).__name__})"
+                )
 
     def _take_source_packet(self, packet: bytes) -> None:
         kind = packet[0]
         if kind == Kind.FRAME:
             self._take_frame(packet)
+        elif kind == Kind.ALIVE:
+            self._source.take_alive(packet)
         elif kind == Kind.OPENED:
             self._take_opened(unpack_json(packet))
         elif kind == Kind.FORMAT:
@@ -349,6 +348,7 @@ class Pipeline:
         log.warning("injected fault: %s", text)
 
     def _take_opened(self, opened: dict[str, Any]) -> None:
+        self._source.take_opened(opened)
         self.opened = opened
         self._publisher.rate_hz = float(opened["rate_hz"] or 0.0)
         if self._ring is None:
@@ -365,9 +365,9 @@ class Pipeline:
             self._use_format(frame_format)
         elif self._ring.frame_format != frame_format:
             self._change_format(frame_format)
-        elif self._source is not None:
-            send_ring(self._source.socket, self._ring.memory, self._ring_number)
-        self._source_has_ring = True
+        elif self._source.child is not None:
+            send_ring(self._source.child.socket, self._ring.memory, self._ring_number)
+        self._source.has_ring = True
 
     def _use_format(self, frame_format: FrameFormat) -> None:
         try:
@@ -395,8 +395,8 @@ class Pipeline:
                 self._guard.engine_gone(Reason.OFF)
         else:
             self._guard.ring = self._ring
-        if self._source is not None:
-            send_ring(self._source.socket, self._ring.memory, self._ring_number)
+        if self._source.child is not None:
+            send_ring(self._source.child.socket, self._ring.memory, self._ring_number)
         self._engine.give(self._ring.memory, self._ring_number)
 
     def _change_format(self, frame_format: FrameFormat) -> None:
@@ -425,7 +425,8 @@ class Pipeline:
 
     def _grant(self) -> None:
         """Keep the source supplied with slots to write into."""
-        if self._ring is None or self._source is None or not self._source_has_ring or not self._may_begin():
+        child = self._source.child
+        if self._ring is None or child is None or not self._source.has_ring or not self._may_begin():
             return
         while self._ring.granted() < GRANTS and (self._credit is None or self._credit.allows()):
             slot = self._ring.grant()
@@ -433,7 +434,7 @@ class Pipeline:
                 return
             if self._credit is not None:
                 self._credit.use()
-            self._source.send(SLOT.pack(Kind.GRANT, slot))
+            child.send(SLOT.pack(Kind.GRANT, slot))
 
     def _take_back_grants(self, ring: Ring) -> None:
         """Only when their source is dead or writes into another ring now."""
@@ -466,9 +467,7 @@ class Pipeline:
             return
         self._grabbed_rate.add(grabbed.grabbed_ns)
         self._count_due(grabbed.sequence + 1, *dropped)
-        self._source_frames += 1
-        if self._source_frames == 1:
-            self._source_backoff.healthy()
+        self._source.take_frame()
         self._ring.fill(grabbed.slot)
         repeated = self._guard.counters.repeated
         self._guard.frame_grabbed(grabbed)
@@ -503,30 +502,52 @@ class Pipeline:
     def _see_deaths(self, ready: set[int]) -> None:
         self._engine.see_death(ready)
         # Asked for once more, since a child started in this round may have taken over a dead one's descriptor.
-        if self._source is not None and self._source.pidfd in ready and self._source.has_ended():
+        child = self._source.child
+        if child is not None and child.pidfd in ready and child.has_ended():
             self._hear_source()
-            if self._source is not None:
-                self._lose_source()
+            if self._source.child is not None:
+                self._lose_source("ended")
 
-    def _lose_source(self) -> None:
-        """The source process is dead: take its grants back, and start it again where it can go on."""
-        assert self._source is not None
-        status = self._source.kill()
-        self._source = None
+    @property
+    def _may_restart(self) -> bool:
+        """Whether the source can go on in another process: it has no end, or begins anew anyway."""
+        endless = self.opened.get("frame_count", 0) is None or self.config.pacing.loop
+        return self._next_sequence > 0 and endless
+
+    def _see_hang(self) -> None:
+        """A source process that does not answer is killed where another can go on, and is named in any case."""
+        why = self._source.hang(opened=self._source.has_ring)
+        if why is None or self._source_ended:
+            return
+        if self._may_restart:
+            self._lose_source("no_answer", why)
+        else:
+            # A recording cannot go on where it was, so what may still come of it is not given up.
+            self._source.why = why
+            once = "a recording is not started again, so " if self.opened else ""
+            self.on_note(f"{why}; {once}it is waited for, and Ctrl-C ends the run")
+
+    def _lose_source(self, cause: str, why: str | None = None) -> None:
+        """Give the source process up; what becomes of it is seen when it is dead."""
+        self._source.give_up(cause, why)
+        self._bury_source()
+
+    def _bury_source(self) -> None:
+        """Once the source process is dead: take its grants back, and plan another where it can go on."""
+        if (status := self._source.buried()) is None:
+            return
         if self._ring is not None:
             self._take_back_grants(self._ring)
         if self._guard is not None:
             self._dropped_before = dict(self._guard.counters.dropped)
         if self._source_ended:
             return
-        endless = self.opened.get("frame_count", 0) is None or self.config.pacing.loop
-        if self._next_sequence == 0 or not endless:
-            self._source_failure = PipelineError(f"the source process ended too early ({exit_words(status)})")
+        if not self._may_restart:
+            words = self._source.why or exit_words(status)
+            self._source_failure = PipelineError(f"the source process ended too early ({words})")
             self._source_ended = True
             return
-        self._source_at_ns = self._source_backoff.died()
-        wait_s = (self._source_at_ns - self._clock.now_ns()) / NS_PER_S
-        log.warning("the source process ended (%s); starting it again in %.2f s", exit_words(status), wait_s)
+        self._source.plan(status)
 
     # Out --------------------------------------------------------------------------------------------------------
 
@@ -562,7 +583,9 @@ class Pipeline:
             "gpu": gpu,
             "gpu_why": gpu_why or None,
             "engine_restarts": self._engine.supply.restarts,
-            "source_restarts": self._source_backoff.restarts,
+            "source_restarts": self._source.restarts,
+            "source_cause": self._source.cause,
+            "source_why": self._source.why,
             "fps_in": self._grabbed_rate.hz(),
             "fps_out": self._published_rate.hz(),
             "counters": {"due": self._next_sequence, "waiting": guard.waiting(), **guard.counters.as_dict()}
@@ -588,9 +611,7 @@ class Pipeline:
             self.last_status = {**self.status(), "ended": True}
             self._publisher.heartbeat(self.last_status)
             self.on_status(self.last_status)
-        if self._source is not None:
-            self._source.kill()
-        self._source = None
+        self._source.end()
         self.gpu = self._engine.end()
         self._publisher.close()
         if self._credit is not None:

@@ -84,6 +84,7 @@ def format_status(status: dict[str, Any]) -> str:
         f"p50 {_ms(latency['p50'])} p99 {_ms(latency['p99'])} max {_ms(latency['max'])} ms | "
         f"drops {_counts(counters.get('dropped', {}))} | {engine_text(status['engine'])}"
         + (f", now none: {why.partition('; ')[0]}" if (why := status.get("engine_why")) else "")
+        + (f" | {why}" if (why := status.get("source_why")) else "")
         + domain_text(status)
         + (f" | {gpu}" if gpu else "")
     )

@@ -20,6 +20,8 @@ from stream.timing import Clock, MonotonicClock
 DEFAULT_PORT = 18944
 CONNECT_S = 5.0
 FIRST_IMAGE_S = 10.0
+KEEPALIVE = {socket.TCP_KEEPIDLE: 3, socket.TCP_KEEPINTVL: 1, socket.TCP_KEEPCNT: 3}
+"""The kernel asks a silent server's host after 3 s, each second, and gives it up after three questions without an answer."""
 SPEC = re.compile(r"igtl://(\[[0-9a-fA-F:]+\]|[^:/\[\]]+)(?::(\d{1,5}))?(?:/([ -~]{1,20}))?")
 
 
@@ -37,6 +39,8 @@ class IgtlSource(Source):
 
     kind = "igtl"
     live = True
+    read_within_s = None
+    """A server may rightly send nothing while the pedal is up; one that is gone is found by the kernel (`KEEPALIVE`)."""
 
     def __init__(self, spec: str, options: SourceOptions, clock: Clock | None = None) -> None:
         match = SPEC.fullmatch(spec)
@@ -55,6 +59,9 @@ class IgtlSource(Source):
                 f"needed an OpenIGTLink server at {self._host}:{port}, got: {error.strerror or error}; start it, or check "
                 "address and port"
             ) from error
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEPALIVE.items():
+            self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
         try:
             self._socket.settimeout(FIRST_IMAGE_S)
             self._next: tuple[np.ndarray, int] | None = self._receive()

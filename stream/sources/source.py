@@ -50,6 +50,9 @@ class Source(ABC):
     """Nominal frames per second; None where nothing says, and then a recording needs `--rate`."""
     frame_count: int | None = None
     """Frames in one pass of a recording; None for a live source."""
+    read_within_s: float | None = 5.0
+    """A read that takes longer hangs, and a source that can go on is opened again in a new process; None where a read may
+    wait as long as it likes."""
     notes: tuple[str, ...] = ()
     """What a person should know: what was negotiated, converted or assumed, a sentence each."""
     sizes: Mapping[str, float | tuple[float, ...]] = MappingProxyType({})

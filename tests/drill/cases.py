@@ -79,6 +79,7 @@ SOURCE_CASES = (
     Case("black frames", "the source gives black frames for 3 s", ("UNCHANGED",), fault=f"black@{AT}:3s"),
     Case("device unplugged", "the device is gone for 3 s", ("STALE",), fault=f"unplug@{AT}:3s"),
     Case("driver hangs", "a call of the driver takes 3 s", ("STALE",), fault=f"hang@{AT}:3s"),
+    Case("driver hangs for ever", "a call of the driver never returns", ("STALE",), fault=f"hang@{AT}", lasts_s=5.0),
     Case("source crashes", "segmentation fault in the source", ("STALE",), fault=f"crash@{AT}", lasts_s=0.0),
     Case(
         "source stopped",

@@ -235,6 +235,7 @@ def status(**changes: Any) -> dict[str, Any]:
     plain = {
         "engine": {},
         "source_restarts": 0,
+        "source_cause": None,
         "engine_restarts": 0,
         "clients": {"subscribers": 0, "in_memory": 0, "disconnected": 0, "published": 5},
         "counters": {"due": 10, "published": 8, "dropped": {"ring_full": 2}},
