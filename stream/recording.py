@@ -163,7 +163,7 @@ class Recording:
         self._ring.release(frame.view.index)
 
     def _packet(self) -> bytes | None:
-        """The next packet that is no note; None at the end, or once stopped."""
+        """The next packet that is no note and no beat; None at the end, or once stopped."""
         while not (self.ended or self._stopped()):
             packet = self._child.receive()
             if packet is None:
@@ -182,7 +182,7 @@ class Recording:
                     raise self._nonsense(error) from error
             elif packet[0] == Kind.END:
                 self.ended = True
-            elif packet[0] != Kind.NOTE:
+            elif packet[0] not in (Kind.NOTE, Kind.ALIVE):
                 return packet
         return None
 
