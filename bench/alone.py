@@ -140,6 +140,10 @@ class Bench:
                 opened_source.read(view.live)
         self._loop_frames = _loop_frames(opened_source)
         opened_source.close()
+        if self._loop_frames == 1:  # the same picture again is no new frame, and is not sent
+            raise BenchError(
+                "a benchmark needs a loop of two frames or more, got a single frame; choose a cine loop"
+            )
         said = {} if engine is None else self._open_engine(frame_format, engine)
         return {
             "format": format_to_json(frame_format),

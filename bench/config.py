@@ -126,8 +126,10 @@ class EngineConfig(WorkloadConfig):
 class TransportConfig:
     """Ring and wire without an engine: paced beside a floor of bare processes, and as fast as they go without a loss."""
 
+    source: Annotated[Positional[str], arg(metavar="LOOP")] = "phantom"
+    """phantom, or a recorded cine loop (looped), at its own size."""
     size: Annotated[tuple[int, ...], arg(metavar="PIXELS")] = (512, 1024)
-    """Rows and columns of the phantom's frames, one size or several."""
+    """Rows and columns of the phantom's frames, one size or several; a recorded loop has its own."""
     rate: Annotated[float, arg(metavar="HZ")] = 30.0
     """Frames per second of the paced part."""
     frames: Annotated[int, arg(metavar="N")] = 1000

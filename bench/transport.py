@@ -24,6 +24,7 @@ from stream import accounts
 from stream.measure import MeasuringClient
 from stream.pacing import Pacing
 from stream.pipeline import Pipeline
+from stream.reported import reported_source
 from stream.session import stopped_by_signals
 from stream.statusline import log_to_stderr
 
@@ -44,10 +45,19 @@ def bench_transport(config: TransportConfig) -> int:
     log_to_stderr()
     outputs = Outputs(config.out)
     kept: list[Samples] = []
-    report: dict[str, Any] = {"schema": SCHEMA, "complete": False, "machine": machine.describe(), "rows": []}
+    report: dict[str, Any] = {
+        "schema": SCHEMA,
+        "complete": False,
+        "machine": machine.describe(),
+        "source": reported_source(config.source),
+        "rows": [],
+    }
     try:
-        for place, (side, client) in enumerate(itertools.product(config.size, config.client)):
-            print(f"bench: {side} x {side}, {CLIENTS[client]}", file=sys.stderr, flush=True)
+        # A recorded loop has one size, its own.
+        sizes = config.size if config.source == "phantom" else config.size[:1]
+        for place, (side, client) in enumerate(itertools.product(sizes, config.client)):
+            what = f"{side} x {side}" if config.source == "phantom" else reported_source(config.source)
+            print(f"bench: {what}, {CLIENTS[client]}", file=sys.stderr, flush=True)
             run = Run(_live(config, side, client), config.rate, report["machine"], brief=place > 0)
             measure(run)
             run.complete = True
@@ -58,7 +68,7 @@ def bench_transport(config: TransportConfig) -> int:
     except KeyboardInterrupt:
         print("bench: stopped; the report is incomplete", file=sys.stderr)
     print(format_transport(report))
-    outputs.write(report, kept)
+    outputs.write(report, kept or None)
     for row in report["rows"]:
         accounts.refuse(row["paced"]["frames"]["accounts"])
     return 0 if report["complete"] else 130
@@ -66,7 +76,7 @@ def bench_transport(config: TransportConfig) -> int:
 
 def _live(config: TransportConfig, side: int, client: Client) -> LiveConfig:
     return LiveConfig(
-        "phantom", size=side, rate=(config.rate,), frames=config.frames, engine="off", client=client
+        config.source, size=side, rate=(config.rate,), frames=config.frames, engine="off", client=client
     )
 
 
@@ -87,7 +97,8 @@ def measure_saturated(run: Run) -> dict[str, Any]:
             with stopped_by_signals(pipeline):
                 pipeline.run()
             measured = client.finish()
-    if measured.sequence.size < frames:
+    counters = (pipeline.last_status or {})["counters"]
+    if counters["due"] < frames:
         raise KeyboardInterrupt
     received = measured.stamps_ns[run.warmup :, -1].astype(float)
     fps = (received.size - 1) / ((received[-1] - received[0]) / 1e9)
@@ -122,7 +133,7 @@ def format_transport(report: dict[str, Any]) -> str:
     lines = [
         "" if report["complete"] else "INCOMPLETE: stopped before its end\n",
         f"machine  {one_line(report['machine'])}",
-        "workload the phantom without an engine: source, ring, guard, ZeroMQ over ipc or the ring's memory, a client in another process; the live plane alone",
+        f"workload {report['source']} without an engine: source, ring, guard, ZeroMQ over ipc or the ring's memory, a client in another process; the live plane alone",
         "",
         f"{'':>11}{'':>8}|{'paced: due to received, ms':^40} |{'floor, ms':^20} |{'x floor, 95 %':^22}|{'saturated':^19}",
         f"{'frames':>11}{'client':>8}|{'per s':>8}{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8} |{'p50':>10}{'p99':>10} |{'':22}|{'per s':>9}{'MB/s':>9}",

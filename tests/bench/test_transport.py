@@ -1,11 +1,14 @@
 """`bench transport`: ring and wire without an engine, paced and saturated, never mixed."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from bench.config import TransportConfig
@@ -40,6 +43,30 @@ def test_a_real_run_is_paced_beside_its_floor_and_saturated(tmp_path: Path) -> N
     assert "not a medical device" in done.stdout
 
 
+def test_a_single_frame_is_no_loop_to_measure(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "one.png"), np.zeros((64, 64), np.uint8))
+    command = [sys.executable, "-m", "contrastream", "bench", "transport", str(tmp_path / "one.png")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 2
+    assert "needs a loop of two frames or more, got a single frame" in done.stderr
+
+
+def test_a_run_stopped_before_its_first_row_leaves_a_report(tmp_path: Path) -> None:
+    out = tmp_path / "transport.json"
+    command = [sys.executable, "-m", "contrastream", "bench", "transport", "--size", "64", "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "the pipeline" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    printed, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert printed.startswith("INCOMPLETE")
+    made = json.loads(out.read_text())
+    assert (made["complete"], made["source"], made["rows"]) == (False, "phantom", [])
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
@@ -57,4 +84,6 @@ def test_a_setting_that_cannot_be_followed_is_refused(setting: dict[str, Any], s
 
 
 def test_a_run_that_was_cut_short_says_so() -> None:
-    assert format_transport({"complete": False, "machine": describe(), "rows": []}).startswith("INCOMPLETE")
+    assert format_transport(
+        {"complete": False, "machine": describe(), "source": "phantom", "rows": []}
+    ).startswith("INCOMPLETE")
