@@ -5,7 +5,8 @@ Map of the room:
     config.py              settings of the commands, standard library only
     errors.py              what cannot be measured
     workloads.py           `bench WORKLOAD`: which file runs it
-    live.py                `bench live`: the whole path, paced; report.py makes its report
+    live.py                `bench live`: the whole path, paced; report.py makes its report, beside the aims
+                           of targets.py; report_table.py shows it
     outputs.py             what a measurement leaves behind: JSON, samples.py, markdown.py, page.py with its plots.py;
                            summaries.py finds the figures of any report
     engine.py              `bench engine`: the engine alone, serial and saturated, beside machine_limits.py

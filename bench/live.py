@@ -29,7 +29,8 @@ from bench.config import LiveConfig
 from bench.errors import BenchError
 from bench.floor import Block, Floor, FloorSamples
 from bench.outputs import Outputs
-from bench.report import build_rates_report, build_report, format_rates, format_table, samples_of
+from bench.report import build_rates_report, build_report, samples_of
+from bench.report_table import format_rates, format_table
 from bench.samples import EDGE_FRAMES, Samples
 from bench.shown import ShownBrowser, find_browser
 from bench.witness import Witness, WitnessRecord

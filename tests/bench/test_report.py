@@ -9,7 +9,8 @@ import pytest
 from bench.config import LiveConfig
 from bench.live import Run, plan_blocks
 from bench.machine import describe
-from bench.report import build_report, format_table
+from bench.report import build_report
+from bench.report_table import format_table
 from stream.measure import Measured
 
 WARM_UP = 20
