@@ -79,6 +79,7 @@ def about(segment: Segment) -> dict[str, Any]:
         "frames": len(segment),
         "synthetic_frames": len(segment.synthetic),
         "lost": segment.lost,
+        "not_live": segment.stops,
         "rows": frame_format.rows,
         "columns": frame_format.columns,
         "bits_stored": frame_format.bits_stored,

@@ -5,8 +5,10 @@ A file that is only ever appended to. All little-endian:
     8 bytes CSCAPTR1, u32 length, JSON {"contrastream", "begun"}                 once
     4 bytes FRME, u32 length, u32 CRC-32 of the message, i64 received in ns, message     for each frame
     4 bytes ENGN, u32 length, u32 CRC-32 of the JSON, i64 in ns, JSON of the engine      when another one draws
+    4 bytes STOP, u32 length, u32 CRC-32 of the JSON, i64 in ns, JSON {"state", "age_ms"}     when the picture stops being live
 
-A message is what the wire carries (stream/wire.py), so that nothing of a frame is lost here. Whatever ends a recorder, all
+A message is what the wire carries (stream/wire.py), so that nothing of a frame is lost here. A STOP says what no frame can:
+that a viewer showed STALE or NO_SIGNAL from then on, until the next frame. Whatever ends a recorder, all
 frames before the last are whole; a cut-off end is found by its length or CRC and said when the file is opened.
 """
 
@@ -23,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from stream.errors import RecordError, WireError
+from stream.frame import State
 from stream.wire import Message, unpack
 
 MAGIC = b"CSCAPTR1"
-FRAME, ENGINE = b"FRME", b"ENGN"
+FRAME, ENGINE, STOP = b"FRME", b"ENGN", b"STOP"
 HEAD = struct.Struct("<8sI")
 RECORD = struct.Struct("<4sIIq")
 MAX_HEAD_BYTES = 4096
@@ -88,6 +91,20 @@ class CaptureWriter:
         said = {name: engine.get(name) for name in ENGINE_FACTS}
         self._add(ENGINE, json.dumps(said).encode(), now_ns)
 
+    def add_stop(self, state: State, age_ms: float, now_ns: int) -> None:
+        """Append that the picture is not live from here on.
+
+        Args:
+            state: What a viewer shows then: STALE or NO_SIGNAL.
+            age_ms: How old the last frame is.
+            now_ns: When, CLOCK_MONOTONIC of this host.
+
+        Raises:
+            RecordError: As `add`.
+        """
+        said = {"state": state.name, "age_ms": round(age_ms, 1)}
+        self._add(STOP, json.dumps(said).encode(), now_ns)
+
     def _add(self, mark: bytes, raw: bytes | memoryview, stamp_ns: int) -> None:
         head = RECORD.pack(mark, len(raw), zlib.crc32(raw), stamp_ns)
         try:
@@ -124,6 +141,18 @@ class CapturedFrame:
     """When the recorder got it, CLOCK_MONOTONIC of its host."""
 
 
+@dataclass(frozen=True)
+class Stop:
+    """The picture stopped being live, until the next frame."""
+
+    after: int
+    """The place of the frame before it; -1 where there was none."""
+    state: State
+    age_ms: float
+    at_ns: int
+    """CLOCK_MONOTONIC of the recorder's host."""
+
+
 class Capture:
     """A capture, opened. Frames are read when they are asked for.
 
@@ -149,6 +178,8 @@ class Capture:
         self._starts: list[tuple[int, int, int]] = []
         self.engine: dict[str, Any] = {}
         """What drew last, as the publisher said."""
+        self.stops: list[Stop] = []
+        """When the picture was not live, in order."""
         self.cut_off: str | None = None
         """What is missing at the end, in words; None where nothing is."""
         self._index()
@@ -176,7 +207,9 @@ class Capture:
             if at + RECORD.size <= size:
                 mark, length, crc, received_ns = RECORD.unpack_from(self._bytes, at)
                 start = at + RECORD.size
-                whole = mark in (FRAME, ENGINE) and length <= MAX_MESSAGE_BYTES and start + length <= size
+                whole = (
+                    mark in (FRAME, ENGINE, STOP) and length <= MAX_MESSAGE_BYTES and start + length <= size
+                )
                 # Only the last one can be half there with its full length, after the machine itself went down.
                 if whole and start + length == size:
                     whole = zlib.crc32(self._bytes[start:]) == crc
@@ -185,8 +218,10 @@ class Capture:
                 return
             if mark == FRAME:
                 self._starts.append((start, length, received_ns))
-            else:
+            elif mark == ENGINE:
                 self._read_engine(bytes(self._bytes[start : start + length]))
+            else:
+                self._read_stop(bytes(self._bytes[start : start + length]), received_ns)
             at = start + length
 
     def _read_engine(self, text: bytes) -> None:
@@ -196,6 +231,15 @@ class Capture:
         except (ValueError, AttributeError) as error:
             raise RecordError(
                 f"{self.path.name}: what it says of the engine is damaged; restore the file"
+            ) from error
+
+    def _read_stop(self, text: bytes, at_ns: int) -> None:
+        try:
+            said = json.loads(text)
+            self.stops.append(Stop(len(self._starts) - 1, State[said["state"]], float(said["age_ms"]), at_ns))
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecordError(
+                f"{self.path.name}: what it says of a stop is damaged; restore the file"
             ) from error
 
     def __len__(self) -> int:

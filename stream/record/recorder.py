@@ -28,6 +28,8 @@ from stream.timing import NS_PER_S, MonotonicClock
 
 FIRST_FRAME_S = 10.0
 POLL_MS = 100
+NOT_LIVE = (State.STALE, State.NO_SIGNAL)
+"""States that no frame carries."""
 ENDED_S = 0.5
 """After the publisher has said that it ended, what is under way still comes."""
 LINE_S = 0.5
@@ -127,6 +129,7 @@ class Recorder:
         begin = time.monotonic()
         said_at, ended_at = 0.0, None
         said_engine: dict[str, Any] = {}
+        said_state: State | None = None
         while not self._stopped.is_set():
             message = subscriber.poll(POLL_MS)
             now = time.monotonic()
@@ -141,6 +144,10 @@ class Recorder:
                     f"needed a running stream at {self._endpoint.text}, got silence for {FIRST_FRAME_S:.0f} s; start one with: "
                     "contrastream run SOURCE"
                 )
+            shown = subscriber.shown_state()
+            if shown.state is not said_state and shown.state in NOT_LIVE and writer.frames:
+                writer.add_stop(shown.state, shown.age_ms, self._clock.now_ns())
+            said_state = shown.state
             status = subscriber.status or {}
             if (engine := status.get("engine") or {}) and engine != said_engine and writer.frames:
                 said_engine = engine
@@ -148,6 +155,8 @@ class Recorder:
             if status.get("ended"):
                 ended_at = ended_at or now
                 if now - ended_at > ENDED_S:
+                    if writer.frames:
+                        writer.add_stop(State.NO_SIGNAL, shown.age_ms, self._clock.now_ns())
                     return
             if now - said_at > LINE_S:
                 said_at = now

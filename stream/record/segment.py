@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from stream.frame import FrameFormat, Spacing, State
 from stream.record.capture import Capture, CapturedFrame
@@ -57,6 +58,23 @@ class Segment:
             later.publication - before.publication - 1
             for before, later in zip(self.headers, self.headers[1:], strict=False)
         )
+
+    @property
+    def stops(self) -> list[dict[str, Any]]:
+        """When the picture was not live: after which frame of the segment, as what, how old the frame was then.
+
+        What came before the first frame of a capture is told with its first segment.
+        """
+        end = self.first + len(self)
+        return [
+            {
+                "after_frame": stop.after - self.first,
+                "state": stop.state.name,
+                "age_ms": stop.age_ms,
+            }
+            for stop in self.capture.stops
+            if self.first <= stop.after < end or (stop.after < 0 and self.first == 0)
+        ]
 
     def times_ms(self, places: tuple[int, ...] | None = None) -> list[float]:
         """When frames were due, from the first frame of the segment on, in ms and rising.

@@ -1,7 +1,7 @@
 """Break a running stream in every way of the fault matrix, and say what each client showed: `make drill`.
 
-Fault by fault, a real pipeline at 15 frames per second, watched by a plain subscriber, the web viewer in headless Chromium and
-the desktop window under Xvfb. Prints what was expected and seen, the time to detect and to recover, and the frames lost. Exit
+Fault by fault, a real pipeline at 15 frames per second, watched by a plain subscriber, the web viewer in headless Chromium, the
+desktop window under Xvfb and the recorder. Prints what was expected and seen, the time to detect and to recover, and the frames lost. Exit
 status 0 when everything holds, 1 when something does not, 2 for what the user can mend, 130 after Ctrl-C.
 """
 
@@ -23,6 +23,7 @@ from drill import special
 from drill.cases import CASES, LONG_CASES, RATE_HZ, Case
 from drill.clients import CHROMIUM, CHROMIUM_ARGUMENTS, Client, Page, Plain, Window
 from drill.judge import SIZE, Judged, Row
+from drill.recorder import Recorder
 from drill.running import Unready
 from drill.table import check_page, faults_of, markdown, terminal_line, write_into
 
@@ -30,7 +31,7 @@ from bench.machine import describe, one_line
 from bench.witness import Witness
 
 SPECIALS = ("network cut", "tab in the background", "SIGKILL", "100000 frames")
-CLIENTS = ("web", "window")
+CLIENTS = ("web", "window", "recorder")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -128,6 +129,8 @@ class Drill:
                 made.append(Page(endpoint, self._chromium()))
             if "window" not in self._options.without:
                 made.append(Window(endpoint))
+            if "recorder" not in self._options.without:
+                made.append(Recorder(endpoint))
         except BaseException:
             for client in made:
                 client.close()

@@ -1,4 +1,5 @@
-"""The clients that judge: a plain subscriber, the page in headless Chromium, the desktop window under Xvfb.
+"""The clients that judge: a plain subscriber, the page in headless Chromium, the desktop window under Xvfb; `drill/recorder.py`
+is the fourth.
 
 Each gives a timeline: when it began to show which state, in ns of CLOCK_MONOTONIC, as a person would see it. A person sees the
 page's large words and the window's border, so these are what is read, not what the pipeline says.

@@ -1,5 +1,7 @@
 """Injected faults in a whole pipeline: a client in another process judges, and everything says that it is a test."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +14,12 @@ def numbers(frames: list[dict[str, Any]]) -> list[int]:
     return [frame["sequence"] for frame in frames]
 
 
-def test_a_broken_source_is_named_counted_and_comes_back(start: Any, record: Any, endpoint: str) -> None:
+def test_a_broken_source_is_named_counted_recorded_and_comes_back(
+    start: Any, record: Any, endpoint: str, tmp_path: Path
+) -> None:
     spec = "drop=0.1,freeze@40:1s,hold@90:1s,size@130:320x256,unplug@150:1s,crash@190,end@220"
     client = record(endpoint)
+    recorder = start("record", endpoint, str(tmp_path / "kept.npz"))
     running = start(
         "run",
         "phantom",
@@ -41,6 +46,18 @@ def test_a_broken_source_is_named_counted_and_comes_back(start: Any, record: Any
     # Of 220 a tenth by chance, and the second without frames.
     assert counters["dropped"]["source_lost"] >= RATE_HZ
     assert "TEST     faults were injected: drop=0.1" in printed
+    assert "Traceback" not in recorder.finish(60)
+    before, after = (json.loads((tmp_path / name).read_text()) for name in ("kept.json", "kept-2.json"))
+    # What a viewer showed is in the recording: the freeze before the other size, unplugging and the crash after it.
+    states = {frame["sequence"]: frame["state"] for frame in frames}
+    for kept in (before, after):
+        assert all(states.get(each["sequence"], each["state"]) == each["state"] for each in kept["frame"])
+        assert "STALE" in [stop["state"] for stop in kept["not_live"]]
+        assert all(
+            stop["age_ms"] > 0 and 0 <= stop["after_frame"] < kept["frames"] for stop in kept["not_live"]
+        )
+    assert "UNCHANGED" in [frame["state"] for frame in before["frame"]]
+    assert after["not_live"][-1]["state"] == "NO_SIGNAL"  # the end of the stream
 
 
 def test_a_room_without_faults_says_nothing_of_them(start: Any, record: Any, endpoint: str) -> None:

@@ -109,6 +109,21 @@ def test_another_size_publisher_or_time_begins_another_segment(tmp_path: Path) -
     assert [(segment.first, len(segment)) for segment in found] == [(0, 2), (2, 1), (3, 1), (4, 2), (6, 1)]
 
 
+def test_a_capture_says_when_the_picture_was_not_live(tmp_path: Path) -> None:
+    writer = CaptureWriter(tmp_path / "n.capture")
+    writer.add(message_of(0, BEGIN_NS), BEGIN_NS)
+    writer.add_stop(State.STALE, 612.34, BEGIN_NS + 612 * NS_PER_MS)
+    writer.add_stop(State.NO_SIGNAL, 1500.0, BEGIN_NS + 1500 * NS_PER_MS)
+    writer.add(message_of(1, BEGIN_NS + 2000 * NS_PER_MS, stream=b"x" * 16), BEGIN_NS)
+    writer.close()
+    first, second = segments(Capture(writer.path))
+    assert first.stops == [
+        {"after_frame": 0, "state": "STALE", "age_ms": 612.3},
+        {"after_frame": 0, "state": "NO_SIGNAL", "age_ms": 1500.0},
+    ]
+    assert second.stops == []
+
+
 def test_a_segment_knows_its_times_and_what_was_lost(captured: Captured, tmp_path: Path) -> None:
     (segment,) = segments(Capture(captured()))
     assert segment.times_ms() == [0.0, 50.0, 100.0, 150.0, 200.0, 400.0, 450.0, 500.0]
