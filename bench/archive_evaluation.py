@@ -5,7 +5,7 @@ picture and beside real angiograms of the same patients.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,9 @@ def evaluate_archive(
             f"an evaluation needs {LEAST_FRAMES} contrast-free and {LEAST_FRAMES} filled frames of the test patients, got "
             f"{len(test.plain)} and {len(test.filled)}; name more --test-patients"
         )
-    real = _real(test.filled)
-    cases = [_case(test.plain, index, drawer) for index in progress.over(_evenly(len(test.plain)), "frames")]
+    plain, filled = unnamed(test.plain, test.filled)
+    real = _real(filled)
+    cases = [_case(plain, index, drawer) for index in progress.over(_evenly(len(plain)), "frames")]
     patients = [case.patient for case in cases]
     fields = [case.field for case in cases]
     progress.stage("judge")
@@ -87,7 +88,7 @@ def evaluate_archive(
     report: dict[str, Any] = {
         "data": {
             "kind": "folder",
-            "test_patients": sorted(test.patients),
+            "test_patients": len(test.patients),
             "frames": len(cases),
             "real_frames": len(real.pictures),
             "rows": config.size,
@@ -104,7 +105,7 @@ def evaluate_archive(
         "border": {name: one["border"] for name, one in shapes.items()},
         "shape_intervals": {name: one["interval"] for name, one in shapes.items()},
         **distance_figures(yardstick, sets, judge.name, config.seed),
-        "flicker": _flicker(test.plain, drawer, progress, config.seed),
+        "flicker": _flicker(plain, drawer, progress, config.seed),
     }
     small = open_drawer(config.model, *(drawer.facts.network_size,) * 2, config.threads)
     try:
@@ -112,6 +113,28 @@ def evaluate_archive(
     finally:
         small.close()
     return report, cases, real
+
+
+def unnamed(*domains: Frames) -> tuple[Frames, ...]:
+    """The same frames with patients and runs as numbers, in the order of their folders' names, which may be people's."""
+    patients = sorted({patient for frames in domains for patient in frames.patients})
+    of_patient = {patient: f"patient {number}" for number, patient in enumerate(patients, 1)}
+    owner = {
+        run: patient for frames in domains for run, patient in zip(frames.runs, frames.patients, strict=True)
+    }
+    of_run = {
+        run: f"{of_patient[patient]}, run {number}"
+        for patient in patients
+        for number, run in enumerate(sorted(run for run, whose in owner.items() if whose == patient), 1)
+    }
+    return tuple(
+        replace(
+            frames,
+            patients=tuple(of_patient[patient] for patient in frames.patients),
+            runs=tuple(of_run[run] for run in frames.runs),
+        )
+        for frames in domains
+    )
 
 
 def _evenly(count: int) -> list[int]:

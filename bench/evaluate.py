@@ -13,6 +13,7 @@ import numpy as np
 
 from bench.config import EvaluateConfig
 from bench.errors import EvaluationError
+from stream.reported import FILE
 
 SCHEMA = "contrastream.evaluation/1"
 LATTICE_SEEN = 0.01
@@ -73,13 +74,13 @@ def measured(config: EvaluateConfig) -> tuple[dict[str, Any], list[Any]]:
         times_ms = serial_ms(drawer, cases[0].live)
     finally:
         drawer.close()
-    facts = asdict(drawer.facts)
+    facts = asdict(drawer.facts) | {"name": _model(config)}
     engine = {name: facts.pop(name) for name in ("backend", "precision")}
     report = {
         "schema": SCHEMA,
         "model": facts,
         "judge": _without(judge.card, "format"),
-        "settings": _named(config),
+        "settings": _settings(config),
         "engine": engine
         | {
             "ms": float(np.median(times_ms)),
@@ -100,10 +101,19 @@ def measured(config: EvaluateConfig) -> tuple[dict[str, Any], list[Any]]:
     return report, panels_of(cases, judge, real)
 
 
-def _named(config: EvaluateConfig) -> dict[str, Any]:
-    """The settings, files and folders by name alone: a site may name the folders above after patients."""
-    settings = asdict(config) | {"model": Path(config.model).name, "data": Path(config.data).name}
-    return {name: value.name if isinstance(value, Path) else value for name, value in settings.items()}
+def _model(config: EvaluateConfig) -> str:
+    """A shipped model's name; `file` for any other, which its hash names: its file may be named after a patient."""
+    return FILE if Path(config.model).exists() else config.model
+
+
+def _settings(config: EvaluateConfig) -> dict[str, Any]:
+    """All settings, each file as the word `file`, a folder of frames as `folder`, and patients by their number alone."""
+    settings = asdict(config) | {
+        "model": _model(config),
+        "data": config.data if config.data == "phantom" else "folder",
+        "test_patients": len(config.test_patients),
+    }
+    return {name: FILE if isinstance(value, Path) else value for name, value in settings.items()}
 
 
 def _without(facts: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def describe(data: dict[str, Any]) -> str:
             f"{data['frames']} frames of {data['patients']} patients, {data['rows']}x{data['columns']} px"
         )
     return (
-        f"real frames, test patients {', '.join(data['test_patients'])}: {data['frames']} contrast-free and "
+        f"real frames of {data['test_patients']} test patients: {data['frames']} contrast-free and "
         f"{data['real_frames']} filled frames, {data['rows']}x{data['columns']} px"
     )
 

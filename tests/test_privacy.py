@@ -168,6 +168,36 @@ def test_synthesize_writes_nothing_of_the_patient(place: Place, cine: Path) -> N
     assert place.leaks(printed) == []
 
 
+def test_recordings_of_every_kind_hold_nothing_of_the_patient(place: Place, cine: Path) -> None:
+    capture = place.folder / "kept.npz.capture"
+    recorder = place.start("record", "e", str(capture.with_suffix("")))
+    stream = place.start("run", str(cine), "--loop", "--endpoint", "e", "--model", "compact-s", "--no-domain")
+    try:
+        # All that a recorder can hold: a capture with an engine, and frames before and after it.
+        _wait_for(lambda: capture.is_file() and b"model_sha256" in capture.read_bytes())
+        size = capture.stat().st_size
+        _wait_for(lambda: capture.stat().st_size > size + 10 * 3 * 192 * 192)
+        recorder.kill()
+        stream.send_signal(signal.SIGTERM)
+        printed = stream.communicate(timeout=20)[0] + recorder.communicate(timeout=20)[0]
+    finally:
+        for process in (recorder, stream):
+            process.kill()
+            process.communicate()
+    for kind in ("dcm", "mp4", "npz"):
+        printed += place.run("record", str(capture), str(place.folder / f"kept.{kind}"))
+        (place.folder / "kept.json").rename(place.folder / f"of-{kind}.json")
+    assert {
+        "kept.dcm",
+        "kept-synthetic.dcm",
+        "kept-attention.dcm",
+        "kept.mp4",
+        "kept.npz",
+        "of-dcm.json",
+    } <= place.files()
+    assert place.leaks(printed) == []
+
+
 def test_calib_writes_nothing_of_the_patient(place: Place, cine: Path) -> None:
     out = place.folder / "site.toml"
     printed = place.run("calib", "geometry", str(cine), "--out", str(out), "--model", "compact-s")

@@ -169,13 +169,17 @@ def test_real_frames_are_judged_beside_the_unchanged_picture_and_real_angiograms
     report, panels = measured(
         config(tmp_path, data=str(tmp_path / "data"), size=256, second_judge=tmp_path / "other.safetensors")
     )
-    assert report["data"]["test_patients"] == ["Patient_7"]
+    assert report["data"]["test_patients"] == 1
     assert report["vessel"] is None
     assert report["vessel_area"]["real_judge"] > report["vessel_area"]["identity_judge"]
     assert report["frechet"]["value"] > 0
     assert set(report["second_judge"]) == {"judge", "synthetic", "real"}
     captions = [caption for caption, _ in panels[0].pictures]
-    assert captions[-1] == "nearest real angiogram: Patient_7/Coro_1"
-    assert "real frames, test patients Patient_7" in format_evaluation(report)
+    assert captions[-1] == "nearest real angiogram: patient 1, run 1"
+    assert "real frames of 1 test patients: " in format_evaluation(report)
+    # No name of a folder or a file is in a report, since it may be a patient's.
+    said = json.dumps([report, captions], default=str)
+    assert [name for name in ("Patient_", "Coro_", "other.safetensors", tmp_path.name) if name in said] == []
+    assert (report["settings"]["data"], report["settings"]["second_judge"]) == ("folder", "file")
     shown = [picture for _, picture in panels[0].pictures]
     assert all(np.asarray(picture).shape[:2] == (256, 256) for picture in shown)
