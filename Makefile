@@ -3,6 +3,7 @@
 ## make bench  engine, live path, transport and streams of this machine, under 10 minutes, into out/bench (ARGS=your_cine.dcm)
 ## make drill  every fault of the matrix in front of real clients, about 10 minutes (ARGS="--only engine --out drill.json")
 ## make micro  the small parts of a frame's way, into micro.json (MICRO=micro-after.json); contrastream bench compare takes two
+## make install-check   sdist and wheel, built and run in a clean environment of every Python from 3.11 to 3.13 that is here
 ## make lint   ruff and mypy; known vulnerabilities of the locked packages where pip-audit is there and can reach its data
 ## make sbom   build/sbom.cdx.json (CycloneDX) and build/SOUP.md from the locked packages; sets up pip-audit too
 ## make picture   the README's moving picture, from a real run
@@ -20,9 +21,9 @@ RESULTS ?= out/bench
 # there has a second try, since the host may take the cores away, and the summary names it (RERUN).
 UNTIMED := tests/calib tests/casgan tests/engines tests/bench/test_evaluate.py tests/stream/test_calibrate.py \
   tests/stream/test_site.py tests/stream/test_synthesize.py tests/stream/display/test_viewer.py tests/test_cli.py \
-  tests/test_imports.py tests/test_packaging.py tests/examples
+  tests/test_imports.py tests/test_packaging.py tests/test_completion.py tests/examples
 
-.PHONY: demo test bench drill micro lint sbom lock picture clean help
+.PHONY: demo test bench drill micro install-check lint sbom lock picture clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -78,6 +79,10 @@ drill: $(VENV)/test.stamp
 micro: $(VENV)/test.stamp
 	@$(BIN)/python -m pytest -o addopts="--import-mode=importlib" tests/bench/micro/micro_*.py \
 	  --benchmark-json=$(MICRO) --benchmark-save-data --benchmark-columns=min,median,stddev,rounds $(ARGS)
+
+# Not part of `make test` either: a minute for each Python.
+install-check: $(VENV)/test.stamp
+	@$(BIN)/python -m pytest tests/install/check_install.py $(ARGS)
 
 lint: $(VENV)/test.stamp
 	@$(BIN)/ruff check .

@@ -1,9 +1,13 @@
 """The `contrastream` command: the front door. It sees every room and opens a door only when it is asked to."""
 
+import contextlib
+import io
 import os
+import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -21,6 +25,22 @@ from stream.config import (
     ViewConfig,
 )
 
+Shell = Literal["bash", "zsh", "fish"]
+
+
+@dataclass(frozen=True)
+class CompletionConfig:
+    """Print a script by which a shell completes this command: subcommands, options, their values, files.
+
+    bash: put `eval "$(contrastream completion bash)"` into ~/.bashrc.
+    zsh: `contrastream completion zsh > DIR/_contrastream`, DIR being in $fpath.
+    fish: `contrastream completion fish > ~/.config/fish/completions/contrastream.fish`.
+    """
+
+    shell: tyro.conf.Positional[Shell]
+    """The shell that reads the script."""
+
+
 Command = (
     Annotated[RunConfig, tyro.conf.subcommand("run")]
     | Annotated[ReplayConfig, tyro.conf.subcommand("replay")]
@@ -36,6 +56,7 @@ Command = (
     | Annotated[KeysConfig, tyro.conf.subcommand("keys")]
     | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
     | Annotated[AuditConfig, tyro.conf.subcommand("audit")]
+    | Annotated[CompletionConfig, tyro.conf.subcommand("completion")]
 )
 
 # What a command may find missing, by the extra that brings it (pyproject.toml).
@@ -48,6 +69,43 @@ EXTRAS = {
 
 DESCRIPTION = """A virtual contrast agent for live fluoroscopy: X-ray frames in, synthesized angiograms out.
 Research tool, not a medical device."""
+
+# tyro's scripts offer nothing where an argument is no option and no fixed word: there a source, a model or a report may
+# stand, so files are offered.
+OR_FILES: dict[Shell, str] = {
+    "bash": """
+_contrastream_or_files() {
+    _tyro_contrastream "$@"
+    if [[ -z "${COMPREPLY[*]}" ]]; then
+        COMPREPLY=()
+    elif [[ "${COMP_WORDS[COMP_CWORD-1]}" == -* ]]; then
+        compopt -o filenames
+    fi
+}
+complete -o default -F _contrastream_or_files contrastream
+""",
+    "zsh": """
+(( compstate[nmatches] )) || _files
+""",
+    "fish": """
+complete --command contrastream --force-files \\
+    --condition 'test (count (commandline -opc)) -gt 1; and string match -qr "^[^-]" -- (commandline -ct)'
+""",
+}
+
+
+def completion(shell: Shell) -> int:
+    """Print the script by which a shell completes this command."""
+    script = io.StringIO()
+    with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
+        parse(["--tyro-print-completion", shell])
+    # The table of options is one line of Python, and a line break within a help text would become a choice of its own.
+    lines = (
+        re.sub(r"\\+n", " ", line) if line.startswith("COMPLETION_SPEC = ") else line
+        for line in script.getvalue().splitlines()
+    )
+    print("\n".join(lines) + "\n" + OR_FILES[shell], end="")
+    return 0
 
 
 def dispatch(config: object) -> int:
@@ -109,6 +167,8 @@ def dispatch(config: object) -> int:
             from stream.audit_verify import audit
 
             return audit(config.step)
+        case CompletionConfig():
+            return completion(config.shell)
     raise TypeError(f"no handler for {type(config).__name__}")
 
 
@@ -134,19 +194,24 @@ def missing_extra(error: ModuleNotFoundError) -> str | None:
     return None
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Returns:
-        0 done, 1 a fault of ours, 2 bad input or usage, with one line on stderr: needed, got, what to do.
-    """
-    config = tyro.cli(
+def parse(arguments: Sequence[str] | None = None) -> object:
+    """A command line as the dataclass of its command; `--help` and what is no command end the process, as tyro does it."""
+    return tyro.cli(
         Command,
         prog="contrastream",
         description=DESCRIPTION,
         args=arguments,
         config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
     )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        0 done, 1 a fault of ours, 2 bad input or usage, with one line on stderr: needed, got, what to do.
+    """
+    config = parse(arguments)
     from bench.errors import BenchError
     from calib.errors import CalibrationError
     from casgan.errors import CheckpointError, DataError, TrainingError

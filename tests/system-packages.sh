@@ -1,6 +1,6 @@
 #!/bin/sh
 # What some tests need from the system's packages: Chromium, Xvfb and xdotool (viewer), dciodvfy (recorder), a compiler and ZeroMQ's
-# headers (the C++ example). Installed where that is possible without asking.
+# headers (the C++ example), zsh and fish (their completion). Installed where that is possible without asking.
 # Where it is not, the tests that need them are skipped and say so.
 missing=""
 [ -x /usr/bin/chromium ] || missing="chromium"
@@ -8,6 +8,8 @@ command -v Xvfb >/dev/null 2>&1 || missing="$missing xvfb"
 command -v xdotool >/dev/null 2>&1 || missing="$missing xdotool"
 command -v dciodvfy >/dev/null 2>&1 || missing="$missing dicom3tools"
 [ -e /usr/include/zmq.hpp ] || missing="$missing libzmq3-dev cppzmq-dev g++"
+command -v zsh >/dev/null 2>&1 || missing="$missing zsh"
+command -v fish >/dev/null 2>&1 || missing="$missing fish"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing$missing from the system's packages, for the tests"

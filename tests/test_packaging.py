@@ -1,5 +1,8 @@
-"""What a wheel holds: five packages, the front door, their data, and nothing else."""
+"""What a wheel holds: five packages, the front door, their data, and nothing else. And what goes with an installation."""
 
+import fnmatch
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -17,7 +20,8 @@ OFFLINE = (
     "Temporary failure",
 )
 
-pytestmark = pytest.mark.slow
+
+UDEV_RULES = ROOT / "docs" / "udev" / "70-contrastream.rules"
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +38,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[PurePosixPath]:
         return [PurePosixPath(name) for name in archive.namelist()]
 
 
+@pytest.mark.slow
 def test_a_wheel_holds_five_packages_and_the_front_door(wheel: list[PurePosixPath]) -> None:
     tops = {name.parts[0] for name in wheel}
     metadata = {top for top in tops if top.endswith(".dist-info")}
@@ -41,6 +46,7 @@ def test_a_wheel_holds_five_packages_and_the_front_door(wheel: list[PurePosixPat
     assert tops - metadata == PACKAGES | {"contrastream.py"}
 
 
+@pytest.mark.slow
 def test_a_wheel_holds_every_module_and_marks_the_packages_as_typed(wheel: list[PurePosixPath]) -> None:
     modules = {
         PurePosixPath(path.relative_to(ROOT))
@@ -51,6 +57,7 @@ def test_a_wheel_holds_every_module_and_marks_the_packages_as_typed(wheel: list[
     assert {PurePosixPath(package, "py.typed") for package in PACKAGES} <= set(wheel)
 
 
+@pytest.mark.slow
 def test_a_wheel_holds_the_viewers_page_and_the_models(wheel: list[PurePosixPath]) -> None:
     page = {PurePosixPath(path.relative_to(ROOT)) for path in (ROOT / "stream/display/static").iterdir()}
     assert PurePosixPath("stream/display/static/index.html") in page
@@ -64,6 +71,7 @@ def test_a_wheel_holds_the_viewers_page_and_the_models(wheel: list[PurePosixPath
     assert models | judge <= set(wheel)
 
 
+@pytest.mark.slow
 def test_a_wheel_holds_the_licence_and_no_tests_caches_or_plans(wheel: list[PurePosixPath]) -> None:
     assert any(name.name == "LICENSE" for name in wheel)
     unwanted = [
@@ -72,3 +80,55 @@ def test_a_wheel_holds_the_licence_and_no_tests_caches_or_plans(wheel: list[Pure
         if "tests" in name.parts or "__pycache__" in name.parts or name.suffix in (".pyc", ".plan", ".blob")
     ]
     assert unwanted == []
+
+
+def test_an_image_is_made_of_what_a_wheel_is_made_of_and_the_locks() -> None:
+    """Docker would otherwise take the whole folder, data and git included; what a stage copies must be let through."""
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    locks = {"requirements.lock", "requirements-test.lock"}
+    assert allowed == PACKAGES | {"contrastream.py", "pyproject.toml", "README.md", "LICENSE"} | locks
+    for dockerfile in ("Dockerfile", "Dockerfile.cuda"):
+        copied = re.findall(r"^COPY (?!--from)(\S+) ", (ROOT / dockerfile).read_text(), re.MULTILINE)
+        assert copied
+        assert all(any(fnmatch.fnmatch(name, each) for name in allowed | {"."}) for each in copied)
+
+
+def test_an_image_starts_with_commands_of_ours() -> None:
+    import contrastream as door
+
+    text = (ROOT / "Dockerfile").read_text()
+    commands = re.findall(r"^(?:HEALTHCHECK .*)?CMD \[(.+)\]$", text, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        words = [word for word in re.findall(r'"([^"]+)"', command) if word != "contrastream"]
+        assert type(door.parse(words)).__name__ == "RunConfig"
+
+
+def test_hadolint_finds_nothing_in_the_dockerfiles() -> None:
+    command = [str(Path(sys.executable).parent / "hadolint"), "Dockerfile", "Dockerfile.cuda"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def knows_verify() -> bool:
+    """Whether this udevadm can judge rules: systemd 254 and later."""
+    if shutil.which("udevadm") is None:
+        return False
+    said = subprocess.run(["udevadm", "--version"], capture_output=True, text=True, timeout=30).stdout
+    return int(re.sub(r"\D.*", "", said) or 0) >= 254
+
+
+@pytest.mark.skipif(not knows_verify(), reason="udevadm verify, of systemd 254 and later, is not here")
+def test_udev_finds_nothing_wrong_with_the_rules() -> None:
+    done = subprocess.run(["udevadm", "verify", str(UDEV_RULES)], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_names_the_udev_rules_give_are_the_sources_they_name() -> None:
+    from stream.sources.v4l2 import device_path
+
+    text = UDEV_RULES.read_text()
+    links = re.findall(r'SYMLINK\+="([^"]+)"', text)
+    sources = re.findall(r"contrastream run v4l2:(\S+)", text)
+    assert len(links) == 3
+    assert [device_path(source) for source in sources] == [f"/dev/{link}" for link in links]
