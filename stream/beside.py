@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from stream.endpoint import parse_endpoint
 
@@ -18,6 +18,7 @@ class ServerBeside:
         endpoint: The stream it serves.
         port: Its port on this host.
         stop: Called when it cannot serve; it has said why.
+        more: More arguments of the module.
         on_line: Called, in a thread of this one, with each line it prints.
     """
 
@@ -28,12 +29,13 @@ class ServerBeside:
         port: int,
         *,
         stop: Callable[[], None],
+        more: Sequence[str] = (),
         on_line: Callable[[str], None] = lambda line: print(line, end="", flush=True),
     ) -> None:
         self._stop, self._on_line = stop, on_line
         self._closing = False
         self.failed = False
-        command = [sys.executable, "-m", module, endpoint, "--port", str(port), "--die-with-parent"]
+        command = [sys.executable, "-m", module, endpoint, "--port", str(port), "--die-with-parent", *more]
         if parse_endpoint(endpoint).memory is not None:
             command.append("--memory")
         self._process = subprocess.Popen(

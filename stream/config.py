@@ -94,6 +94,10 @@ class ServingConfig:
     """Serve the web viewer too."""
     port: Annotated[int, arg(metavar="PORT")] = 8765
     """The web viewer's port, on this host only."""
+    session_key: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A secret that you keep, mode 0600: browsers that were let in stay in when the web viewer's server starts again."""
+    metrics_token: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A secret that you keep, mode 0600: Prometheus reads the web viewer's /metrics by it (docs/prometheus)."""
     browser: bool = True
     """Open the web viewer in a browser where there is a display."""
     igtl: Annotated[int | None, arg(metavar="PORT")] = None
@@ -188,6 +192,10 @@ class ViewConfig:
     """The web viewer's certificate chain, PEM."""
     tls_key: Annotated[Path | None, arg(metavar="FILE")] = None
     """Its private key, PEM, of mode 0600."""
+    session_key: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A secret that you keep, mode 0600: browsers that were let in stay in when the web viewer's server starts again."""
+    metrics_token: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A secret that you keep, mode 0600: Prometheus reads the web viewer's /metrics by it (docs/prometheus)."""
     browser: bool = True
     """Open the web viewer in a browser where there is a display."""
 

@@ -32,6 +32,7 @@ from stream.engine_supply import EngineSupply, OwnEngine
 from stream.errors import AuditError, EndpointError, KeyFileError, PipelineError, SourceError, StreamError
 from stream.frame import FrameFormat, Reason, State
 from stream.guard import Guard, Outgoing
+from stream.histograms import FrameHistograms
 from stream.latency import RecentLatencies, RecentRate
 from stream.pacing import Pacing
 from stream.publish import Publisher
@@ -159,6 +160,7 @@ class Pipeline:
         self._published_rate = RecentRate()
         self._next_sequence = 0
         self.latencies = RecentLatencies()
+        self.histograms = FrameHistograms()
         self.last_status: dict[str, Any] | None = None
         """The last heartbeat, for other threads."""
         self.opened: dict[str, Any] = {}
@@ -558,6 +560,7 @@ class Pipeline:
         self._published_rate.add(now_ns)
         if out.state is not State.UNCHANGED:
             self.latencies.add_ns(now_ns - out.stamps_ns[Stage.DUE])
+            self.histograms.add(out.stamps_ns, now_ns)
 
     def status(self) -> dict[str, Any]:
         """What the heartbeat and the status line say. Made anew ten times a second, not for every frame."""
@@ -592,6 +595,7 @@ class Pipeline:
             if guard
             else {},
             "latency_ms": self.latencies.summary(),
+            "histograms": self.histograms.as_dict(),
             "ring": ring.statistics() if ring else {},
             "clients": self._publisher.statistics(),
             "audit": self._trail.status(),

@@ -18,6 +18,7 @@ from stream.audit_log import check_folder, default_folder
 from stream.beside import ServerBeside
 from stream.config import ReplayConfig, RunConfig
 from stream.display.browser import open_page
+from stream.display.secret_files import read_secrets
 from stream.endpoint import choose_keys, client_here, numbered_endpoint, parse_endpoint
 from stream.errors import DisplayError, StreamError
 from stream.healthcheck import healthcheck
@@ -90,7 +91,10 @@ def _check_counts(config: RunConfig | ReplayConfig) -> None:
     if not 1 <= config.port <= 65535:
         raise ValueError(f"--port must be 1 to 65535, got {config.port}")
     if config.web:
+        read_secrets(config.session_key, config.metrics_token)
         _check_port(config.port)
+    elif config.session_key is not None or config.metrics_token is not None:
+        raise ValueError("--session-key and --metrics-token are of the web viewer's server; give --web too")
     if config.igtl is not None:
         import stream.igtl.message  # noqa: F401 - whether its extra is installed is found out here, not in the server
 
@@ -173,7 +177,9 @@ def stopped_by_signals(work: Stoppable) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def web_viewer(endpoint: str, work: Stoppable, port: int, *, browser: bool) -> ServerBeside:
+def web_viewer(
+    endpoint: str, work: Stoppable, port: int, *, browser: bool, more: Sequence[str] = ()
+) -> ServerBeside:
     """The web viewer of a stream; passes on each address it prints.
 
     Args:
@@ -181,6 +187,7 @@ def web_viewer(endpoint: str, work: Stoppable, port: int, *, browser: bool) -> S
         work: What is stopped when it cannot be served.
         port: Its port on this host.
         browser: Open the first address where there is a display.
+        more: More arguments of the server.
     """
 
     def on_line(line: str) -> None:
@@ -190,7 +197,7 @@ def web_viewer(endpoint: str, work: Stoppable, port: int, *, browser: bool) -> S
             browser = False
             open_page(line.split()[-1])
 
-    return ServerBeside("stream.display.web", endpoint, port, stop=work.stop, on_line=on_line)
+    return ServerBeside("stream.display.web", endpoint, port, stop=work.stop, more=more, on_line=on_line)
 
 
 def run_pipeline(pipeline: Pipeline, config: RunConfig | ReplayConfig) -> None:
@@ -212,8 +219,10 @@ def run_pipeline(pipeline: Pipeline, config: RunConfig | ReplayConfig) -> None:
 @contextlib.contextmanager
 def _viewers(config: RunConfig | ReplayConfig, endpoints: Sequence[str], work: Stoppable) -> Iterator[None]:
     """A web viewer and an OpenIGTLink server for each stream, where they are asked for."""
+    files = {"--session-key": config.session_key, "--metrics-token": config.metrics_token}
+    more = [word for option, path in files.items() if path is not None for word in (option, str(path))]
     viewers = [
-        web_viewer(endpoint, work, config.port + place, browser=config.browser and place == 0)
+        web_viewer(endpoint, work, config.port + place, browser=config.browser and place == 0, more=more)
         for place, endpoint in enumerate(endpoints)
         if config.web
     ]

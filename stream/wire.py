@@ -58,6 +58,11 @@ Of the GPU they say
              (why the clocks are down, a list of words); each of them null where this GPU does not tell
     gpu_why  null, or why gpu is: the engine runs on the CPU, no driver, the GPU is lost and so on
 
+of the time of the frames that went out SYNTHETIC or PASSTHROUGH, since the publisher's start (stream/histograms.py)
+
+    histograms  buckets_ms, upper bounds; stages, an object with by name counts (frames in each bucket, the last one above
+                all bounds) and sum_ms. published is from due to published, the others are the stages of the reports
+
 and of the audit log (stream/audit_chain.py)
 
     audit    null where none is kept, or: head, the newest written entry's mac, 64 hexadecimal digits; entries, its number;

@@ -1,9 +1,14 @@
-"""Who may look at the web viewer: a one-time token in the printed address, exchanged for a cookie; TLS beyond this host."""
+"""Who may look at the web viewer: a one-time token in the printed address, exchanged for a cookie; TLS beyond this host.
+
+Two secrets that the user keeps in files change that. With a session key, cookies are signed, so that a browser that was let
+in stays in over restarts of the server. A metrics token lets a scraper read `/metrics`, and nothing else.
+"""
 
 import hmac
 import secrets
 import ssl
 import stat
+import time
 from collections import deque
 from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
@@ -13,6 +18,7 @@ from urllib.parse import parse_qs
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import Scope
 
+from stream.display.secret_files import NO_SECRETS, Secrets
 from stream.errors import EndpointError
 
 Tls = tuple[Path, Path]
@@ -22,6 +28,9 @@ MAX_SESSIONS = 64
 STRANGER = (
     "this viewer opens by the address that contrastream printed last, each of which works once: open that one"
 )
+METRICS_PATH = "/metrics"
+KEPT_S = 30 * 24 * 3600
+"""A signed cookie is worth nothing after so long, by the wall clock, since no other goes on over restarts."""
 
 
 class Entrance:
@@ -30,11 +39,13 @@ class Entrance:
     Args:
         port: The server's; cookies of one host's ports lie in one jar, so it is part of their name.
         secure: Whether the server speaks TLS.
+        kept: What the user keeps in files.
     """
 
-    def __init__(self, port: int, *, secure: bool) -> None:
+    def __init__(self, port: int, *, secure: bool, kept: Secrets = NO_SECRETS) -> None:
         self._cookie = f"contrastream_{port}"
         self._secure = secure
+        self._kept = kept
         self._sessions: deque[str] = deque(maxlen=MAX_SESSIONS)
         self.token = secrets.token_urlsafe(24)
         """What opens the page once; a new one as soon as it was used."""
@@ -50,13 +61,40 @@ class Entrance:
             cookie = SimpleCookie(found[0].decode("latin-1")).get(self._cookie)
         except CookieError:
             return False
+        if cookie is None:
+            return False
+        if self._kept.session_key is not None:
+            return self._is_signed(cookie.value)
         # Each is compared in constant time, and all of them, so that time tells nothing of any.
-        same = (
-            [hmac.compare_digest(said.encode(), cookie.value.encode()) for said in self._sessions]
-            if cookie
-            else []
-        )
+        same = [hmac.compare_digest(said.encode(), cookie.value.encode()) for said in self._sessions]
         return any(same)
+
+    def lets_scrape(self, scope: Scope) -> bool:
+        """Whether a request is for the metrics and carries their token."""
+        token = self._kept.metrics_token
+        said = [value for key, value in scope["headers"] if key == b"authorization"]
+        if token is None or scope["path"] != METRICS_PATH or scope["method"] != "GET" or len(said) != 1:
+            return False
+        kind, _, value = said[0].partition(b" ")
+        return kind.lower() == b"bearer" and hmac.compare_digest(value.strip(), token)
+
+    def _new_session(self) -> str:
+        if self._kept.session_key is None:
+            session = secrets.token_urlsafe(32)
+            self._sessions.append(session)
+            return session
+        said = f"{int(time.time())}.{secrets.token_urlsafe(16)}"
+        return f"{said}.{self._signature(said)}"
+
+    def _is_signed(self, session: str) -> bool:
+        said, _, signature = session.rpartition(".")
+        if not hmac.compare_digest(signature.encode(), self._signature(said).encode()):
+            return False
+        return 0 <= time.time() - int(said.partition(".")[0]) <= KEPT_S
+
+    def _signature(self, said: str) -> str:
+        # The cookie's name holds the port: a cookie of one server is none of another's that has the same key.
+        return hmac.digest(self._kept.session_key or b"", f"{self._cookie}={said}".encode(), "sha256").hex()
 
     def admit(self, scope: Scope) -> Response | None:
         """The answer to a page's address with a token: the cookie for a right one; None where there is no token."""
@@ -69,8 +107,7 @@ class Entrance:
             # One that was used before, by a browser that is in: its page is reloaded or taken from the history.
             return RedirectResponse("/", 303) if self.knows(scope) else self.stranger()
         self.token = secrets.token_urlsafe(24)
-        session = secrets.token_urlsafe(32)
-        self._sessions.append(session)
+        session = self._new_session()
         self.on_use()
         answer = RedirectResponse(
             "/", 303

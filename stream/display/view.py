@@ -23,6 +23,7 @@ def view(config: ViewConfig) -> int:
         return 0
     from stream.display import web
     from stream.display.entrance import choose_tls
+    from stream.display.secret_files import read_secrets
 
     opened = False
 
@@ -43,6 +44,7 @@ def view(config: ViewConfig) -> int:
         port=config.port,
         allow_hosts=config.allow_host,
         tls=choose_tls(config.tls_cert, config.tls_key),
+        kept=read_secrets(config.session_key, config.metrics_token),
         ready=ready,
     )
     return 0

@@ -17,15 +17,18 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from stream.control import die_with_parent
-from stream.display.entrance import STRANGER, Entrance, Tls, check_certificate, choose_tls
+from stream.display.doorkeeper import Doorkeeper
+from stream.display.entrance import METRICS_PATH, Entrance, Tls, check_certificate, choose_tls
+from stream.display.metrics import Metrics
 from stream.display.relay import Relay
+from stream.display.secret_files import NO_SECRETS, Secrets, read_secrets
 from stream.display.shown import ShownLog
 from stream.endpoint import parse_endpoint
 from stream.errors import EndpointError, StreamError
@@ -41,88 +44,8 @@ END_WITHIN_S = 0.7
 MAX_REQUEST_BYTES = 1024
 
 
-class Doorkeeper:
-    """Lets in only requests that were meant for this server, and says what the page may do.
-
-    A page of another site that a browser has open can send requests here, and by DNS rebinding even under a
-    name of its own: so the Host header must be one of ours, and so must the Origin of a WebSocket.
-
-    Args:
-        app: What stands behind the door.
-        hosts: Values of the Host header that are ours, with the port.
-        entrance: Who has been let in.
-    """
-
-    def __init__(self, app: ASGIApp, hosts: frozenset[str], entrance: Entrance) -> None:
-        self._app = app
-        self._entrance = entrance
-        self._hosts = hosts
-        self._origins = {f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
-            return
-        hosts = _values(scope, b"host")
-        origins = _values(scope, b"origin")
-        # A browser sends no Origin with the page itself, and always one with a WebSocket.
-        known_origin = origins[0] in self._origins if len(origins) == 1 else not origins
-        if len(hosts) != 1 or hosts[0] not in self._hosts or not known_origin:
-            await self._refuse(scope, receive, send, "this server answers only under its own address")
-        elif scope["type"] == "websocket" and not origins:
-            await self._refuse(scope, receive, send, "a WebSocket needs the Origin of the viewer's page")
-        elif scope["type"] == "websocket":
-            if self._entrance.knows(scope):
-                await self._app(scope, receive, send)
-            else:
-                await self._refuse(scope, receive, send, STRANGER)
-        else:
-            answer: ASGIApp | None = self._entrance.admit(scope)
-            if answer is None:
-                answer = self._app if self._entrance.knows(scope) else self._entrance.stranger()
-            await answer(scope, receive, _with_headers(send, hosts[0]))
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send, why: str) -> None:
-        if scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1008, "reason": why})
-        else:
-            await PlainTextResponse(why, status_code=403)(scope, receive, send)
-
-
-def _values(scope: Scope, name: bytes) -> list[str]:
-    return [value.decode("latin-1").lower() for key, value in scope["headers"] if key == name]
-
-
-def _with_headers(send: Send, host: str) -> Send:
-    policy = (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-        # Some browsers do not count a WebSocket of the page's own address as 'self'.
-        f"connect-src 'self' ws://{host} wss://{host}; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    fixed = {
-        "content-security-policy": policy,
-        "x-content-type-options": "nosniff",
-        "referrer-policy": "no-referrer",
-        "cache-control": "no-store",
-        # With these two a browser gives the page its fine clock (5 us instead of 100).
-        "cross-origin-opener-policy": "same-origin",
-        "cross-origin-embedder-policy": "require-corp",
-        "cross-origin-resource-policy": "same-origin",
-    }
-    extra = [(name.encode(), value.encode()) for name, value in fixed.items()]
-
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", []), *extra]
-        await send(message)
-
-    return sending
-
-
 def build_app(relay: Relay, hosts: frozenset[str], entrance: Entrance) -> ASGIApp:
-    """The application: the page, `/frames` (the WebSocket) and `/healthz`.
+    """The application: the page, `/frames` (the WebSocket), `/healthz` and `/metrics`.
 
     Args:
         relay: The stream.
@@ -135,6 +58,12 @@ def build_app(relay: Relay, hosts: frozenset[str], entrance: Entrance) -> ASGIAp
         return JSONResponse(
             {"status": "ok", "state": heard.shown.state.name, "viewers": relay.viewers},
         )
+
+    metrics = Metrics(relay)
+
+    async def scrape(request: Request) -> Response:
+        text, media_type = metrics.answer(request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": media_type})
 
     async def frames(websocket: WebSocket) -> None:
         await websocket.accept()
@@ -151,6 +80,7 @@ def build_app(relay: Relay, hosts: frozenset[str], entrance: Entrance) -> ASGIAp
     app = Starlette(
         routes=[
             Route("/healthz", health),
+            Route(METRICS_PATH, scrape),
             WebSocketRoute("/frames", frames),
             Mount("/", StaticFiles(directory=STATIC, html=True)),
         ]
@@ -261,6 +191,7 @@ def serve(
     port: int = DEFAULT_PORT,
     allow_hosts: Sequence[str] = (),
     tls: Tls | None = None,
+    kept: Secrets = NO_SECRETS,
     ready: Callable[[str], None] | None = None,
     shown: Path | None = None,
 ) -> None:
@@ -273,6 +204,7 @@ def serve(
         port: TCP port; 0 takes a free one.
         allow_hosts: More names that the Host header may carry.
         tls: Files of the certificate and its private key.
+        kept: What the user keeps so that browsers stay in over restarts, and so that a scraper comes in.
         ready: Called with an address that opens the page once, and with the next one as soon as that was used.
         shown: Ask every page when it drew each frame, and write that here at the end (`stream/display/shown.py`); None asks
             nothing.
@@ -291,7 +223,7 @@ def serve(
     with contextlib.closing(listener):
         bound = listener.getsockname()[1]
         hosts = _own_hosts(host, bound, allow_hosts, tls)
-        entrance = Entrance(bound, secure=tls is not None)
+        entrance = Entrance(bound, secure=tls is not None, kept=kept)
         address = _page_address(listener, allow_hosts, tls)
 
         def tell() -> None:
@@ -392,6 +324,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM, mode 0600")
     parser.add_argument(
+        "--session-key", type=Path, metavar="FILE", help="keeps browsers in over restarts; mode 0600"
+    )
+    parser.add_argument(
+        "--metrics-token", type=Path, metavar="FILE", help="lets Prometheus read /metrics by it; mode 0600"
+    )
+    parser.add_argument(
         "--die-with-parent", action="store_true", help="end when the process that started it ends"
     )
     parser.add_argument(
@@ -411,6 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             port=options.port,
             allow_hosts=options.allow_host,
             tls=choose_tls(options.tls_cert, options.tls_key),
+            kept=read_secrets(options.session_key, options.metrics_token),
             ready=lambda address: print(f"viewer at {address}", flush=True),
             shown=options.shown,
         )

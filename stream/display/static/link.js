@@ -24,6 +24,8 @@ export class Link {
     this.heardAt = performance.now();
     this.everHeard = false;
     this.asked = false;
+    /** Whether a server is there that does not know this browser: it was started again. */
+    this.stranger = false;
     this.pingTimer = null;
     /** Whether the server has asked when each frame is drawn; it does so only to measure. */
     this.measuring = false;
@@ -65,6 +67,7 @@ export class Link {
     this.startedAt = performance.now();
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
+      this.stranger = false;
       this.clock.reset();
       this.asked = false;
       this.measuring = false;
@@ -101,7 +104,18 @@ export class Link {
     if (socket !== this.socket) return;
     clearInterval(this.pingTimer);
     this.socket = null;
+    this.askWhy();
     setTimeout(() => this.connect(), RETRY_MS);
+  }
+
+  /** Whether we are let in: a WebSocket that is refused does not say why to a page, a request does. */
+  async askWhy() {
+    try {
+      const answer = await fetch("/healthz", { cache: "no-store", signal: AbortSignal.timeout(RETRY_MS) });
+      this.stranger = answer.status === 401;
+    } catch {
+      this.stranger = false; // nobody answers
+    }
   }
 
   /** Give up a connection that is open, or opening, and says nothing: a server that hangs never closes it. */

@@ -22,7 +22,8 @@ export function reasonText(reason) {
  */
 export function currentState(nowMs, link, server, frame) {
   if (link.silent(nowMs) || server === null) {
-    return { state: "NO_SIGNAL", reason: "none", ageMs: nowMs - link.heardAt, cause: "server" };
+    const cause = link.stranger ? "stranger" : "server";
+    return { state: "NO_SIGNAL", reason: "none", ageMs: nowMs - link.heardAt, cause };
   }
   const said = { state: server.state, reason: server.reason, ageMs: server.age_ms + nowMs - server.at };
   if (server.state === "NO_SIGNAL") return { ...said, cause: server.ended ? "ended" : "publisher" };
@@ -55,6 +56,7 @@ export function seconds(ms) {
 
 const SILENCE = {
   server: "The viewer's server does not answer. Reconnecting",
+  stranger: "The viewer's server was started again and does not know this browser: open the address that it printed",
   publisher: "Nothing is heard from the pipeline. Waiting for it",
   ended: "The run has ended. Waiting for the next one",
 };

@@ -2,6 +2,7 @@
 
 import base64
 import re
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -589,3 +590,26 @@ def test_the_address_says_what_is_shown_at_first(browser, server, publisher, fra
     wait_for(page, f"document.body.dataset.mode === '{mode}'")
     assert page.locator("#live").is_visible() == (mode != "overlay")
     page.close()
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["without a key", "with a session key"])
+def test_a_page_whose_server_was_started_again_says_so_or_goes_on(
+    browser, publisher, make_server, tmp_path, kept
+):
+    publisher.change()
+    (tmp_path / "key").write_text("k" * 32)
+    (tmp_path / "key").chmod(0o600)
+    more = ("--session-key", str(tmp_path / "key")) if kept else ()
+    first = make_server(publisher.endpoint, *more)
+    shown = browser.new_page()
+    shown.goto(first.entry())
+    wait_for_state(shown, "SYNTHETIC")
+    first.process.end(signal.SIGTERM)
+    wait_for(shown, "document.body.dataset.cause === 'server'")
+    make_server(publisher.endpoint, *more, port=first.port)
+    if kept:
+        wait_for_state(shown, "SYNTHETIC")
+    else:
+        wait_for(shown, "document.body.dataset.cause === 'stranger'")
+        assert "started again and does not know this browser" in shown.locator("#veil-text").inner_text()
+    shown.close()
