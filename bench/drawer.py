@@ -135,7 +135,7 @@ class CheckpointDrawer:
         if threads is not None:
             torch.set_num_threads(threads)
         network, config, facts = checkpoint.taught_network(folder)
-        self._reference = Reference(network.folded(), config.threshold)
+        self._reference = Reference(network.folded(), config.drawn_above)
         self._spec = spec
         self._settings = Settings.default(spec)
         self.facts = ModelFacts(
@@ -144,7 +144,7 @@ class CheckpointDrawer:
             sha256=file_sha256(folder / checkpoint.NAME),
             preset=network.preset.name,
             network_size=network.preset.network_size,
-            threshold=config.threshold,
+            threshold=config.drawn_above,
             taught=True,
             training_run={"step": facts.get("step")},
             backend="torch reference",

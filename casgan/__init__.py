@@ -8,7 +8,8 @@ Map of the room:
     networks.py    E_BG, M, decoder, heads; blend and clamp
     losses.py      every term of teaching, with its formula
     training_networks.py  E_Vess, G_BG, and one pass through everything
-    discriminators.py     D_X, D_Y, D_Sem
+    discriminators.py     D_X, D_Y, D_Sem; adversarial.py: their half of a step
+    methods/       the methods that CAS-GAN is compared with, behind one small interface
     data.py        paired phantom pictures, augmentation
     archive.py     what lies in a site's folder: runs, patients; archive_files.py reads one file at a time
     runs.py        a run at training size, in its field (field.py) and its own grey levels

@@ -8,33 +8,39 @@ from jaxtyping import Float
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from casgan.adversarial import persuasion, verdicts
 from casgan.config import TrainConfig
 from casgan.data import Batch as Known
 from casgan.data import Pairs, augmented_batch
 from casgan.discriminators import Discriminators, Views, views
 from casgan.losses import (
-    REAL_LABEL,
     attention_area,
     darkening,
     image_cycle,
     latent_cycle,
-    least_squares,
-    log_form,
     moved,
     prediction,
     reconstruction,
     shift_consistency,
     total_error,
 )
-from casgan.networks import Generator
+from casgan.networks import LivePath
 from casgan.paired_stages import networks_of
 from casgan.schedule import adversarial_rate, ramp
 from casgan.segmenter import VesselSegmenter, softened
-from casgan.stage import Average, Learner, Losses, adam, checked, hold_norms, with_statistics_of
+from casgan.stage import (
+    CLIP_UNPAIRED,
+    Average,
+    Learner,
+    Losses,
+    adam,
+    checked,
+    hold_norms,
+    with_statistics_of,
+)
 from casgan.training_networks import BLACK, Batch, Pass
 from casgan.unpaired import Unpaired, augmented_unpaired, plain_batch
 
-CLIP = 10.0
 HUSH = 0.02
 """Standard deviation of the noise on y_g and x_g before they are encoded again, of grey levels -1 to 1."""
 SHIFTS = 7
@@ -74,8 +80,10 @@ class CasGanStage:
         self.fabric, self.config, self.data, self.pairs = fabric, config, data, pairs
         networks = networks_of(config, start).to(memory_format=torch.channels_last)
         judges = Discriminators(config.discriminator_width, semantic=segmenter is not None)
-        self.networks = Learner(fabric, networks, adam(networks, config.gan_learning_rate, fabric), CLIP)
-        self.judges = Learner(fabric, judges, adam(judges, config.gan_learning_rate, fabric), CLIP)
+        self.networks = Learner(
+            fabric, networks, adam(networks, config.gan_learning_rate, fabric), CLIP_UNPAIRED
+        )
+        self.judges = Learner(fabric, judges, adam(judges, config.gan_learning_rate, fabric), CLIP_UNPAIRED)
         if config.frozen_norms:
             hold_norms(networks)
         self.running = Average(networks.generator, config.gan_ema)
@@ -110,7 +118,9 @@ class CasGanStage:
         seen = self._seen(batch, made, draw)
         rate = adversarial_rate(index, self.steps, self.config.gan_learning_rate)
 
-        terms = self._pictures_and_latents(batch, made, shift) | self._persuasion(seen)
+        terms = self._pictures_and_latents(batch, made, shift) | persuasion(
+            self.fabric, self.judges.module, seen
+        )
         if known is not None:
             logits = made.anchor_attention, made.anchor_context
             terms["anchor"] = total_error(*logits, *known, self.config.threshold)
@@ -120,9 +130,9 @@ class CasGanStage:
         norm = self.networks.learn(total, rate, "the generator's side")
         self.running.update(self.networks.module.generator)
 
-        verdicts = self._verdicts(seen)
-        losses |= checked(self.fabric, verdicts)
-        doubt = torch.stack(list(verdicts.values())).sum()
+        judged = verdicts(self.judges, seen)
+        losses |= checked(self.fabric, judged)
+        doubt = torch.stack(list(judged.values())).sum()
         judges_norm = self.judges.learn(doubt, rate * self.config.discriminator_rate, "the discriminators")
         return losses | {"gradient": norm, "gradient_d": judges_norm, "rate": rate}
 
@@ -161,28 +171,6 @@ class CasGanStage:
             }
         return terms
 
-    def _persuasion(self, seen: dict[str, Views]) -> dict[str, Float[Tensor, ""]]:
-        """The generator's side of the adversarial terms. The discriminators pass gradients on, and keep none."""
-        judges: Discriminators = self.judges.module
-        judges.requires_grad_(False)
-        terms = {}
-        with self.fabric.autocast():
-            scores = {name: judges.of[name](view.generated) for name, view in seen.items()}
-        for name, score in scores.items():
-            form = log_form if name == "d_sem" else least_squares
-            terms[f"persuade_{name}"] = form(score.float(), 1.0, seen[name].field)
-        judges.requires_grad_(True)
-        return terms
-
-    def _verdicts(self, seen: dict[str, Views]) -> dict[str, Float[Tensor, ""]]:
-        """The discriminators' side: half of each loss on real and on generated pictures."""
-        verdicts = {}
-        for name, (real, generated) in self.judges.wrapped(seen).items():
-            field = seen[name].field
-            form, label = (log_form, REAL_LABEL) if name == "d_sem" else (least_squares, 1.0)
-            verdicts[name] = 0.5 * (form(real.float(), label, field) + form(generated.float(), 0.0, field))
-        return verdicts
-
     def _weights(self, index: int) -> dict[str, float]:
         given = self.config.weights
         weights = {
@@ -209,7 +197,7 @@ class CasGanStage:
     def handed_on(self) -> dict[str, dict[str, Tensor]]:
         return {"generator": self.networks.module.generator.state_dict()}
 
-    def average(self) -> Generator:
+    def average(self) -> LivePath:
         frames = self.data.plain
         # Frames evenly over all runs, always the same: a checkpoint must not depend on when it was asked for.
         chosen = torch.linspace(0, len(frames) - 1, 64).round().long().unique()

@@ -13,7 +13,8 @@ import torch
 
 from casgan.config import TrainConfig, differences
 from casgan.errors import CheckpointError
-from casgan.networks import Generator
+from casgan.methods.names import title_of
+from casgan.networks import LivePath
 
 NAME = "checkpoint.pt"
 
@@ -109,7 +110,7 @@ def load_to_resume(config: TrainConfig) -> dict[str, Any] | None:
     return state
 
 
-def taught_network(folder: Path) -> tuple[Generator, TrainConfig, dict[str, Any]]:
+def taught_network(folder: Path) -> tuple[LivePath, TrainConfig, dict[str, Any]]:
     """The averaged weights of a run, ready to export; with its settings and what it says of itself.
 
     `former` lists the runs that it started from, the first one first; `reference_greys` are those of the unpaired frames
@@ -118,13 +119,17 @@ def taught_network(folder: Path) -> tuple[Generator, TrainConfig, dict[str, Any]
     Raises:
         CheckpointError: As `load`, or the weights are not of the preset that the settings name.
     """
+    # Late: the registry knows every method, and only who opens weights needs that.
+    from casgan.methods.registry import live_path
+
     config, state = load(folder)
-    network = Generator(config.network)
+    network = live_path(config.network, config.method, config.without)
     try:
         network.load_state_dict(state["average"])
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(
-            f"{folder / NAME} must hold the weights of preset {config.preset} as this version builds it; train anew"
+            f"{folder / NAME} must hold the weights of {title_of(config.method, config.without)} at preset "
+            f"{config.preset} as this version builds them; train anew"
         ) from error
     facts = {name: state[name] for name in ("stage", "step", "data_sha256", "seconds")}
     for name in ("former", "reference_greys"):

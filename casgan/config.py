@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from casgan.methods.names import METHODS, check_method
 from casgan.presets import PRESETS, PresetConfig
 
 EVALUATION_SEEDS = range(1000)
@@ -60,7 +61,8 @@ class TrainConfig:
     """Teach a network on the digital phantom, then on unpaired frames.
 
     Three stages: `warm` teaches the live path on paired phantom pictures, `companions` adds the networks that
-    only training needs, `cas-gan` goes on with unpaired frames. A stage of 0 steps is left out.
+    only training needs, `cas-gan` goes on with unpaired frames. A stage of 0 steps is left out. The other methods learn
+    from unpaired frames alone: `--steps` of one stage, `unpaired`.
 
     Raises:
         ValueError: A setting is outside its range.
@@ -68,6 +70,8 @@ class TrainConfig:
 
     data: str = "phantom"
     """Unpaired frames: phantom, or a folder (XCAD's layout, folders of cine runs, DICOM)."""
+    method: str = "casgan"
+    """What is taught: casgan, or one of those it is compared with: cyclegan, unit, munit, cut, attentiongan."""
     preset: str = "compact"
     """Which network: compact, compact-s, full or paper."""
     out: str = "out/train"
@@ -143,14 +147,20 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
+        check_method(self.method, self.without)
         for name in ("warm_batch", "batch", "patients", "frames_per_patient", "segmenter_steps"):
             self._at_least(name, 1)
         for name in ("devices", "threads", "save_every", "discriminator_width"):
             self._at_least(name, 1)
         for name in ("warm_steps", "companion_steps", "steps", "sample_minutes", "first_seed"):
             self._at_least(name, 0)
-        if self.warm_steps + self.steps < 1:
-            raise ValueError("warm_steps and steps must not both be 0")
+        if self.steps + (self.warm_steps if self.paired else 0) < 1:
+            both = "warm_steps and steps must not both be 0"
+            raise ValueError(both if self.paired else f"steps must be 1 or above for {self.method}, got 0")
+        if self.inlay and not self.paired:
+            raise ValueError(
+                f"inlay is of the paired stages, which {self.method} does not have; leave --inlay away"
+            )
         for name in ("threshold", "ema", "gan_ema"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be 0 to below 1, got {getattr(self, name)}")
@@ -188,6 +198,17 @@ class TrainConfig:
     def _at_least(self, name: str, least: int) -> None:
         if not getattr(self, name) >= least:
             raise ValueError(f"{name} must be {least} or above, got {getattr(self, name)}")
+
+    @property
+    def paired(self) -> bool:
+        """Whether the method has stages on phantom pairs."""
+        return self.method == "casgan"
+
+    @property
+    def drawn_above(self) -> float:
+        """t of the attention's clamp in what is exported: 0 where a method's own picture is to be drawn unchanged."""
+        clamped = METHODS[self.method].clamped and "vsgg" not in self.without
+        return self.threshold if clamped else 0.0
 
     @property
     def picture_size(self) -> int:

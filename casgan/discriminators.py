@@ -44,18 +44,19 @@ class Discriminator(nn.Module):
 
     Args:
         width: Channels of the first layer; 32 gives 0.43 million parameters.
+        halvings: Layers with a stride of 2: three see 46 pixels at once, four 94.
+        norms: With InstanceNorm.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, halvings: int = 4, *, norms: bool = True) -> None:
         super().__init__()
-        widths = (width, 2 * width, 4 * width, 4 * width)
+        widths = (width, 2 * width, 4 * width, 4 * width)[:halvings]
         layers: list[nn.Module] = [nn.Conv2d(1, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         for wide, wider in itertools.pairwise(widths):
-            layers += [
-                nn.Conv2d(wide, wider, 4, stride=2, padding=1, bias=False),
-                nn.InstanceNorm2d(wider, affine=True),
-                nn.LeakyReLU(0.2),
-            ]
+            layers.append(nn.Conv2d(wide, wider, 4, stride=2, padding=1, bias=not norms))
+            if norms:
+                layers.append(nn.InstanceNorm2d(wider, affine=True))
+            layers.append(nn.LeakyReLU(0.2))
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -7,6 +7,8 @@ features is a fixed binomial blur with stride 2 before its convolution, and ever
 by a fixed blur with zeros at the lattice's own frequencies.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,6 +19,9 @@ BINOMIAL = (1.0, 2.0, 1.0)
 """Zero at 1/2 cycle per pixel: ends what aliases at stride 2, and the lattice of pixel shuffle 2."""
 QUARTER = (1.0, 2.0, 2.0, 2.0, 1.0)
 """(1, 1, 1, 1) * (1, 1): zeros at 1/4 and 1/2 cycle per pixel, the lattice of pixel shuffle 4."""
+
+Norm = Callable[[int], nn.Module]
+"""Makes the norm of so many channels."""
 
 
 class Blur(nn.Module):
@@ -43,14 +48,16 @@ class Blur(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Convolution, BatchNorm and, if asked, ReLU. `fold` makes it one convolution with a bias."""
+    """Convolution, a norm and, if asked, ReLU. `fold` makes it one convolution with a bias where the norm is a BatchNorm."""
 
-    def __init__(self, inputs: int, outputs: int, size: int = 3, *, relu: bool = True) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, size: int = 3, *, relu: bool = True, norm: Norm = nn.BatchNorm2d
+    ) -> None:
         super().__init__()
         # Zero padding fuses into the convolution everywhere; reflection is kept for the 7x7 ends.
         mode = "reflect" if size == 7 else "zeros"
         self.conv = nn.Conv2d(inputs, outputs, size, padding=size // 2, padding_mode=mode, bias=False)
-        self.norm: nn.Module = nn.BatchNorm2d(outputs)
+        self.norm: nn.Module = norm(outputs)
         self.relu = relu
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
@@ -66,10 +73,10 @@ class ConvNorm(nn.Module):
 class Residual(nn.Module):
     """x + norm(conv(relu(norm(conv(x))))), then no activation."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, norm: Norm = nn.BatchNorm2d) -> None:
         super().__init__()
-        self.first = ConvNorm(width, width)
-        self.second = ConvNorm(width, width, relu=False)
+        self.first = ConvNorm(width, width, norm=norm)
+        self.second = ConvNorm(width, width, relu=False, norm=norm)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return x + self.second(self.first(x))
@@ -78,9 +85,9 @@ class Residual(nn.Module):
 class ShuffleUp(nn.Module):
     """Twice the size: 1x1 convolution, pixel shuffle, the blur that removes its lattice, ReLU."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, norm: Norm = nn.BatchNorm2d) -> None:
         super().__init__()
-        self.conv = ConvNorm(inputs, 4 * outputs, 1, relu=False)
+        self.conv = ConvNorm(inputs, 4 * outputs, 1, relu=False, norm=norm)
         self.blur = Blur(outputs, BINOMIAL)
         start_like_nearest(self.conv.conv, 2)
 
@@ -91,9 +98,9 @@ class ShuffleUp(nn.Module):
 class LinearUp(nn.Module):
     """Twice the size: linear resize, then a 3x3 convolution."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, norm: Norm = nn.BatchNorm2d) -> None:
         super().__init__()
-        self.conv = ConvNorm(inputs, outputs)
+        self.conv = ConvNorm(inputs, outputs, norm=norm)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
         size = (2 * x.shape[-2], 2 * x.shape[-1])

@@ -20,6 +20,7 @@ from casgan.layers import (
     ConvNorm,
     DeepStage,
     LinearUp,
+    Norm,
     Residual,
     ShuffleUp,
     start_like_nearest,
@@ -27,20 +28,28 @@ from casgan.layers import (
 from casgan.presets import PresetConfig
 
 
+def descent(preset: PresetConfig, norm: Norm = nn.BatchNorm2d) -> list[list[nn.Module]]:
+    """The layers from a picture (b, 1, h, w) down to the latent's resolution: the stem's, then those of each halving."""
+    first = preset.widths[0]
+    if preset.unshuffle == 1:
+        stem: list[nn.Module] = [ConvNorm(1, first, 7, norm=norm)]
+    else:
+        stem = [nn.PixelUnshuffle(preset.unshuffle), ConvNorm(preset.unshuffle**2, first, norm=norm)]
+    halvings = [
+        [Blur(wide, BINOMIAL, stride=2), ConvNorm(wide, wider, norm=norm)]
+        for wide, wider in itertools.pairwise(preset.widths)
+    ]
+    return [stem, *halvings]
+
+
 class BackgroundEncoder(nn.Module):
     """E_BG: the picture's anatomy, at the latent's resolution."""
 
     def __init__(self, preset: PresetConfig) -> None:
         super().__init__()
-        first = preset.widths[0]
-        if preset.unshuffle == 1:
-            stem: list[nn.Module] = [ConvNorm(1, first, 7)]
-        else:
-            stem = [nn.PixelUnshuffle(preset.unshuffle), ConvNorm(preset.unshuffle**2, first)]
-        for wide, wider in itertools.pairwise(preset.widths):
-            stem += [Blur(wide, BINOMIAL, stride=2), ConvNorm(wide, wider)]
-        blocks = [Residual(preset.widths[-1]) for _ in range(preset.background_blocks)]
-        self.layers = nn.Sequential(*stem, *blocks)
+        down = itertools.chain(*descent(preset))
+        blocks = (Residual(preset.widths[-1]) for _ in range(preset.background_blocks))
+        self.layers = nn.Sequential(*down, *blocks)
 
     def forward(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b c h2 w2"]:
         return self.layers(x)
@@ -82,42 +91,48 @@ class Decoder(nn.Module):
 
 
 class Head(nn.Module):
-    """One plane at full resolution, before its sigmoid or tanh.
+    """One plane at full resolution, or several, before its sigmoid or tanh.
 
     Args:
         preset: The network.
         bias: Where the plane starts. Attention starts near 0, or the first steps grey the whole picture.
+        planes: How many.
     """
 
-    def __init__(self, preset: PresetConfig, bias: float) -> None:
+    def __init__(self, preset: PresetConfig, bias: float, planes: int = 1) -> None:
         super().__init__()
         scale, width = preset.unshuffle, preset.widths[0]
         self.scale = scale
         if scale == 1:
-            self.conv = nn.Conv2d(width, 1, 7, padding=3, padding_mode="reflect")
+            self.conv = nn.Conv2d(width, planes, 7, padding=3, padding_mode="reflect")
         else:
-            self.conv = nn.Conv2d(width, scale**2, 3, padding=1)
-            self.blur = Blur(1, QUARTER if scale == 4 else BINOMIAL)
+            self.conv = nn.Conv2d(width, planes * scale**2, 3, padding=1)
+            self.blur = Blur(planes, QUARTER if scale == 4 else BINOMIAL)
             start_like_nearest(self.conv, scale)
         assert self.conv.bias is not None
         nn.init.constant_(self.conv.bias, bias)
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h2 w2"]:
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p h2 w2"]:
         x = self.conv(x)
         return x if self.scale == 1 else self.blur(functional.pixel_shuffle(x, self.scale))
 
 
-class Generator(nn.Module):
-    """The path that runs live, for one preset."""
+class LivePath(nn.Module):
+    """What runs live, whatever the method: from x to A and C, with a latent beside them.
+
+    Args:
+        preset: The network; the latent has its last width and its `latent_stride`.
+    """
 
     def __init__(self, preset: PresetConfig) -> None:
         super().__init__()
         self.preset = preset
-        self.background = BackgroundEncoder(preset)
-        self.predictor = VesselPredictor(preset)
-        self.decoders = nn.ModuleList(Decoder(preset) for _ in range(preset.decoders))
-        self.attention = Head(preset, bias=-2.0)
-        self.context = Head(preset, bias=0.0)
+
+    def logits_and_latent(
+        self, x: Float[Tensor, "b 1 h w"]
+    ) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"], Float[Tensor, "b c h2 w2"]]:
+        """As `logits`, and the latent by which a frame is known to be like the taught ones or not."""
+        raise NotImplementedError
 
     def logits(
         self, x: Float[Tensor, "b 1 h w"]
@@ -129,6 +144,33 @@ class Generator(nn.Module):
         """
         attention, context, _ = self.logits_and_latent(x)
         return attention, context
+
+    def forward(
+        self, x: Float[Tensor, "b 1 h w"]
+    ) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]]:
+        """A, 0 to 1, and C, -1 to 1."""
+        attention, context = self.logits(x)
+        return torch.sigmoid(attention), torch.tanh(context)
+
+    def folded(self) -> "LivePath":
+        """A copy for inference: each BatchNorm is folded into its convolution."""
+        plain: LivePath = copy.deepcopy(self).eval()
+        for module in plain.modules():
+            if isinstance(module, ConvNorm):
+                module.fold()
+        return plain
+
+
+class Generator(LivePath):
+    """CAS-GAN's path that runs live, for one preset."""
+
+    def __init__(self, preset: PresetConfig) -> None:
+        super().__init__(preset)
+        self.background = BackgroundEncoder(preset)
+        self.predictor = VesselPredictor(preset)
+        self.decoders = nn.ModuleList(Decoder(preset) for _ in range(preset.decoders))
+        self.attention = Head(preset, bias=-2.0)
+        self.context = Head(preset, bias=0.0)
 
     def logits_and_latent(
         self, x: Float[Tensor, "b 1 h w"]
@@ -153,21 +195,6 @@ class Generator(nn.Module):
         decoded = [decoder(v) for decoder in self.decoders]
         return self.attention(decoded[0]), self.context(decoded[-1])
 
-    def forward(
-        self, x: Float[Tensor, "b 1 h w"]
-    ) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]]:
-        """A, 0 to 1, and C, -1 to 1."""
-        attention, context = self.logits(x)
-        return torch.sigmoid(attention), torch.tanh(context)
-
-    def folded(self) -> "Generator":
-        """A copy without norms, for inference: each BatchNorm is folded into its convolution."""
-        plain: Generator = copy.deepcopy(self).eval()
-        for module in plain.modules():
-            if isinstance(module, ConvNorm):
-                module.fold()
-        return plain
-
 
 def clamp_attention(attention: Float[Tensor, "*shape"], threshold: float) -> Float[Tensor, "*shape"]:
     """Attention with an exact zero: a sigmoid alone never leaves a pixel unchanged.
@@ -184,14 +211,16 @@ def blend(
     return x + attention * (context - x)
 
 
-def multiply_accumulates(network: Generator, rows: int, columns: int) -> int:
+def multiply_accumulates(network: LivePath, rows: int, columns: int) -> int:
     """Multiply-accumulates of the learned convolutions for one frame of the network's input."""
     total = 0
 
     def count(module: nn.Module, _inputs: object, output: Tensor) -> None:
         nonlocal total
         assert isinstance(module, nn.Conv2d)
-        total += output.shape[-2] * output.shape[-1] * module.weight.numel()
+        # A batch of several is what one frame costs where a method averages pictures.
+        places = output.shape[0] * output.shape[-2] * output.shape[-1]
+        total += places * module.weight.numel()
 
     hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d)]
     try:

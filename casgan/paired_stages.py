@@ -16,7 +16,7 @@ from casgan.losses import (
     reconstruction,
     total_error,
 )
-from casgan.networks import Generator
+from casgan.networks import Generator, LivePath
 from casgan.schedule import paired_rate
 from casgan.stage import Average, Learner, Losses, checked, with_statistics_of
 from casgan.training_networks import CasGan
@@ -91,7 +91,7 @@ class Warm(_Paired):
     def handed_on(self) -> dict[str, dict[str, Tensor]]:
         return {"generator": self.running.generator.state_dict()}
 
-    def average(self) -> Generator:
+    def average(self) -> LivePath:
         # Only x went through it, so its statistics are the live path's already.
         return self.running.generator
 
@@ -182,7 +182,7 @@ class Companions(_Paired):
         # As it is, not averaged: the other networks have learnt to work with this one.
         return {"generator": self.live.state_dict(), **kept}
 
-    def average(self) -> Generator:
+    def average(self) -> LivePath:
         batches = torch.arange(min(len(self.pairs), 64)).split(8)
         pictures = (batch_of(self.pairs, indices)[0].to(self.fabric.device) for indices in batches)
         return with_statistics_of(self.running.generator, pictures)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from casgan.networks import Generator, blend, clamp_attention
+from casgan.networks import LivePath, blend, clamp_attention
 
 TITLES = ("x", "A", "C", "y_g", "y")
 GAP = 4
@@ -18,7 +18,7 @@ Picture = Float[Tensor, "b 1 h w"]
 
 
 def sample_grid(
-    generator: Generator, x: Picture, field: Picture, y: Picture, threshold: float
+    generator: LivePath, x: Picture, field: Picture, y: Picture, threshold: float
 ) -> UInt8[np.ndarray, "rows columns"]:
     """The live path on some frames.
 

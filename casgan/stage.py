@@ -11,10 +11,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from casgan.errors import TrainingError
-from casgan.networks import Generator
+from casgan.networks import LivePath
 from casgan.schedule import averaging
 
 Losses = dict[str, float]
+
+CLIP_UNPAIRED = 10.0
+"""Largest norm of a gradient in the stages on unpaired frames."""
 
 
 @runtime_checkable
@@ -36,7 +39,7 @@ class Stage(Protocol):
     def handed_on(self) -> dict[str, dict[str, Tensor]]:
         """Weights by network, for the next stage to start from."""
 
-    def average(self) -> Generator:
+    def average(self) -> LivePath:
         """The live path with averaged weights, ready to export."""
 
 
@@ -111,10 +114,12 @@ def checked(fabric: Fabric, losses: dict[str, Float[Tensor, ""]]) -> Losses:
     return values
 
 
-def adam(module: nn.Module, rate: float, fabric: Fabric) -> torch.optim.Optimizer:
+def adam(module: nn.Module, rate: float, fabric: Fabric, weight_decay: float = 0.0) -> torch.optim.Optimizer:
     """Adam with b1 0.5, as GANs of this kind use it; in one kernel where gradients need no unscaling."""
     learning = [weight for weight in module.parameters() if weight.requires_grad]
-    return torch.optim.Adam(learning, lr=rate, betas=(0.5, 0.999), fused=not _scaled(fabric))
+    return torch.optim.Adam(
+        learning, lr=rate, betas=(0.5, 0.999), weight_decay=weight_decay, fused=not _scaled(fabric)
+    )
 
 
 class Average:
@@ -125,12 +130,12 @@ class Average:
         decay: Share that stays per update, once there were enough of them.
     """
 
-    def __init__(self, generator: Generator, decay: float) -> None:
-        self.generator: Generator = copy.deepcopy(generator).requires_grad_(False).eval()
+    def __init__(self, generator: LivePath, decay: float) -> None:
+        self.generator: LivePath = copy.deepcopy(generator).requires_grad_(False).eval()
         self.decay = decay
         self.updates = 0
 
-    def update(self, generator: Generator) -> None:
+    def update(self, generator: LivePath) -> None:
         """Take one more set of weights in."""
         share = 1.0 - averaging(self.updates, self.decay)
         self.updates += 1
@@ -148,13 +153,13 @@ class Average:
         self.updates = int(state["updates"])
 
 
-def with_statistics_of(generator: Generator, pictures: Iterable[Float[Tensor, "b 1 h w"]]) -> Generator:
+def with_statistics_of(generator: LivePath, pictures: Iterable[Float[Tensor, "b 1 h w"]]) -> LivePath:
     """A copy whose norms know the live path alone.
 
     In training x, y, y_g and x_g go through the same norms; live there is only x. The statistics of a few
     batches of x replace them, so that what is exported is what was meant.
     """
-    fresh: Generator = copy.deepcopy(generator)
+    fresh: LivePath = copy.deepcopy(generator)
     norms = [module for module in fresh.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()

@@ -27,6 +27,8 @@ from casgan.config import TrainConfig
 from casgan.data import Pairs, batch_of
 from casgan.errors import CheckpointError, TrainingError
 from casgan.lessons import Report, frames_of, pairs_of, segmenter_of
+from casgan.methods.names import title_of
+from casgan.methods.registry import rival_stage
 from casgan.paired_stages import Companions, Warm
 from casgan.processes import start
 from casgan.sample_grid import sample_grid, write_png
@@ -64,6 +66,8 @@ class StopWish:
 
 def stage_names(config: TrainConfig) -> list[str]:
     """The stages of a run, in order."""
+    if not config.paired:
+        return ["unpaired"]
     steps = {
         "warm": config.warm_steps,
         "companions": config.companion_steps if config.steps else 0,
@@ -110,7 +114,7 @@ def train(
     if config.data != "phantom" and (config.steps or config.inlay) and lessons.unpaired is None:
         # A folder that cannot be learned from is refused now, not after the hour that the phantom takes.
         lessons = dataclasses.replace(lessons, unpaired=frames_of(config, say))
-    if config.steps and lessons.segmenter is None:
+    if config.paired and config.steps and lessons.segmenter is None:
         # So is a segmenter that knows no vessel.
         lessons = dataclasses.replace(lessons, segmenter=segmenter_of(config, fabric, say))
 
@@ -128,12 +132,15 @@ def train(
             continue
         # The weights' start follows from the seed and the stage alone.
         torch.manual_seed(step_seed(config.seed, number, 0, 0))
-        if name == "cas-gan":
+        if name in ("cas-gan", "unpaired"):
             frames = lessons.unpaired or frames_of(config, say)
             run.knows("unpaired", frames.sha256())
             run.reference = [list(pair) for pair in reference_greys(frames.plain)]
-            pairs = known_pairs() if config.weights.anchor else None
-            stage = CasGanStage(fabric, config, frames, handed, lessons.segmenter, pairs)
+            if name == "unpaired":
+                stage = rival_stage(fabric, config, frames, handed.get("generator"))
+            else:
+                pairs = known_pairs() if config.weights.anchor else None
+                stage = CasGanStage(fabric, config, frames, handed, lessons.segmenter, pairs)
             samples = _samples_of_frames(frames)
         else:
             pairs = known_pairs()
@@ -291,7 +298,7 @@ class Run:
     def _picture(self, stage: Stage, done: int, samples: tuple[Tensor, Tensor, Tensor]) -> None:
         generator = stage.average()
         x, field, y = (part.to(self.fabric.device) for part in samples)
-        sheet = sample_grid(generator, x, field, y, self.config.threshold)
+        sheet = sample_grid(generator, x, field, y, self.config.drawn_above)
         write_png(self.folder / "samples" / f"{stage.name}-{done:06d}.png", sheet)
 
 
@@ -300,6 +307,12 @@ def _start_of(config: TrainConfig, run: Run) -> dict[str, dict[str, Tensor]]:
     if not config.start_from:
         return {}
     network, former, facts = checkpoint.taught_network(Path(config.start_from))
+    there, here = (title_of(run.method, run.without) for run in (former, config))
+    if former.method != config.method:
+        raise CheckpointError(
+            f"--start-from needs a run of {here}, got {config.start_from} of {there}; give --method {former.method}, or "
+            "another run"
+        )
     if former.preset != config.preset:
         raise CheckpointError(
             f"--start-from needs a run of preset {config.preset}, got {config.start_from} of preset {former.preset}; "
@@ -342,7 +355,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _what_to_lower(config: TrainConfig, stage: str) -> str:
-    name = "batch" if stage == "cas-gan" else "warm_batch"
+    name = "batch" if stage in ("cas-gan", "unpaired") else "warm_batch"
     count = getattr(config, name)
     if count > 1:
         flag = name.replace("_", "-")

@@ -16,6 +16,7 @@ from casgan import checkpoint
 from casgan.config import TrainConfig
 from casgan.data import phantom_reference
 from casgan.errors import CheckpointError
+from casgan.methods.names import attention_of, title_of
 from engines.config import ExportConfig
 from engines.engine import BackendName, EngineSpec
 from engines.errors import EngineError, ModelError
@@ -91,8 +92,11 @@ def card_of(run: TrainConfig, facts: dict[str, Any]) -> ModelCard:
     return ModelCard(
         preset=run.preset,
         network_size=run.network.network_size,
-        threshold=run.threshold,
+        threshold=run.drawn_above,
         taught=True,
+        method=run.method,
+        without=run.without,
+        attention=attention_of(run.method, run.without),
         training_run={**settings, "without": list(run.without), "former": facts["former"], **reached},
         data_sha256=facts["data_sha256"],
         licence=licence_of(run, facts["former"]),
@@ -116,7 +120,8 @@ def left_to_teach(run: dict[str, Any]) -> str:
     Args:
         run: A card's `training_run`.
     """
-    last = ("cas-gan", run["steps"]) if run["steps"] else ("warm", run["warm_steps"])
+    named = "cas-gan" if run.get("method", "casgan") == "casgan" else "unpaired"
+    last = (named, run["steps"]) if run["steps"] else ("warm", run["warm_steps"])
     if (run["stage"], run["step"]) == last:
         return ""
     return f"the run is at step {run['step']} of its stage {run['stage']}, and ends at step {last[1]} of {last[0]}"
@@ -228,8 +233,13 @@ def export(config: ExportConfig) -> int:
     """`contrastream export`."""
     card, checked = export_run(config)
     print(
-        f"model    {card.sha256[:16]}: {card.preset}, stage {card.training_run['stage']}, step {card.training_run['step']}"
+        f"model    {card.sha256[:16]}: {title_of(card.method, card.without)}, {card.preset}, stage "
+        f"{card.training_run['stage']}, step {card.training_run['step']}"
     )
+    if card.attention == "derived":
+        print(
+            "note     its attention is derived from what the picture changed, not learnt: where A is above 0 is no vessel"
+        )
     if left := left_to_teach(card.training_run):
         print(f"note     {left}")
     print(f"licence  {card.licence}")

@@ -30,7 +30,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from calib.domain import CLIPPED, mixtures
-from casgan.networks import Generator
+from casgan.networks import LivePath
 from casgan.presets import PresetConfig
 from engines.model import FORMAT, INPUTS, LEVELS, OUTPUTS, ModelCard, save_card
 
@@ -118,7 +118,7 @@ class GraphWriter:
         return self.add("Add", self.add("Gather", table, index, axis=0), rise)
 
 
-def build_model(network: Generator, threshold: float, properties: dict[str, str]) -> onnx.ModelProto:
+def build_model(network: LivePath, threshold: float, properties: dict[str, str]) -> onnx.ModelProto:
     """The whole graph as an ONNX model.
 
     Args:
@@ -222,7 +222,7 @@ def _letterbox(
     return boxed, ((starts[0], ends[0]), (starts[1], ends[1]))
 
 
-def _inline(writer: GraphWriter, network: Generator, picture: str) -> tuple[str, str, str]:
+def _inline(writer: GraphWriter, network: LivePath, picture: str) -> tuple[str, str, str]:
     """Append the network's own nodes; their names get a prefix. Returns attention and context logits, and the latent."""
     part = _export_network(network)
     renamed = {part.input[0].name: picture, "": ""}
@@ -243,7 +243,7 @@ def _inline(writer: GraphWriter, network: Generator, picture: str) -> tuple[str,
 
 
 class _Logits(torch.nn.Module):
-    def __init__(self, network: Generator) -> None:
+    def __init__(self, network: LivePath) -> None:
         super().__init__()
         self.network = network
 
@@ -251,7 +251,7 @@ class _Logits(torch.nn.Module):
         return self.network.logits_and_latent(picture)
 
 
-def _export_network(network: Generator) -> onnx.GraphProto:
+def _export_network(network: LivePath) -> onnx.GraphProto:
     size = network.preset.network_size
     buffer = io.BytesIO()
     with warnings.catch_warnings():
@@ -462,7 +462,7 @@ def _model(writer: GraphWriter, properties: dict[str, str]) -> onnx.ModelProto:
     return model
 
 
-def export_model(network: Generator, card: ModelCard, path: Path) -> ModelCard:
+def export_model(network: LivePath, card: ModelCard, path: Path) -> ModelCard:
     """Write the ONNX file and its sidecar.
 
     Args:

@@ -13,6 +13,7 @@ from typing import Any
 
 from calib.domain import FEATURES
 from calib.intensity import check_reference
+from casgan.methods.names import check_method
 from engines.errors import ModelError
 from engines.onnx_parts import check_one_file
 from engines.trust import SHIPPED, is_trusted, remember_made_here
@@ -49,7 +50,7 @@ class ModelCard:
     """What a model file says of itself.
 
     Raises:
-        ValueError: The threshold is outside 0 to below 1.
+        ValueError: The threshold is outside 0 to below 1, or the method is none of ours.
     """
 
     preset: str
@@ -60,6 +61,13 @@ class ModelCard:
     """Whether the weights were taught; random ones never stream as SYNTHETIC."""
     value_range: tuple[float, float] = (-1.0, 1.0)
     """The network's black and white."""
+    method: str = "casgan"
+    """What was taught; one of `casgan.methods.names.METHODS`."""
+    without: tuple[str, ...] = ()
+    """What CAS-GAN was taught without: drl, vsgg, vsgl."""
+    attention: str = "own"
+    """`own`: the network says where it draws. `derived`: it makes a picture alone, and the attention is told from what
+    that changed (`casgan/methods/derived.py`)."""
     training_run: dict[str, Any] = field(default_factory=dict)
     """How the weights were taught: steps, seeds, settings; empty for random weights."""
     data_sha256: str = ""
@@ -80,6 +88,11 @@ class ModelCard:
     def __post_init__(self) -> None:
         if not 0.0 <= self.threshold < 1.0:
             raise ValueError(f"the attention's threshold must be 0 to below 1, got {self.threshold}")
+        check_method(self.method, self.without)
+        if self.attention not in ("own", "derived"):
+            raise ValueError(
+                f"attention must be own or derived, got {self.attention!r}; export the model again"
+            )
         if self.reference_greys:
             check_reference(self.reference_greys)
 
@@ -97,6 +110,9 @@ CARD_TYPES: dict[str, tuple[type, ...]] = {
     "network_size": (int,),
     "threshold": (float,),
     "taught": (bool,),
+    "method": (str,),
+    "without": (list,),
+    "attention": (str,),
     "sha256": (str,),
     "value_range": (list,),
     "training_run": (dict,),
@@ -230,6 +246,7 @@ def _read_card(path: Path) -> ModelCard:
             f"the sidecar {path.name} needs value_range as two numbers, got {shortened(facts['value_range'])}; export the "
             "model again"
         )
+    facts["without"] = tuple(str(part) for part in facts.get("without", ()))
     try:
         facts["reference_greys"] = tuple(
             (float(p), float(grey)) for p, grey in facts.get("reference_greys", ())

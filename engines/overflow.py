@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from calib.config import PhantomConfig
 from calib.phantom import Phantom
-from casgan.networks import Generator
+from casgan.networks import LivePath
 
 LARGEST_HALF = 65504.0
 
@@ -32,14 +32,14 @@ def probing_frames(size: int) -> list[Float32[Tensor, "1 1 size size"]]:
     ]
 
 
-def overflow_margin(network: Generator, frames: Iterable[Float32[Tensor, "b 1 h w"]]) -> float:
+def overflow_margin(network: LivePath, frames: Iterable[Float32[Tensor, "b 1 h w"]]) -> float:
     """How many times the largest value inside the network fits below fp16's largest.
 
     Every module's output counts: each convolution before what follows it, each residual sum, the logits. What a
     convolution sums up inside is fp32 on tensor cores.
 
     Args:
-        network: In fp32, as it will run: `Generator.folded()`.
+        network: In fp32, as it will run: `LivePath.folded()`.
         frames: Grey levels, -1 black to 1 white, at the network's size.
 
     Returns:

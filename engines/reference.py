@@ -6,6 +6,7 @@ half-pixel centres.
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,7 +20,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from calib.domain import CLIPPED, mixtures
-from casgan.networks import Generator, blend, clamp_attention
+from casgan.methods.names import title_of
+from casgan.methods.registry import live_path
+from casgan.networks import LivePath, blend, clamp_attention
 from casgan.presets import PRESETS, PresetConfig
 from engines.engine import EngineSpec, FrameStatistics
 from engines.errors import ModelError
@@ -31,7 +34,7 @@ from engines.planes import Settings, statistics_of
 class Reference:
     """A folded network, and the clamp's threshold."""
 
-    network: Generator
+    network: LivePath
     threshold: float
 
 
@@ -56,24 +59,41 @@ def load_reference(model: ModelFile, preset: PresetConfig | None = None) -> Refe
         preset: The network's layers where the card's preset is not a shipped one.
 
     Raises:
-        ModelError: The file's weights are not those of its preset.
+        ModelError: The file's weights are not those of its method and preset.
     """
     if preset is None and model.card.preset not in PRESETS:
         raise ModelError(f"needed one of the presets {', '.join(PRESETS)}, got {model.card.preset!r}")
     if preset is None:
         preset = dataclasses.replace(PRESETS[model.card.preset], network_size=model.card.network_size)
-    network = Generator(preset).folded()
+    source = onnx.load(str(model.path))
+    _check_whose(source, model)
+    network = live_path(preset, model.card.method, model.card.without).folded()
     prefix = "network/network."
     weights: dict[str, Tensor] = {
         tensor.name.removeprefix(prefix): torch.from_numpy(numpy_helper.to_array(tensor).copy())
-        for tensor in onnx.load(str(model.path)).graph.initializer
+        for tensor in source.graph.initializer
         if tensor.name.startswith(prefix)
     }
     needed = network.state_dict()
     if any(name not in weights or weights[name].shape != needed[name].shape for name in needed):
-        raise ModelError(f"{model.path.name} must hold the weights of {model.card.preset}; export it again")
+        title = title_of(model.card.method, model.card.without)
+        raise ModelError(
+            f"{model.path.name} must hold the weights of {model.card.preset} for {title}; export it again"
+        )
     network.load_state_dict({name: weights[name] for name in needed})
     return Reference(network, model.card.threshold)
+
+
+def _check_whose(source: onnx.ModelProto, model: ModelFile) -> None:
+    """Refuse a card that says another method or preset than the file itself."""
+    facts = {entry.key: entry.value for entry in source.metadata_props}
+    without = tuple(json.loads(facts.get("without", "[]")))
+    found = f"{title_of(facts.get('method', 'casgan'), without)} at preset {facts.get('preset')}"
+    said = f"{title_of(model.card.method, model.card.without)} at preset {model.card.preset}"
+    if found != said:
+        raise ModelError(
+            f"{model.path.name} holds a network of {found}, its card says {said}; copy both files again"
+        )
 
 
 def run_reference(

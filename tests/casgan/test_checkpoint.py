@@ -102,7 +102,7 @@ def test_weights_of_another_preset_are_refused(tmp_path: Path) -> None:
     weights = Generator(PRESETS["compact"]).state_dict()
     checkpoint.save(tmp_path, CONFIG, {"average": weights})
     with pytest.raises(
-        CheckpointError, match="must hold the weights of preset compact-s as this version builds"
+        CheckpointError, match="must hold the weights of CAS-GAN at preset compact-s as this version builds"
     ):
         checkpoint.taught_network(tmp_path)
 

@@ -244,7 +244,8 @@ def test_a_run_of_another_preset_than_it_says_is_refused(tmp_path: Path) -> None
     state = {**FACTS, "average": Generator(PRESETS["compact-s"]).state_dict()}
     checkpoint.save(tmp_path / "run", TrainConfig(preset="compact"), state)
     with pytest.raises(
-        CheckpointError, match="must hold the weights of preset compact as this version builds it; train anew"
+        CheckpointError,
+        match="must hold the weights of CAS-GAN at preset compact as this version builds them; train anew",
     ):
         export_run(ExportConfig(tmp_path / "run", tmp_path / "m.onnx"))
 
