@@ -14,6 +14,8 @@ Map of the room:
     detector_response.py   linear or logarithmic, by the noise; values cut off or piled up
     table_motion.py        whether everything shifted
     filling.py             which frames are filled with contrast medium
+    bolus.py               when it comes and goes in one run, by that run's own measure
+    heart_phase.py         heartbeat and breath of each frame, from the pictures
     geometry.py            where the X-rays came through, and what else a record says of the geometry
     field.py               the field as corners and a circle, and its mask
     field_finder.py        finds it in a picture
