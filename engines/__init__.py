@@ -13,6 +13,9 @@ Map of the room:
     openvino_engine.py     the CPU engine
     onnxruntime_engine.py  the second CPU engine
     graph.py               network -> ONNX with everything per pixel inside
+    graph_writer.py        ... node by node, with what every runtime executes alike
+    network_graph.py       ... with the generator inside, traced by torch
+    adopt.py               ... with a network of your own inside
     fold.py                the source graph for one frame size: shapes become numbers
     typed.py               ... and with its types in the graph: fp16 network, fp32 around it
     audit.py               what a typed graph promises, read back from it

@@ -20,8 +20,8 @@ from casgan.methods.names import attention_of, title_of
 from engines.config import ExportConfig
 from engines.engine import BackendName, EngineSpec
 from engines.errors import EngineError, ModelError
-from engines.graph import export_model
 from engines.model import F16_MARGIN, ModelCard, ModelFile
+from engines.network_graph import export_model
 from engines.open import open_engine, probe
 from engines.overflow import overflow_margin, probing_frames
 from engines.parity import Parity, measure_parity

@@ -1,4 +1,3 @@
-# mypy: allow-subclassing-any
 """Network -> ONNX: one graph, bytes in and bytes out, everything per pixel inside.
 
 The order, which the torch reference (`reference.py`) repeats operation by operation:
@@ -6,7 +5,7 @@ The order, which the torch reference (`reference.py`) repeats operation by opera
     live, bytes       -> stored pixel value, fp32: low + 256 high
     grey-level table  -> grey level, 0 black to 1 white
     letterbox         -> the network's own size, centred, black around
-    network           -> logits of attention A and context C
+    network           -> attention A and context C (`network_graph.py`: the generator; `adopt.py`: a network of your own)
     back              -> A and C at the frame's size
     attention         -> A <- max(0, (A - t) / (1 - t)), 0 outside the field; A8 = round(255 A)
     blend             -> live + A8 / 255 (C through the inverse table - live), rounded, clipped
@@ -19,114 +18,47 @@ one file serves every frame. Only operations that every runtime executes alike a
 antialias, no NonZero, Loop or ScatterND.
 """
 
-import io
-import warnings
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from calib.domain import CLIPPED, mixtures
-from casgan.networks import LivePath
+from calib.domain import CLIPPED, LATENT, mixtures
 from casgan.presets import PresetConfig
-from engines.model import FORMAT, INPUTS, LEVELS, OUTPUTS, ModelCard, save_card
+from engines.graph_writer import GraphWriter
+from engines.model import FORMAT, INPUTS, LEVELS, OUTPUTS
 
 OPSET = 17
 MAX_SIDE = 2048
 
 
-class GraphWriter:
-    """Appends nodes to an ONNX graph; every call returns the name of what it made."""
+@dataclass(frozen=True)
+class Heads:
+    """What a network says of the picture: the names of tensors in the graph, each (1, 1, size, size)."""
 
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
-        self._constants: dict[tuple[str, bytes], str] = {}
-
-    def floats(self, *values: float) -> str:
-        return self._constant(np.array(values, np.float32))
-
-    def integers(self, *values: int) -> str:
-        return self._constant(np.array(values, np.int64))
-
-    def _constant(self, array: "np.ndarray | np.generic") -> str:
-        key = (f"{array.dtype}{array.shape}", array.tobytes())
-        if key not in self._constants:
-            name = f"constant_{len(self._constants)}"
-            self.initializers.append(numpy_helper.from_array(np.asarray(array), name))
-            self._constants[key] = name
-        return self._constants[key]
-
-    def add(self, kind: str, *inputs: str, name: str | None = None, **attributes: object) -> str:
-        output = name or f"{kind.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
-        return output
-
-    def cast(self, value: str, kind: int, name: str | None = None) -> str:
-        return self.add("Cast", value, to=kind, name=name)
-
-    def part(self, value: str, start: str, end: str, axis: int) -> str:
-        return self.add("Slice", value, start, end, self.integers(axis))
-
-    def clip(self, value: str, low: str, high: str, name: str | None = None) -> str:
-        return self.add("Min", self.add("Max", value, low), high, name=name)
-
-    def round(self, value: str) -> str:
-        """Half upwards: the same on every runtime and in every language, unlike half to even."""
-        return self.add("Floor", self.add("Add", value, self.floats(0.5)))
-
-    def resize(self, value: str, axis: int, before: str, after: str) -> str:
-        """Linear along one axis, half-pixel centres; exactly half the size is the mean of two.
-
-        Written as two Gathers and a blend: OpenVINO's Resize takes 3.4 ms for one plane of 512x512.
-        Positions are computed in integers, so that every runtime picks the same neighbours.
-        """
-        none = self._constant(np.zeros(0, np.int64))
-        count = self.add("Reshape", after, none)
-        zero, one = self.integers(0), self.integers(1)
-        order = self.add("Range", self._constant(np.int64(0)), count, self._constant(np.int64(1)))
-        unit = self.add("Mul", after, self.integers(2))
-        # (order + 1/2) before / after - 1/2, in units of 1 / (2 after)
-        centre = self.add("Mul", self.add("Add", self.add("Mul", order, self.integers(2)), one), before)
-        centre = self.add("Max", self.add("Sub", centre, after), zero)
-        first = self.add("Div", centre, unit)
-        second = self.add("Min", self.add("Add", first, one), self.add("Sub", before, one))
-        part = self.add("Sub", centre, self.add("Mul", first, unit))
-        share = self.add("Div", self.cast(part, TensorProto.FLOAT), self.cast(unit, TensorProto.FLOAT))
-        share = self.add("Reshape", share, self.integers(1, 1, -1, 1) if axis == 2 else self.integers(-1))
-        low, high = (
-            self.add("Gather", value, self.cast(index, TensorProto.INT32), axis=axis)
-            for index in (first, second)
-        )
-        return self.add("Add", low, self.add("Mul", share, self.add("Sub", high, low)))
-
-    def look_up(self, table: str, level: str) -> str:
-        """A table of 256 knots, linear between them; `level` runs from 0 to 255."""
-        steps = self.add(
-            "Sub",
-            self.part(table, self.integers(1), self.integers(LEVELS), 0),
-            self.part(table, self.integers(0), self.integers(LEVELS - 1), 0),
-        )
-        # A comparison, not Max: a NaN from a broken network must not become an index outside the table.
-        above = self.add("Where", self.add("Greater", level, self.floats(0.0)), level, self.floats(0.0))
-        knot = self.add("Min", self.add("Floor", above), self.floats(LEVELS - 2.0))
-        index = self.cast(knot, TensorProto.INT32)
-        rise = self.add("Mul", self.add("Sub", level, knot), self.add("Gather", steps, index, axis=0))
-        return self.add("Add", self.add("Gather", table, index, axis=0), rise)
+    attention: str
+    """A, 0 to 1."""
+    context: str
+    """C, -1 black to 1 white."""
+    raw: tuple[str, ...]
+    """Where a NaN shows first: a runtime's sigmoid or clip may turn it into a number."""
+    latent: tuple[str, PresetConfig] | None = None
+    """The latent, by which frames are judged like the taught ones or not, and its shape; None where there is none."""
 
 
-def build_model(network: LivePath, threshold: float, properties: dict[str, str]) -> onnx.ModelProto:
+def build_graph(
+    network: Callable[[GraphWriter, str], Heads], size: int, threshold: float, properties: dict[str, str]
+) -> onnx.ModelProto:
     """The whole graph as an ONNX model.
 
     Args:
-        network: The generator; its norms are folded here.
+        network: Appends the network's own nodes; is given the picture, (1, 1, size, size), -1 black to 1 white.
+        size: The network's rows and columns.
         threshold: t of the attention's clamp, 0 to below 1.
         properties: Metadata written into the file.
     """
-    size = network.preset.network_size
     writer = GraphWriter()
     shape = writer.add("Shape", "live")
     rows = writer.part(shape, writer.integers(0), writer.integers(1), 0)
@@ -141,10 +73,9 @@ def build_model(network: LivePath, threshold: float, properties: dict[str, str])
     )
 
     boxed, inside = _letterbox(writer, network_grey, rows, columns, size)
-    attention_logit, context_logit, latent = _inline(writer, network, boxed)
+    heads = network(writer, boxed)
     planes = []
-    for kind, logit in (("Sigmoid", attention_logit), ("Tanh", context_logit)):
-        plane = writer.add(kind, logit)
+    for plane in (heads.attention, heads.context):
         for axis, (start, end) in zip((2, 3), inside, strict=True):
             plane = writer.part(plane, start, end, axis)
         for axis, (start, end), side in zip((3, 2), inside[::-1], (columns, rows), strict=True):
@@ -163,10 +94,12 @@ def build_model(network: LivePath, threshold: float, properties: dict[str, str])
     _select_and_pack(writer, stored, level, live_planes, rows, columns, samples)
     boxed_field = _boxed_field(writer, field, rows, columns, inside, size)
     features = [
-        _latent_features(writer, latent, boxed_field, network.preset),
+        _latent_features(writer, *heads.latent, boxed_field)
+        if heads.latent
+        else writer.floats(*[0.0] * (LATENT)),
         *_picture_features(writer, boxed, boxed_field),
     ]
-    _statistics(writer, attention, level, features, attention_logit, context_logit)
+    _statistics(writer, attention, level, features, *heads.raw)
     return _model(writer, properties)
 
 
@@ -222,9 +155,12 @@ def _letterbox(
     return boxed, ((starts[0], ends[0]), (starts[1], ends[1]))
 
 
-def _inline(writer: GraphWriter, network: LivePath, picture: str) -> tuple[str, str, str]:
-    """Append the network's own nodes; their names get a prefix. Returns attention and context logits, and the latent."""
-    part = _export_network(network)
+def inline_graph(writer: GraphWriter, part: onnx.GraphProto, picture: str) -> list[str]:
+    """Append another graph's nodes, its one input being the picture; their names get the prefix `network/`.
+
+    Returns:
+        The names of its outputs.
+    """
     renamed = {part.input[0].name: picture, "": ""}
 
     def rename(name: str) -> str:
@@ -238,37 +174,7 @@ def _inline(writer: GraphWriter, network: LivePath, picture: str) -> tuple[str, 
         node.input[:] = [rename(name) for name in node.input]
         node.output[:] = [rename(name) for name in node.output]
         writer.nodes.append(node)
-    attention, context, latent = (rename(output.name) for output in part.output)
-    return attention, context, latent
-
-
-class _Logits(torch.nn.Module):
-    def __init__(self, network: LivePath) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return self.network.logits_and_latent(picture)
-
-
-def _export_network(network: LivePath) -> onnx.GraphProto:
-    size = network.preset.network_size
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # The tracing exporter: half a second and a plain graph, where the newer one takes half a minute.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            _Logits(network.folded()),
-            (torch.zeros(1, 1, size, size),),
-            buffer,
-            dynamo=False,
-            # In evaluation mode the exporter merges equal weights, and the reference could not read them back.
-            training=torch.onnx.TrainingMode.PRESERVE,
-            opset_version=OPSET,
-            input_names=["picture"],
-            output_names=["attention_logit", "context_logit", "latent"],
-        )
-    return onnx.load_from_string(buffer.getvalue()).graph
+    return [rename(output.name) for output in part.output]
 
 
 def _boxed_field(
@@ -310,7 +216,7 @@ def _boxed_field(
     return writer.add("Reshape", boxed, writer.integers(1, 1, size, size), name="boxed_field")
 
 
-def _latent_features(writer: GraphWriter, latent: str, field: str, preset: PresetConfig) -> str:
+def _latent_features(writer: GraphWriter, latent: str, preset: PresetConfig, field: str) -> str:
     """`calib.domain.mixtures` of each channel's mean and root mean square over the field: (64,).
 
     No MatMul: it would count as the network's, and OpenVINO would compute all of this in bf16.
@@ -424,8 +330,10 @@ def _statistics(writer: GraphWriter, attention: str, level: str, features: list[
 
     The flag is taken from the logits: sigmoid and tanh of a runtime may turn a NaN into a number.
     """
-    sums = [writer.add("ReduceSum", logit, keepdims=0) for logit in logits]
-    size = writer.add("Abs", writer.add("Add", *sums))
+    whole, *sums = [writer.add("ReduceSum", logit, keepdims=0) for logit in logits]
+    for another in sums:
+        whole = writer.add("Add", whole, another)
+    size = writer.add("Abs", whole)
     finite = writer.cast(writer.add("Less", size, writer.floats(3e38)), TensorProto.FLOAT)
     drawn = writer.add("Min", level, writer.floats(1.0))
     flat = [
@@ -460,27 +368,3 @@ def _model(writer: GraphWriter, properties: dict[str, str]) -> onnx.ModelProto:
     helper.set_model_props(model, {"format": FORMAT, **properties})
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def export_model(network: LivePath, card: ModelCard, path: Path) -> ModelCard:
-    """Write the ONNX file and its sidecar.
-
-    Args:
-        network: The generator.
-        card: What the file says of itself; its hash is replaced by the new file's.
-        path: Where to, ending in .onnx; the sidecar lies beside it, ending in .json.
-
-    Returns:
-        The card as written.
-
-    Raises:
-        ValueError: A weight is not finite. The graph's finite flag cannot be relied on for that: a runtime's
-            ReLU may turn a NaN into 0, as OpenVINO's does.
-    """
-    for name, weight in network.state_dict().items():
-        if not weight.isfinite().all():
-            raise ValueError(f"every weight must be finite to be exported, but {name} is not; train again")
-    model = build_model(network, card.threshold, card.properties())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.SerializeToString())
-    return save_card(card, path)

@@ -19,6 +19,8 @@ from engines.onnx_parts import check_one_file
 from engines.trust import SHIPPED, is_trusted, remember_made_here
 
 FORMAT = "contrastream.model/2"
+OWN = "own"
+"""The preset of a model that was made of another network than ours (`engines/adopt.py`)."""
 LEVELS = 256
 """Knots of a grey-level table."""
 STATISTICS = 5 + FEATURES
@@ -62,7 +64,7 @@ class ModelCard:
     value_range: tuple[float, float] = (-1.0, 1.0)
     """The network's black and white."""
     method: str = "casgan"
-    """What was taught; one of `casgan.methods.names.METHODS`."""
+    """What was taught; one of `casgan.methods.names.METHODS`, or `own`."""
     without: tuple[str, ...] = ()
     """What CAS-GAN was taught without: drl, vsgg, vsgl."""
     attention: str = "own"
@@ -88,7 +90,8 @@ class ModelCard:
     def __post_init__(self) -> None:
         if not 0.0 <= self.threshold < 1.0:
             raise ValueError(f"the attention's threshold must be 0 to below 1, got {self.threshold}")
-        check_method(self.method, self.without)
+        if self.preset != OWN:
+            check_method(self.method, self.without)
         if self.attention not in ("own", "derived"):
             raise ValueError(
                 f"attention must be own or derived, got {self.attention!r}; export the model again"

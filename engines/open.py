@@ -10,6 +10,7 @@ from engines import onnxruntime_engine, openvino_engine, tensorrt_engine, torch_
 from engines.cuda_calls import CudaCalls
 from engines.engine import AUTO_ORDER, BackendName, Engine, EngineSpec, Opened, Precision
 from engines.errors import EngineError
+from engines.model import OWN
 from engines.untaught import find_model
 
 IN_A_CONTEXT: tuple[BackendName, ...] = ("tensorrt", "tensorrt_rtx")
@@ -95,6 +96,8 @@ def open_engine(
     for name in AUTO_ORDER if backend == "auto" else [known for known in AUTO_ORDER if known == backend]:
         if (precision == "int8" or int8_frames_sha256) and name != "openvino":
             usable, reason = False, "it has no int8 of a site's own frames; only openvino has"
+        elif name == "torch" and file.card.preset == OWN:
+            usable, reason = False, "it builds the network from its preset, and this is a network of your own"
         elif cuda is not None and name not in IN_A_CONTEXT:
             usable, reason = False, "it does not run in a given CUDA context; leave cuda out"
         else:

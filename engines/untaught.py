@@ -22,7 +22,14 @@ LOST = "models with random weights are not kept, so every start makes them anew"
 PACKAGES = ("torch", "onnx")
 """What makes one; the extra `train` brings both."""
 ROOT = Path(__file__).parents[1]
-MAKING = ("casgan/networks.py", "casgan/presets.py", "engines/graph.py", "engines/untaught.py")
+MAKING = (
+    "casgan/networks.py",
+    "casgan/presets.py",
+    "engines/graph.py",
+    "engines/graph_writer.py",
+    "engines/network_graph.py",
+    "engines/untaught.py",
+)
 """The files whose code makes the model of a preset; another text of theirs may make another."""
 
 
@@ -109,7 +116,7 @@ def _make(preset: str, path: Path) -> ModelFile:
     import torch
 
     from casgan.networks import Generator
-    from engines.graph import build_model
+    from engines.network_graph import build_model
 
     log.warning("making %s with random weights, once", preset)
     with torch.random.fork_rng(devices=[]):

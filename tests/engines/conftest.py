@@ -10,8 +10,8 @@ from torch import Tensor
 
 from casgan.networks import Generator
 from casgan.presets import PresetConfig
-from engines.graph import export_model
 from engines.model import ModelCard, ModelFile, load_model
+from engines.network_graph import export_model
 
 TINY = PresetConfig("tiny", 64, 4, (8, 16), 1, 1, 1)
 THRESHOLD = 0.1
