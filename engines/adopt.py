@@ -162,15 +162,21 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
     return tuple(each.dim_value or each.dim_param or "?" for each in kind.shape.dim)
 
 
+def _text(shape: tuple[int | str, ...]) -> str:
+    return f"({', '.join(map(str, shape))})"
+
+
 def _check_edges(graph: onnx.GraphProto, name: str) -> int:
     weights = {each.name for each in graph.initializer}
     inputs = [each for each in graph.input if each.name not in weights]
-    shapes = [(*(str(side) for side in _shape(each)),) for each in inputs]
+    shapes = [_shape(each) for each in inputs]
     least, most = SIDES
     needed = f"one float32 input (1, 1, size, size) with a size of {least} to {most}"
     if len(inputs) != 1 or len(shapes[0]) != 4 or inputs[0].type.tensor_type.elem_type != TensorProto.FLOAT:
-        raise ModelError(f"{name} needs {needed}, got {len(inputs)} of shapes {shapes}; export it so")
-    batch, channels, rows, columns = _shape(inputs[0])
+        raise ModelError(
+            f"{name} needs {needed}, got {len(inputs)} with shapes {', '.join(map(_text, shapes)) or 'none'}; export it so"
+        )
+    batch, channels, rows, columns = shapes[0]
     if (
         (batch in (0, 1) or isinstance(batch, str))
         and channels == 1
@@ -180,7 +186,7 @@ def _check_edges(graph: onnx.GraphProto, name: str) -> int:
         if not least <= rows <= most:
             raise ModelError(f"{name} needs {needed}, got {rows}; resize inside the network")
     else:
-        raise ModelError(f"{name} needs {needed}, got {shapes[0]}; export it with these numbers fixed")
+        raise ModelError(f"{name} needs {needed}, got {_text(shapes[0])}; export it with these numbers fixed")
     if len(graph.output) not in (1, 2):
         raise ModelError(
             f"{name} needs one output, an image, or two, attention and context, got {len(graph.output)}; export only these"
@@ -219,7 +225,9 @@ def _heads(
         moved = writer.add("Sub", drawn, picture)
         size = writer.add("Abs", moved)
         attention = writer.add("Mul", size, writer.floats(0.5 / change))
-        towards = writer.clip(writer.add("Mul", moved, writer.floats(1.0 / LEVEL)), writer.floats(-1.0), writer.floats(1.0))
+        towards = writer.clip(
+            writer.add("Mul", moved, writer.floats(1.0 / LEVEL)), writer.floats(-1.0), writer.floats(1.0)
+        )
         step = writer.add("Mul", towards, writer.add("Max", size, writer.floats(2.0 * change)))
         context = writer.add("Add", picture, step)
     return Heads(

@@ -16,8 +16,8 @@ from casgan.presets import PRESETS, PresetConfig
 from engines.engine import EngineSpec
 from engines.errors import ModelError
 from engines.export import card_of, left_to_teach
-from engines.network_graph import export_model
 from engines.model import ModelFile, load_model
+from engines.network_graph import export_model
 from engines.open import open_engine
 from engines.parity import measure_parity
 from engines.reference import Reference, load_reference

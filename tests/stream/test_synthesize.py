@@ -17,8 +17,8 @@ import torch
 from casgan.networks import Generator
 from casgan.presets import PresetConfig
 from engines.errors import ModelError
-from engines.network_graph import export_model
 from engines.model import ModelCard, load_model
+from engines.network_graph import export_model
 from stream.config import SynthesizeConfig
 from stream.errors import SourceError, StreamError
 from stream.synthesize import Synthesis
