@@ -65,6 +65,7 @@ EXTRAS = {
     "ort": ("onnxruntime",),
     "fid": ("torch_fidelity", "torchvision"),
     "slicer": ("fastcrc",),
+    "ray": ("ray",),
 }
 
 DESCRIPTION = """A virtual contrast agent for live fluoroscopy: X-ray frames in, synthesized angiograms out.

@@ -234,24 +234,34 @@ class RecordConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SynthesizeConfig(EngineConfig):
-    """Synthesize the angiogram of every frame of a recording, offline, into a folder of pictures.
+    """Synthesize the angiogram of every frame of recordings, offline, into a folder of pictures.
 
     Each frame comes as synthetic/frame_N.png in the recording's own stored values and bits, and as
     attention/frame_N.png, which says how much of each pixel is synthetic. preview.mp4 and preview.png show
     live, synthetic and overlay side by side with their marks; synthesis.json holds model, engine, settings and
     the statistics of every frame. No file holds a name, a path or anything else from the recording's header.
+
+    Several sources, a pattern or a folder with loops below it are an archive: each loop comes whole or not at all
+    as DIR/loops/HASH, named by its content, and manifest.json lists them. The same command again does only what is
+    missing or has changed; a loop that cannot be read is listed and passed over, and the exit status is then 3.
     """
 
-    source: Annotated[Positional[str], arg(metavar="INPUT")]
-    """A DICOM cine loop, a video file, an image, a folder of frames, phantom (with --frames), or python:module:Class."""
+    sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE ...")]
+    """DICOM cine loops, video files, images, folders, patterns such as 'lab/**/*.dcm'; or one of phantom (with --frames) and python:module:Class."""
     out: Annotated[Path, arg(metavar="DIR")]
     """The folder to write; made if needed."""
+    ray: Annotated[str | None, arg(metavar="ADDRESS")] = None
+    """Spread the loops over a Ray cluster: local:N for N workers on this machine, HOST:PORT, or auto for the one this machine belongs to."""
+    workers: Annotated[int | None, arg(metavar="N")] = None
+    """With --ray: engines at once; by default one for each GPU of the cluster, or for each machine where there are none."""
+    names: FlagCreatePairsOff[bool] = False
+    """Write into the manifest where each loop was found. Paths may hold a patient's name."""
     engine: Backend = "auto"
     """The runtime; auto takes the first usable one and says why it passed over others."""
     untaught: bool = False
     """Run a model that was not taught, to measure it; its frames go to untaught/ and are marked so."""
     overwrite: bool = False
-    """Replace a former synthesis in that folder."""
+    """Replace a former synthesis in that folder; in an archive, do loops anew that another model or other settings made."""
     film: bool = True
     """Write preview.mp4, an MPEG-4 film for desktop players; most browsers do not show this codec."""
     rate: Annotated[float | None, arg(metavar="HZ")] = None

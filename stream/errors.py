@@ -17,6 +17,18 @@ class EndpointError(StreamError):
     """An address that cannot be bound or connected: in use, not allowed, not an address."""
 
 
+class OutputError(StreamError):
+    """A folder that cannot be written: the disk is full, gone, or not ours."""
+
+
+class ArchiveError(StreamError):
+    """An archive of syntheses that cannot be begun: nothing to do, another model's, or in use."""
+
+
+class ClusterError(StreamError):
+    """A Ray cluster that is not there, or that gives no worker."""
+
+
 class RecordError(StreamError):
     """A recording that cannot be written, or a capture that cannot be read."""
 

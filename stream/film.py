@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from stream.errors import StreamError
+from stream.errors import OutputError
 from stream.sources.picture import quiet_opencv
 
 CODEC = "mp4v"
@@ -38,7 +38,7 @@ class Film:
             drawn: (rows, columns, 3) uint8, blue, green, red.
 
         Raises:
-            StreamError: No film can be written here.
+            OutputError: No film can be written here.
         """
         rows, columns = drawn.shape[0] // 2 * 2, drawn.shape[1] // 2 * 2  # the codec halves its colours
         if self._writer is None:
@@ -46,7 +46,7 @@ class Film:
             path = str(self._partial)
             self._writer = cv2.VideoWriter(path, cv2.CAP_FFMPEG, code, self._rate_hz, (columns, rows))
             if not self._writer.isOpened():
-                raise StreamError(
+                raise OutputError(
                     f"{self._path.name} cannot be written: OpenCV has no {CODEC} encoder here, or the disk is full; "
                     f"{self._instead}"
                 )
@@ -57,7 +57,7 @@ class Film:
         """Finish the film and give it its name.
 
         Raises:
-            StreamError: It is not whole, which a full disk does without a word.
+            OutputError: It is not whole, which a full disk does without a word.
         """
         if self._writer is None:
             return
@@ -68,7 +68,7 @@ class Film:
         film.release()
         if frames != self.frames:
             self._partial.unlink(missing_ok=True)
-            raise StreamError(
+            raise OutputError(
                 f"{self._path.name} could not be written whole: {frames} of {self.frames} frames; is the disk full?"
             )
         os.replace(self._partial, self._path)

@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from stream.errors import StreamError
+from stream.errors import OutputError, StreamError
 
 SCHEMA = "contrastream.synthesis/1"
 REPORT = "synthesis.json"
@@ -118,7 +118,7 @@ class SynthesisFolder:
         """Write a file, whole or not at all.
 
         Raises:
-            StreamError: The disk is full, or the folder cannot be written.
+            OutputError: The disk is full, or the folder cannot be written.
         """
         path = self.path / name
         partial = path.with_name(path.name + PARTIAL)
@@ -129,8 +129,8 @@ class SynthesisFolder:
             partial.unlink(missing_ok=True)
             raise self._unwritable(error) from error
 
-    def _unwritable(self, error: OSError) -> StreamError:
-        return StreamError(f"needed to write below {self.path}, got: {error.strerror}; choose another --out")
+    def _unwritable(self, error: OSError) -> OutputError:
+        return OutputError(f"needed to write below {self.path}, got: {error.strerror}; choose another --out")
 
 
 def frame_name(folder: str, index: int) -> str:

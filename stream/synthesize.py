@@ -25,6 +25,7 @@ from stream.site import open_site
 from stream.sources.options import SourceOptions, parse_crop
 from stream.statusline import StatusLine, log_to_stderr
 from stream.synthesis import SynthesisFolder, frame_name
+from stream.synthesis_engine import EngineKeeper
 from stream.synthesis_report import (
     NOTICE,
     SAID,
@@ -142,34 +143,28 @@ class Synthesis:
     """One recording's synthesis.
 
     Args:
-        config: What to synthesize.
+        config: What to synthesize; of its sources the only one.
+        engines: Keeps the engine open for the next recording; None to close it at the end of this one.
+        quiet: Log nothing.
 
     Raises:
         ValueError: A setting is out of range.
         StreamError: The folder cannot be used.
     """
 
-    def __init__(self, config: SynthesizeConfig) -> None:
-        if config.frames is not None and config.frames < 1:
-            raise ValueError(f"--frames must be 1 or more, got {config.frames}")
-        if config.threads is not None and config.threads < 1:
-            raise ValueError(f"--threads must be 1 or more, got {config.threads}")
+    def __init__(
+        self, config: SynthesizeConfig, engines: EngineKeeper | None = None, *, quiet: bool = False
+    ) -> None:
+        (self._source,) = config.sources
         self.config = config
-        self._options = SourceOptions(
-            rate_hz=config.rate,
-            crop=None if config.crop is None else parse_crop(config.crop),
-            gray=config.gray,
-            bits=config.bits,
-            size=config.size,
-            seed=config.seed,
-            contrast=config.contrast,
-            untimed=True,
-        )
+        self._options = source_options(config)
+        self._engines = engines
+        self._warn: Callable[[str], None] = (lambda _: None) if quiet else log.warning
         self._site = open_site(config.site, self._options, model=config.model)
         self._folder = SynthesisFolder(config.out, overwrite=config.overwrite)
-        if self._folder.holds(config.source):
+        if self._folder.holds(self._source):
             raise SourceError(
-                f"{config.source} lies in --out {config.out}, which is written anew; name another"
+                f"{self._source} lies in --out {config.out}, which is written anew; name another"
             )
         self._stop = threading.Event()
         self._written: list[dict[str, Any]] = []
@@ -207,22 +202,25 @@ class Synthesis:
         """
         config, folder = self.config, self._folder
         slots = RING_SLOTS
-        with Recording(
-            config.source,
-            self._options,
-            frames=config.frames,
-            slots=slots,
-            stopped=self._stop.is_set,
-            blank=None if self._site is None else self._site.blank_json,
-        ) as recording:
+        with (
+            Recording(
+                self._source,
+                self._options,
+                frames=config.frames,
+                slots=slots,
+                stopped=self._stop.is_set,
+                blank=None if self._site is None else self._site.blank_json,
+            ) as recording,
+            contextlib.nullcontext(self._engines) if self._engines is not None else EngineKeeper() as engines,
+        ):
             if self._site is not None:
                 self._site.check({"kind": recording.kind, "device": recording.device}, recording.format)
                 for sentence in self._site.unused:
-                    log.warning(sentence)
+                    self._warn(sentence)
             for note in recording.notes:
-                log.warning(note)
+                self._warn(note)
             self._total = recording.frame_count
-            opened, inference_ns = self._open_engine(recording)
+            opened, inference_ns = self._open_engine(recording, engines)
             facts = first_facts(config, recording, opened, inference_ns)
             facts["site"] = None if self._site is None else self._site.as_facts()
             folder.prepare(
@@ -231,22 +229,19 @@ class Synthesis:
             self._started_ns = time.monotonic_ns()
             complete = False
             try:
-                with contextlib.closing(opened.engine):
-                    self._work(recording, opened.engine, facts)
+                self._work(recording, opened.engine, facts)
                 complete = recording.ended
             finally:
                 said = report(facts, self._written, seconds=self._seconds(), complete=complete)
                 folder.write_report(said)
                 if not complete:
-                    log.warning("ended early; %d whole frames are in %s", len(self._written), folder.path)
+                    self._warn(f"ended early; {len(self._written)} whole frames are in {folder.path}")
         return said
 
     def _seconds(self) -> float:
         return (time.monotonic_ns() - self._started_ns) / NS_PER_S
 
-    def _open_engine(self, recording: Recording) -> "tuple[Opened, int]":
-        from stream.infer import open_for, warm_up
-
+    def _open_engine(self, recording: Recording, engines: EngineKeeper) -> "tuple[Opened, int]":
         config = self.config
         settings = {
             "model": config.model,
@@ -256,8 +251,7 @@ class Synthesis:
             "slots": ENGINE_SLOTS,
             "site": None if self._site is None else self._site.engine_settings(),
         }
-        opened = open_for(recording.format, settings)
-        return opened, max(warm_up(slot, recording.format) for slot in opened.engine.slots(ENGINE_SLOTS))
+        return engines.open(recording.format, settings)
 
     def _work(self, recording: Recording, engine: "Engine", facts: dict[str, Any]) -> None:
         from stream.preview import Preview
@@ -320,9 +314,35 @@ def infer_all(recording: Recording, engine: "Engine", writers: FrameWriters) -> 
         raise failures[0]
 
 
+def source_options(config: SynthesizeConfig) -> SourceOptions:
+    """What is asked of the source.
+
+    Raises:
+        ValueError: A setting is out of range.
+    """
+    for name in ("frames", "threads", "workers"):
+        if (value := getattr(config, name)) is not None and value < 1:
+            raise ValueError(f"--{name} must be 1 or more, got {value}")
+    return SourceOptions(
+        rate_hz=config.rate,
+        crop=None if config.crop is None else parse_crop(config.crop),
+        gray=config.gray,
+        bits=config.bits,
+        size=config.size,
+        seed=config.seed,
+        contrast=config.contrast,
+        untimed=True,
+    )
+
+
 def synthesize(config: SynthesizeConfig) -> int:
-    """`contrastream synthesize`."""
+    """`contrastream synthesize`: one recording into a folder of its own, or an archive (stream/archive)."""
+    from stream.archive.run import is_archive, synthesize_archive
+
     log_to_stderr()
+    source_options(config)
+    if is_archive(config):
+        return synthesize_archive(config)
     synthesis = Synthesis(config)
     line = StatusLine(lambda: synthesis.progress, form=progress_bar)
     try:

@@ -250,7 +250,7 @@ def test_every_package_that_may_be_missing_is_in_the_extra_that_is_named() -> No
     import contrastream as door
 
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    listed = {extra: {re.split("[<>=~!;]", each)[0] for each in extras[extra]} for extra in door.EXTRAS}
+    listed = {extra: {re.split(r"[<>=~!;\[]", each)[0] for each in extras[extra]} for extra in door.EXTRAS}
     distributions = {"skimage": "scikit-image"}
     for extra, packages in door.EXTRAS.items():
         for package in packages:

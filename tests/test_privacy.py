@@ -168,6 +168,15 @@ def test_synthesize_writes_nothing_of_the_patient(place: Place, cine: Path) -> N
     assert place.leaks(printed) == []
 
 
+def test_an_archive_says_nothing_of_the_patient(place: Place, cine: Path) -> None:
+    out = place.folder / "out"
+    printed = place.run(
+        "synthesize", str(cine.parent), "--out", str(out), "--frames", "4", "--model", "compact-s"
+    )
+    assert {"manifest.json", "synthesis.json", "preview.png", "preview.mp4"} <= place.files()
+    assert place.leaks(printed) == []
+
+
 def test_recordings_of_every_kind_hold_nothing_of_the_patient(place: Place, cine: Path) -> None:
     capture = place.folder / "kept.npz.capture"
     recorder = place.start("record", "e", str(capture.with_suffix("")))

@@ -40,6 +40,7 @@ _SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS = 0x00280002, 0x00280004, 0x002
 _ALLOCATED, _STORED, _HIGH, _SIGNED = 0x00280100, 0x00280101, 0x00280102, 0x00280103
 _DEVICE = (0x00080070, 0x00081090, 0x00181000)
 """Manufacturer, its Model Name, Device Serial Number."""
+_SERIES = 0x0020000E
 _SIZES = {
     "imager_spacing_mm": (0x00181164, 2),
     "source_to_detector_mm": (0x00181110, 1),
@@ -55,6 +56,7 @@ _TAGS = [
     *(_SHARED_GROUPS, _EXTENDED_OFFSETS, 0x00020010),
     *cine_timing.TAGS,
     *_DEVICE,
+    _SERIES,
     *(tag for tag, _ in _SIZES.values()),
 ]
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420", "PALETTE COLOR")
@@ -88,6 +90,8 @@ class CineHeader:
     """Of `_SIZES` what it says, as plain positive numbers."""
     device: str
     """A hash of what the header says of the device, which tells it from others and repeats no text of the file."""
+    series: str
+    """A hash of the Series Instance UID, which tells single frames of one series; empty where none is said."""
 
     @property
     def frame_bytes(self) -> int:
@@ -314,6 +318,7 @@ def _checked(
         extended_offsets=table if isinstance(table, bytes) and table else None,
         sizes=_sizes(dataset),
         device=_device(dataset),
+        series=_hashed(str(_value(dataset, _SERIES) or "").strip()),
     )
 
 
@@ -334,7 +339,11 @@ def _device(dataset: Any) -> str:
     said = [str(_value(dataset, tag) or "").strip() for tag in _DEVICE]
     if not any(said):
         return ""
-    return f"DICOM device {hashlib.sha256(chr(0).join(said).encode()).hexdigest()[:12]}"
+    return f"DICOM device {_hashed(chr(0).join(said))}"
+
+
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12] if text else ""
 
 
 def _value(dataset: Any, tag: int) -> Any:

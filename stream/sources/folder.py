@@ -36,7 +36,7 @@ def open_folder(path: Path, options: SourceOptions) -> Source:
     Raises:
         SourceError: Nothing to show, kinds or sizes mixed, or a file that no stream carries.
     """
-    images, dicoms, passed_over = _list_frames(path)
+    images, dicoms, passed_over = list_frames(path)
     notes = (f"{passed_over} other files of the folder are passed over.",) if passed_over else ()
     if dicoms and images:
         kinds = sorted([(natural_key(each.name), each.name) for each in (images[0], dicoms[0])])
@@ -69,7 +69,12 @@ def open_image(path: Path, options: SourceOptions) -> Source:
     return source
 
 
-def _list_frames(path: Path) -> tuple[list[Path], list[Path], int]:
+def list_frames(path: Path) -> tuple[list[Path], list[Path], int]:
+    """A folder's images and its DICOM files, each in natural order, and how many other files it holds.
+
+    Raises:
+        SourceError: It cannot be read.
+    """
     images: list[Path] = []
     dicoms: list[Path] = []
     passed_over = 0

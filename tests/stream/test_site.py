@@ -294,7 +294,7 @@ def test_synthesize_draws_inside_the_sites_field_alone(
 ) -> None:
     out = tmp_path / "out"
     said = Synthesis(
-        SynthesizeConfig(source=str(loop), out=out, frames=4, site=Path(site()), film=False, threads=1)
+        SynthesizeConfig(sources=(str(loop),), out=out, frames=4, site=Path(site()), film=False, threads=1)
     ).run()
     attention = np.stack(
         [cv2.imread(str(p), cv2.IMREAD_UNCHANGED) for p in sorted((out / "attention").iterdir())]

@@ -67,7 +67,7 @@ def loop_synthesis(loop: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 def synthesized(source: object, out: Path, **settings: Any) -> dict[str, Any]:
     """Run it to its end; what synthesis.json says."""
-    config = SynthesizeConfig(source=str(source), out=out, threads=1, **settings)
+    config = SynthesizeConfig(sources=(str(source),), out=out, threads=1, **settings)
     said = Synthesis(config).run()
     written: dict[str, Any] = json.loads((out / "synthesis.json").read_text())
     assert written == {"schema": "contrastream.synthesis/1", **said}
@@ -288,7 +288,7 @@ def test_frames_that_change_their_size_end_it_with_the_frames_before_kept(
 def test_a_full_disk_is_said_and_leaves_no_broken_file(tmp_path: Path, model: Callable[..., str]) -> None:
     out = tmp_path / "out"
     config = SynthesizeConfig(
-        source="phantom", out=out, frames=5000, size=256, bits=16, model=model(), film=False
+        sources=("phantom",), out=out, frames=5000, size=256, bits=16, model=model(), film=False
     )
     synthesis = Synthesis(config)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
