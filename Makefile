@@ -2,6 +2,7 @@
 ## make test   every test that can run here, with a list of what was skipped and why (ARGS="tests/stream -k ring")
 ## make bench  engine, live path, transport and streams of this machine, under 10 minutes, into out/bench (ARGS=your_cine.dcm)
 ## make drill  every fault of the matrix in front of real clients, about 10 minutes (ARGS="--only engine --out drill.json")
+## make fuzz   hostile bytes wherever bytes come in, guided by coverage, two minutes each (ARGS="--only dicom --seconds 600")
 ## make micro  the small parts of a frame's way, into micro.json (MICRO=micro-after.json); contrastream bench compare takes two
 ## make install-check   sdist and wheel, built and run in a clean environment of every Python from 3.11 to 3.13 that is here
 ## make lint   ruff and mypy; known vulnerabilities of the locked packages where pip-audit is there and can reach its data
@@ -12,6 +13,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 SUPPLY := $(VENV)/supply
+FUZZ   := $(VENV)/fuzz
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS   ?=
 MICRO  ?= micro.json
@@ -21,9 +23,9 @@ RESULTS ?= out/bench
 # there has a second try, since the host may take the cores away, and the summary names it (RERUN).
 UNTIMED := tests/calib tests/casgan tests/engines tests/bench/test_evaluate.py tests/stream/test_calibrate.py \
   tests/stream/test_site.py tests/stream/test_synthesize.py tests/stream/archive tests/stream/display/test_viewer.py tests/test_cli.py \
-  tests/test_imports.py tests/test_packaging.py tests/test_completion.py tests/examples
+  tests/test_imports.py tests/test_packaging.py tests/test_completion.py tests/test_fuzz.py tests/examples
 
-.PHONY: demo test bench drill micro install-check lint sbom lock picture clean help
+.PHONY: demo test bench drill fuzz micro install-check lint sbom lock picture clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -73,6 +75,15 @@ bench: $(VENV)/default.stamp
 # Not part of `make test` either: it breaks real pipelines for ten minutes and judges times.
 drill: $(VENV)/test.stamp
 	@PYTHONPATH=tests $(BIN)/python -m drill $(ARGS)
+
+# Not part of `make test` either, which fuzzes for seconds with hypothesis. The fuzzer lies beside the environment, not in it.
+$(FUZZ)/tools.stamp: | $(BIN)/python
+	@$(BIN)/python -m pip --disable-pip-version-check --quiet install --no-deps --only-binary :all: --target $(FUZZ) \
+	  "atheris==3.0.0; python_version < '3.12'" "atheris==3.1.0; python_version >= '3.12'"
+	@touch $@
+
+fuzz: $(VENV)/test.stamp $(FUZZ)/tools.stamp
+	@PYTHONPATH=$(FUZZ):tests $(BIN)/python -m fuzz $(ARGS)
 
 # Not part of `make test`: its files are not collected, and nothing here passes or fails by a time. The type checks of
 # the tests would be measured too, hence other options.

@@ -298,7 +298,7 @@ def read_card(path: Path) -> dict[str, Any]:
             )
     try:
         card = json.loads(card_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"the card {card_path} must be JSON, got: {error}; copy it again") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise CheckpointError(f"the card {card_path} must have the format {FORMAT}; teach the segmenter anew")

@@ -3,7 +3,9 @@
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -132,18 +134,30 @@ def read_facts(path: Path) -> PlanFacts:
         said = json.loads(path.read_text(encoding="utf-8"))
         if said.pop("format") != FORMAT:
             raise ValueError("another format")
+        whole = {each: int if each in ("rows", "columns", "sample_bytes") else str for each in said["key"]}
+        if any(type(value) is not whole[each] for each, value in said["key"].items()):
+            raise ValueError("a key that is none")
         said["key"] = PlanKey(**said["key"])
         said["warnings"] = tuple(map(str, said["warnings"]))
         said["census"] = {str(layer): int(count) for layer, count in said["census"].items()}
         facts = PlanFacts(**said)
         if not (isinstance(facts.plan_sha256, str) and isinstance(facts.built, str)):
             raise ValueError("a hash or a date that is none")
+        datetime.fromisoformat(facts.built).timestamp()
         numbers = (facts.plan_bytes, facts.seconds, facts.activation_bytes or 0, facts.weights_bytes or 0)
-        if not all(isinstance(number, int | float) and number >= 0 for number in numbers):
+        if not all(isinstance(number, int | float) and 0 <= number < math.inf for number in numbers):
             raise ValueError("a size or a time that is none")
     except FileNotFoundError:
         raise Unfit("the one in the cache has no sidecar: writing it was cut off") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise Unfit(f"the sidecar of the one in the cache cannot be read: {error}") from error
     return facts
 

@@ -282,7 +282,11 @@ def heartbeat_figures(status: dict[str, Any]) -> dict[str, Any]:
     """What the page shows of a heartbeat (`Pipeline.status`); None where the heartbeat does not say."""
     engine, source, counters = (_table(status, name) for name in ("engine", "source", "counters"))
     gpu = _table(status, "gpu")
-    skipped = [[f"{pair[0]}", f"{pair[1]}"] for pair in engine.get("skipped") or () if len(pair) == 2]
+    skipped = [
+        [f"{pair[0]}", f"{pair[1]}"]
+        for pair in _list(engine, "skipped")
+        if isinstance(pair, list) and len(pair) == 2
+    ]
     return {
         "engine": f"{engine['backend']} {engine.get('precision', '')}".strip()
         if engine.get("backend")
@@ -302,10 +306,15 @@ def heartbeat_figures(status: dict[str, Any]) -> dict[str, Any]:
         "grabbed_hz": status.get("fps_in"),
         "published_hz": status.get("fps_out"),
         "ended": bool(status.get("ended")),
-        "notes": [f"{note}" for note in source.get("notes") or ()],
+        "notes": [f"{note}" for note in _list(source, "notes")],
     }
 
 
 def _table(status: dict[str, Any], name: str) -> dict[str, Any]:
     found = status.get(name)
     return found if isinstance(found, dict) else {}
+
+
+def _list(status: dict[str, Any], name: str) -> list[Any]:
+    found = status.get(name)
+    return found if isinstance(found, list) else []

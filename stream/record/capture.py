@@ -13,6 +13,7 @@ frames before the last are whole; a cut-off end is found by its length or CRC an
 """
 
 import json
+import math
 import mmap
 import os
 import struct
@@ -194,7 +195,7 @@ class Capture:
             said = json.loads(bytes(self._bytes[HEAD.size : HEAD.size + length]))
             self._first = HEAD.size + length
             return datetime.fromisoformat(said["begun"]).isoformat()
-        except (ValueError, KeyError, TypeError, struct.error) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, struct.error) as error:
             raise RecordError(
                 f"needed a capture of contrastream record, got {self.path.name}, which does not begin like one"
             ) from error
@@ -228,7 +229,7 @@ class Capture:
         try:
             said = json.loads(text)
             self.engine = {name: said.get(name) for name in ENGINE_FACTS}
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise RecordError(
                 f"{self.path.name}: what it says of the engine is damaged; restore the file"
             ) from error
@@ -236,8 +237,11 @@ class Capture:
     def _read_stop(self, text: bytes, at_ns: int) -> None:
         try:
             said = json.loads(text)
-            self.stops.append(Stop(len(self._starts) - 1, State[said["state"]], float(said["age_ms"]), at_ns))
-        except (ValueError, KeyError, TypeError) as error:
+            state, age_ms = State[said["state"]], float(said["age_ms"])
+            if not 0.0 <= age_ms < math.inf:
+                raise ValueError(f"an age of {age_ms} ms")
+            self.stops.append(Stop(len(self._starts) - 1, state, age_ms, at_ns))
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise RecordError(
                 f"{self.path.name}: what it says of a stop is damaged; restore the file"
             ) from error
