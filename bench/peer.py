@@ -20,7 +20,7 @@ import zmq
 from bench.errors import BenchError
 from bench.worker import Handlers, answer_one
 from stream.control import format_from_json
-from stream.frame import FrameFormat, Plane
+from stream.frame import ALL_PLANES, FrameFormat, Plane
 from stream.infer import open_for
 from stream.ring import RingMemory
 from stream.timing import MonotonicClock, sleep_until_ns
@@ -33,7 +33,6 @@ WARM_UP = 4
 """Inferences in each buffer before a contestant says that it is ready."""
 CONNECT_MS = 10_000
 DRAIN_MS = 300
-ALL_PLANES = Plane.LIVE | Plane.SYNTHETIC | Plane.ATTENTION
 
 Taken = tuple[int, int, int, int]
 """A frame on its way: its buffer, its sequence number, when it was due and when it was taken."""

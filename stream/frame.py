@@ -31,6 +31,9 @@ class Plane(IntFlag):
     """How much of each pixel is synthetic, 0 to 255; where it is 0 synthetic equals live bit for bit."""
 
 
+ALL_PLANES = Plane.LIVE | Plane.SYNTHETIC | Plane.ATTENTION
+
+
 class State(IntEnum):
     """What a picture is. The last three change the whole picture in a viewer, since an icon is not enough."""
 

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from stream.frame import Plane, Reason, State
+from stream.frame import ALL_PLANES, Plane, Reason, State
 from stream.ring import Ring
 from stream.timing import NS_PER_MS, NS_PER_S, Clock
 
@@ -438,7 +438,7 @@ class Guard:
             return True
         if out.made_it:
             out.state, out.reason = State.SYNTHETIC, Reason.NONE
-            out.planes = Plane.LIVE | Plane.SYNTHETIC | Plane.ATTENTION
+            out.planes = ALL_PLANES
             return True
         if out.deadline_ns is not None and now_ns >= out.deadline_ns:
             out.reason = Reason.DEADLINE

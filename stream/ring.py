@@ -135,6 +135,7 @@ class Ring:
         self.slots = self.memory.slots
         self._holders = [Holders() for _ in range(slots)]
         self._next = 0
+        self._granted = 0
         self._refused = 0
 
     def grant(self) -> int | None:
@@ -145,6 +146,7 @@ class Ring:
                 self._next = (index + 1) % len(self.slots)
                 holders = self._holders[index]
                 holders.granted = True
+                self._granted += 1
                 holders.generation += 1
                 # Before anybody may write: who copies this slot just now sees afterwards that it was too late.
                 self.slots[index].generation[0] = holders.generation
@@ -158,12 +160,14 @@ class Ring:
         if not holders.granted:
             raise ValueError(f"slot {index} was filled without a grant")
         holders.granted = False
+        self._granted -= 1
         holders.waiting = True
 
     def revoke_grants(self) -> None:
         """Take back the source's grants. Only when it is dead and reaped, or this ring is never granted from again."""
         for holders in self._holders:
             holders.granted = False
+        self._granted = 0
 
     def lease(self, index: int, epoch: int) -> None:
         """Let the engine write the slot's synthetic and attention planes, under `epoch` (above 0)."""
@@ -199,11 +203,20 @@ class Ring:
 
     def granted(self) -> int:
         """Slots that the source may write now."""
-        return sum(holders.granted for holders in self._holders)
+        return self._granted
 
     def free(self) -> int:
         """Slots that could be granted now."""
         return sum(self._is_free(index) for index in range(len(self.slots)))
+
+    def has_free(self, count: int) -> bool:
+        """Whether so many slots could be granted now. Looks no further than it must: it is asked for every frame."""
+        for index in range(len(self.slots)):
+            if self._is_free(index):
+                count -= 1
+                if count == 0:
+                    return True
+        return count <= 0
 
     def idle(self) -> bool:
         """Whether nobody holds any slot, so that the memory can go."""

@@ -70,6 +70,7 @@ and of the audit log (stream/audit_chain.py)
              head elsewhere can show later that nothing up to it was removed: contrastream audit verify --head
 """
 
+import functools
 import json
 import struct
 import zlib
@@ -80,7 +81,7 @@ import numpy as np
 
 from stream import extensions
 from stream.errors import WireError
-from stream.frame import FrameFormat, Photometric, Plane, Reason, Spacing, State, aligned
+from stream.frame import ALL_PLANES, FrameFormat, Photometric, Plane, Reason, Spacing, State, aligned
 from stream.timing import Stage
 
 MAGIC = b"CNTRSTRM"
@@ -97,7 +98,6 @@ SLOT_GENERATION_AT = HEADER_ROOM - 8
 """Where in a slot its generation stands for readers of the memory (`stream/memory_door.py`). No header reaches so far,
 and it says nothing in a message."""
 PLANES = (Plane.LIVE, Plane.SYNTHETIC, Plane.ATTENTION)
-ALL_PLANES = Plane.LIVE | Plane.SYNTHETIC | Plane.ATTENTION
 MEASURING = b"contrastream.measure"
 """A measuring client also subscribes to this, with which no message begins: so the publisher knows that it is there."""
 STATUS_SCHEMA = "contrastream.status/1"
@@ -203,10 +203,7 @@ def pack_header(slot: memoryview, header: Header, layout: Layout) -> int:
     said, count = extensions.packed(frame_format, header.rate_hz, header.spacing)
     end = CORE.size + len(said)
     slot[CORE.size : end] = said
-    table: list[int] = []
-    for plane in PLANES:
-        present = plane in header.planes
-        table += [layout.offset(plane), frame_format.plane_bytes(plane)] if present else [0, 0]
+    table, length = _places(layout, frame_format, int(header.planes))
     flags = (
         (FLAG_CRC if header.crc is not None else 0)
         | (FLAG_UNMASKED_TEXT if header.unmasked_text else 0)
@@ -240,7 +237,17 @@ def pack_header(slot: memoryview, header: Header, layout: Layout) -> int:
         *table,
         header.publisher_pid,
     )
-    return layout.message_bytes(frame_format, header.planes)
+    return length
+
+
+@functools.lru_cache(maxsize=16)
+def _places(layout: Layout, frame_format: FrameFormat, planes: int) -> tuple[tuple[int, ...], int]:
+    """Offset and bytes of each plane, 0 for one that is not sent, and the length of the message; alike for every frame."""
+    sent = Plane(planes)
+    table: list[int] = []
+    for plane in PLANES:
+        table += [layout.offset(plane), frame_format.plane_bytes(plane)] if plane in sent else [0, 0]
+    return tuple(table), layout.message_bytes(frame_format, sent)
 
 
 def plane_crcs(

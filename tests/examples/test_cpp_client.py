@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from stream.endpoint import parse_endpoint
-from stream.frame import FrameFormat, Photometric, Plane, Reason, State
+from stream.frame import ALL_PLANES, FrameFormat, Photometric, Plane, Reason, State
 from stream.guard import Grabbed, Outgoing
 from stream.publish import Publisher
 from stream.ring import Ring, RingMemory
 from stream.timing import MonotonicClock
-from stream.wire import ALL_PLANES, Header, pack_header
+from stream.wire import Header, pack_header
 
 SOURCE = Path(__file__).parents[2] / "examples" / "client.cpp"
 
