@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from bench.config import BenchConfig, DoctorConfig, EvaluateConfig
+from bench.config import BenchConfig, DoctorConfig
+from bench.evaluate_config import EvaluateConfig
 from calib.config import CalibConfig
 from casgan.config import TrainConfig
 from engines.config import BuildConfig, ExportConfig

@@ -2,7 +2,7 @@
 
 Map of the room:
 
-    config.py              settings of the commands, standard library only
+    config.py              settings of the commands, standard library only; evaluate_config.py, methods_config.py
     errors.py              what cannot be measured
     workloads.py           `bench WORKLOAD`: which file runs it
     live.py                `bench live`: the whole path, paced; report.py makes its report, beside the aims
@@ -29,6 +29,9 @@ Map of the room:
     phantom_evaluation.py  on phantom patients, whose truth is known
     archive_evaluation.py  on real frames, as an independent segmenter sees them
     judging.py             figures of many frames at once, with intervals by patient
+    methods.py             `bench methods`: CAS-GAN, its rivals and its ablations under one protocol; methods_measure.py the
+                           figures, methods_loops.py on real loops, methods_pictures.py what was drawn, methods_budget.py minutes
+    methods_results.py     its small files read back; methods_table.py Tables I and II: `evaluate --table`
     drawer.py              one way to draw for ONNX files and checkpoints
     evaluation_table.py    the figures for a terminal; gallery.py the page of pictures
     progress.py            stages and bars on stderr

@@ -12,9 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bench.config import EvaluateConfig
 from bench.drawer import Drawer, open_drawer
 from bench.errors import EvaluationError
+from bench.evaluate_config import EvaluateConfig
 from bench.judging import Case, Judge, Mask, Yardstick, distance_figures, flat, layer, shape_figures
 from bench.phantom_evaluation import background_figures, shift_figures
 from bench.progress import Progress

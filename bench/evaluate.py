@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.config import EvaluateConfig
 from bench.errors import EvaluationError
+from bench.evaluate_config import EvaluateConfig
 from stream.reported import FILE
 
 SCHEMA = "contrastream.evaluation/1"
@@ -22,11 +22,17 @@ NEEDED = ("torch", "monai", "skimage", "safetensors")
 
 
 def evaluate(config: EvaluateConfig) -> int:
-    """Measure, write, print.
+    """Measure, write, print; or print the tables of methods that were measured before.
 
     Raises:
         EvaluationError: A library, the model or the data is not there or cannot be used.
     """
+    if config.table:
+        from bench.methods_table import write_table
+
+        print(write_table(config.results))
+        print(f"\nwritten: {config.results.resolve().parent / 'RESULTS.md'}")
+        return 0
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise EvaluationError(

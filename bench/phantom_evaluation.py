@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from bench.config import EvaluateConfig
 from bench.drawer import Drawer, open_drawer
+from bench.evaluate_config import EvaluateConfig
 from bench.judging import (
     Case,
     Judge,
@@ -56,7 +56,7 @@ def evaluate_phantom(
     tree = mean_tree([_patient(seed, config.variation, config.size) for seed in BASELINE_SEEDS])
     for seed in progress.over(seeds, "patients"):
         phantom = Phantom(_patient(seed, config.variation, config.size))
-        for index in _indices(phantom, FRAMES_PER_PATIENT):
+        for index in frame_indices(phantom, FRAMES_PER_PATIENT):
             case, outline = _case(phantom, index, drawer)
             cases.append(case)
             mean_trees.append(tree.drawn(outline, case.live.shape))
@@ -116,7 +116,7 @@ def evaluate_phantom(
         "shape_intervals": {name: one["interval"] for name, one in shapes.items()},
     }
     progress.stage("distances")
-    reference, whose = _reference(config.variation)
+    reference, whose = reference_pictures(config.variation)
     yardstick = Yardstick.of(judge.features(reference), whose)
     sets = {name: judge.features(some) for name, some in pictures.items()}
     report |= distance_figures(yardstick, sets, judge.name, config.seed)
@@ -134,7 +134,8 @@ def _patient(seed: int, variation: float, size: int) -> PhantomConfig:
     return replace(patient_config(seed), variation=variation, rows=size, columns=size)
 
 
-def _indices(phantom: Phantom, count: int) -> list[int]:
+def frame_indices(phantom: Phantom, count: int) -> list[int]:
+    """Some frames of a patient's loop, always the same ones."""
     rng = np.random.default_rng((phantom.config.seed, 0xE7A1))
     return [int(index) for index in rng.choice(phantom.loop.frames, count, replace=False)]
 
@@ -213,11 +214,12 @@ def _grey(picture: np.ndarray) -> Float32[np.ndarray, "h w"]:
     return grey
 
 
-def _reference(variation: float) -> tuple[list[np.ndarray], list[str]]:
+def reference_pictures(variation: float) -> tuple[list[np.ndarray], list[str]]:
+    """True angiograms of `REFERENCE_SEEDS` at 256 x 256, and whose they are: what distances are taken to."""
     pictures, whose = [], []
     for seed in REFERENCE_SEEDS:
         phantom = Phantom(_patient(seed, variation, 256))
-        for index in _indices(phantom, FRAMES_PER_PATIENT):
+        for index in frame_indices(phantom, FRAMES_PER_PATIENT):
             pictures.append(phantom.frame(index).angiogram)
             whose.append(f"phantom {seed}")
     return pictures, whose
@@ -231,7 +233,7 @@ def _variations(config: EvaluateConfig, drawer: Drawer, progress: Progress) -> d
         cases = []
         for seed in range(config.seed, config.seed + count):
             phantom = Phantom(_patient(seed, variation, config.size))
-            cases.append(_case(phantom, _indices(phantom, 1)[0], drawer)[0])
+            cases.append(_case(phantom, frame_indices(phantom, 1)[0], drawer)[0])
         patients = [case.patient for case in cases]
         drawn, truth = [case.drawn for case in cases], [_truth(case) for case in cases]
         found[f"{variation:g}"] = agreement(drawn, truth, patients, config.seed) | {"frames": len(cases)}
@@ -285,7 +287,7 @@ def _under_shifts(
         patient = _patient(seed, config.variation, size + most)
         # As large a field per pixel as at the network's size.
         wide = Phantom(replace(patient, field_mm=patient.field_mm * (size + most) / size))
-        tests.append(shift_test(draw, wide.frame(_indices(wide, 1)[0]).plain))
+        tests.append(shift_test(draw, wide.frame(frame_indices(wide, 1)[0]).plain))
     patients = [f"phantom {number}" for number in range(count)]
     return shift_figures(tests, patients, size, config.seed), {**lattice(planes), "rows": size}
 

@@ -10,6 +10,7 @@ from bench.config import (
     SoakConfig,
     TransportConfig,
 )
+from bench.methods_config import MethodsConfig
 
 
 def bench(
@@ -20,6 +21,7 @@ def bench(
     | SoakConfig
     | PeersConfig
     | GlassConfig
+    | MethodsConfig
     | CompareConfig,
 ) -> int:
     """Run a workload; returns the command's exit status."""
@@ -52,6 +54,10 @@ def bench(
             from bench.glass import bench_glass
 
             return bench_glass(workload)
+        case MethodsConfig():
+            from bench.methods import bench_methods
+
+            return bench_methods(workload)
         case CompareConfig():
             from bench.compare import compare
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 
 from bench.evaluation_table import format_evaluation
+from bench.methods_table import kept_section
 
 OUT = Path(__file__).resolve().parents[1] / "casgan" / "RESULTS.md"
 PICTURES = OUT.parent.parent / "docs"
@@ -44,7 +45,9 @@ def main(folder: Path) -> int:
             cv2.imwrite(str(PICTURES / name), small, [cv2.IMWRITE_WEBP_QUALITY, 80])
             parts.append(f"![{section['title']}](../docs/{name})\n")
         parts.append(f"{section['seen'].strip()}\n")
-    OUT.write_text("\n".join(parts), encoding="utf-8")
+    # The tables of methods, which `contrastream evaluate --table` writes, and what was said of them.
+    parts.append(kept_section(OUT.read_text(encoding="utf-8")) if OUT.is_file() else "")
+    OUT.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
     print(f"written {OUT}")
     return 0
 

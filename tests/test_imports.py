@@ -95,6 +95,7 @@ def test_a_client_holds_no_ai_library_and_no_codec() -> None:
         "bench transport",
         "bench scale",
         "bench soak",
+        "bench methods",
         "calib",
         "calib run",
         "calib show",

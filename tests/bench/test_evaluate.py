@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from bench import phantom_evaluation
-from bench.config import EvaluateConfig
 from bench.errors import EvaluationError
 from bench.evaluate import evaluate, measured, targets
+from bench.evaluate_config import EvaluateConfig
 from bench.evaluation_table import format_evaluation
 from casgan.segmenter import VesselSegmenter, save_segmenter
 
