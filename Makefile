@@ -22,8 +22,10 @@ RESULTS ?= out/bench
 # Rooms whose tests run two at a time. The others' run the live path, which wants the cores for itself; one that fails
 # there has a second try, since the host may take the cores away, and the summary names it (RERUN).
 UNTIMED := tests/calib tests/casgan tests/engines tests/bench/test_evaluate.py tests/bench/test_methods.py \
-  tests/stream/test_calibrate.py tests/stream/test_site.py tests/stream/test_synthesize.py tests/stream/archive tests/stream/display/test_viewer.py tests/test_cli.py \
-  tests/test_imports.py tests/test_packaging.py tests/test_completion.py tests/test_fuzz.py tests/examples
+  tests/stream/test_calibrate.py tests/stream/test_site.py tests/stream/test_synthesize.py tests/stream/archive \
+  tests/stream/display/test_viewer.py tests/stream/display/test_metrics.py tests/stream/display/test_secret_files.py \
+  tests/stream/sources/test_network.py tests/test_cli.py tests/test_imports.py tests/test_packaging.py \
+  tests/test_completion.py tests/test_fuzz.py tests/examples
 
 .PHONY: demo test bench drill fuzz micro install-check lint sbom lock picture clean help
 .DEFAULT_GOAL := help

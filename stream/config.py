@@ -16,7 +16,7 @@ class SourceConfig:
     """Where frames come from and how they are read."""
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
-    """phantom, v4l2:0, igtl://host:18944/Device, a DICOM cine loop, a video file, a folder of frames, or python:module:Class."""
+    """phantom, v4l2:0, rtsp://host/path, tcp://host:port, gst:PIPELINE, igtl://host:18944/Device, a DICOM cine loop, a video file, a folder of frames, or python:module:Class."""
     rate: Annotated[float | None, arg(metavar="HZ")] = None
     """Frames per second, over what the recording says; the rate asked of a device."""
     loop: bool = False
@@ -113,7 +113,7 @@ class RunConfig(FaultConfig, ServingConfig, EngineConfig, SourceConfig):
     """
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")] = ""
-    """phantom, v4l2:0, a DICOM cine loop, a video file, a folder of frames, or python:module:Class."""
+    """phantom, v4l2:0, rtsp://host/path, a DICOM cine loop, a video file, a folder of frames, or python:module:Class (README.md lists all)."""
     more: Annotated[Positional[tuple[str, ...]], arg(metavar="[SOURCE ...]")] = ()
     """More sources, a room each; the other settings hold for all of them."""
     healthcheck: FlagCreatePairsOff[bool] = False

@@ -8,10 +8,13 @@ from stream.config import ReplayConfig, RunConfig
 
 RECORDING = "recording"
 FILE = "file"
+ADDRESSES = ("rtsp", "tcp", "gst", "igtl")
 
 
 def reported_source(source: str) -> str:
-    """A source in words: what a user typed where that names no file."""
+    """A source in words: what a user typed where that names no file, and of an address its kind alone, since it may hold a password."""
+    if (scheme := source.partition(":")[0]) in ADDRESSES:
+        return scheme
     return source if source == "phantom" or source.startswith(("v4l2:", "python:")) else RECORDING
 
 

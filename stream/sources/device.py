@@ -1,7 +1,5 @@
 """Capture cards and cameras through OpenCV's V4L2 backend."""
 
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from stream.sources.options import SourceOptions
 from stream.sources.picture import check_out, decode_image, frame_format, quiet_opencv, region
 from stream.sources.source import FormatChanged, Source, SourceFrame
 from stream.sources.v4l2 import DeviceFormat, check_device, current_format, device_path
+from stream.sources.within import within
 from stream.timing import NS_PER_S, Clock, MonotonicClock
 
 OPEN_TIMEOUT_S = 15.0
@@ -52,7 +51,10 @@ def open_device(address: str, options: SourceOptions) -> "DeviceSource":
             capture.release()
             raise
 
-    return _within(OPEN_TIMEOUT_S, work, path)
+    given_up = SourceError(
+        f"{path}: the driver did not answer within {OPEN_TIMEOUT_S:g} s; unplug the device and try again"
+    )
+    return within(OPEN_TIMEOUT_S, work, given_up)
 
 
 class DeviceSource(Source):
@@ -249,25 +251,3 @@ def _open_capture(path: str) -> Any:
             "OpenCV does not read"
         )
     return capture
-
-
-def _within(limit_s: float, work: Callable[[], DeviceSource], path: str) -> DeviceSource:
-    """Run `work` in a thread of its own and give it up after `limit_s`: a driver may hang for ever."""
-    results: list[DeviceSource | BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:
-            results.append(error)
-
-    thread = threading.Thread(target=run, name="open-device", daemon=True)
-    thread.start()
-    thread.join(limit_s)
-    if not results:
-        raise SourceError(
-            f"{path}: the driver did not answer within {limit_s:g} s; unplug the device and try again"
-        )
-    if isinstance(results[0], BaseException):
-        raise results[0]
-    return results[0]

@@ -11,7 +11,7 @@ from stream.errors import SourceError
 from stream.sources.options import SourceOptions
 from stream.sources.source import Source
 
-KINDS = "phantom, v4l2:0, igtl://host:18944/Device, a DICOM file, a video file, an image, a folder of frames or python:module:Class"
+KINDS = "phantom, v4l2:0, rtsp://host/path, tcp://host:port, gst:PIPELINE, igtl://host:18944/Device, a DICOM file, a video file, an image, a folder of frames or python:module:Class"
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
@@ -22,7 +22,8 @@ def open_source(spec: str, options: SourceOptions | None = None) -> Source:
     follow is no video here.
 
     Args:
-        spec: `phantom`, `v4l2:0`, `v4l2:/dev/video0`, `igtl://host:18944/Device`, the path of a DICOM file, a video file, an image or a
+        spec: `phantom`, `v4l2:0`, `v4l2:/dev/video0`, `rtsp://host/path`, `tcp://host:port` (MPEG-TS), `gst:PIPELINE`,
+            `igtl://host:18944/Device`, the path of a DICOM file, a video file, an image or a
             folder, or `python:module:Class` for a `Source` of your own, which is called with the options.
         options: What was asked of it.
 
@@ -45,6 +46,14 @@ def open_source(spec: str, options: SourceOptions | None = None) -> Source:
             ) from None
 
         return IgtlSource(spec, options)
+    if spec.partition("://")[0] in ("rtsp", "tcp", "udp", "rtp", "srt", "rtsps"):
+        from stream.sources.network import open_network
+
+        return open_network(spec, options)
+    if spec.startswith("gst:"):
+        from stream.sources.gstreamer import open_gstreamer
+
+        return open_gstreamer(spec.removeprefix("gst:").strip(), options)
     if spec.startswith("python:"):
         return _open_python(spec, options)
     path = Path(spec)

@@ -41,7 +41,7 @@ class Source(ABC):
     """
 
     kind: str
-    """cine, video, folder, image, device or phantom. Shown to people; never holds anything from a header."""
+    """cine, video, folder, image, device, network, gstreamer, igtl or phantom. Shown to people; never holds anything from a header."""
     format: FrameFormat
     """Of the next frame."""
     live: bool = False

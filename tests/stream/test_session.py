@@ -258,6 +258,7 @@ def test_the_table_of_a_replay_without_engine_or_frames_has_dashes() -> None:
         ("v4l2:0", "v4l2:0"),
         ("/data/DOE^JANE/1.dcm", "recording"),
         ("1.dcm", "recording"),
+        ("rtsp://doe:jane@cam/doe", "rtsp"),
     ],
 )
 def test_a_report_names_no_file(typed: str, said: str) -> None:

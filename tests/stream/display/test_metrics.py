@@ -58,18 +58,21 @@ def summed(samples: dict[tuple[tuple[str, str], ...], float], label: str) -> dic
 
 @pytest.mark.timeout(120)
 def test_what_is_scraped_of_a_real_run_is_what_the_run_accounts_for(
-    start: Any, loop: Path, endpoint: str, make_server: Any, wait: Any, tmp_path: Path
+    start: Any, endpoint: str, make_server: Any, wait: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     out = tmp_path / "run.json"
-    # A source that stops at a frame: from then on nothing is counted any more, and both sides can be compared exactly.
-    faults = ("--fault", "drop=0.1,freeze@90:600s", "--fault-seed", "3")
-    run = start("run", str(loop), "--loop", "--endpoint", endpoint, "--no-audit", "--out", str(out), *faults)
+    # A source that stops: from then on nothing is counted any more, and both sides can be compared exactly.
+    source = "python:stopping_source:StoppingSource"
+    run = start("run", source, "--endpoint", endpoint, "--no-audit", "--out", str(out))
     server = make_server(endpoint, "--metrics-token", str(secret_file(tmp_path)))
 
     def stopped() -> Any:
         now = scrape(server)
-        still = now["contrastream_state"][(("state", "STALE"),)] == 1.0
-        warm = "contrastream_engine_info" in now  # which may take longer than the frames did
+        # A busy machine may be stale before, and its engine may be ready only after.
+        all_due = now.get("contrastream_frames_due_total", {}).get((), 0.0) >= 90
+        still = all_due and now["contrastream_state"][(("state", "STALE"),)] == 1.0
+        warm = "contrastream_engine_info" in now
         return now if still and warm and not now["contrastream_frames_waiting"][()] else None
 
     seen = wait(stopped, "a scrape of the stopped source", 60.0)
@@ -78,12 +81,12 @@ def test_what_is_scraped_of_a_real_run_is_what_the_run_accounts_for(
     published = seen["contrastream_frames_published_total"]
     by_state = summed(published, "state")
     dropped = summed(seen["contrastream_frames_dropped_total"], "reason")
-    assert seen["contrastream_frames_due_total"][()] == accounts["due"] >= 90
+    assert seen["contrastream_frames_due_total"][()] == accounts["due"] == 90
     assert by_state["synthetic"] == accounts["synthetic"]
     assert by_state["passthrough"] == sum(accounts["passthrough"].values()) > 0
     assert by_state["unchanged"] == accounts["unchanged"]
     assert dropped == accounts["dropped"]
-    assert dropped["source_lost"] > 0
+    assert dropped["source_lost"] >= 10
     assert accounts["due"] == sum(by_state.values()) + sum(dropped.values()) + accounts["repeated"]
 
     drawn_or_live = by_state["synthetic"] + by_state["passthrough"]
@@ -93,10 +96,10 @@ def test_what_is_scraped_of_a_real_run_is_what_the_run_accounts_for(
     assert by_state["synthetic"] <= stages["engine"] == stages["submit"] == stages["guard"] <= drawn_or_live
     total_s = seen["contrastream_published_latency_seconds_sum"][()]
     assert 0 < total_s < drawn_or_live * 600
-    assert seen["contrastream_faults_injected"][()] == 1.0
+    assert seen["contrastream_faults_injected"][()] == 0.0
     assert seen["contrastream_up"][()] == 1.0
-    # This engine runs on the CPU, and this run judges no domain.
-    assert dashboard_names() - set(seen) == GPU_NAMES | {"contrastream_domain_threshold"}
+    # This engine runs on the CPU, and whether it was ready for a frame depends on the machine.
+    assert dashboard_names() - set(seen) - DOMAIN_NAMES == GPU_NAMES
 
 
 def dashboard_names() -> set[str]:
@@ -107,6 +110,7 @@ def dashboard_names() -> set[str]:
     return set(re.findall(r"\bcontrastream_\w+", asked))
 
 
+DOMAIN_NAMES = {"contrastream_domain_score", "contrastream_domain_threshold"}
 GPU_NAMES = {
     "contrastream_gpu_temperature_celsius", "contrastream_gpu_power_watts", "contrastream_gpu_power_limit_watts",
     "contrastream_gpu_busy_ratio", "contrastream_gpu_throttled", "contrastream_gpu_memory_used_bytes",
@@ -140,7 +144,7 @@ def test_a_gpu_s_figures_are_told_in_base_units_and_are_those_the_dashboard_asks
     assert seen["contrastream_gpu_memory_used_bytes"] == 50 * 2**20
     assert seen["contrastream_gpu_throttled"] == 1.0
     assert "contrastream_gpu_power_watts" not in told({"gpu": {**gpu, "power_w": None}})
-    assert told({"domain": {"threshold": 2.0}})["contrastream_domain_threshold"] == 2.0
+    assert set(told({"domain": {"score": 1.0, "threshold": 2.0}})) >= DOMAIN_NAMES
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_the_phantom_is_not_cropped():
 def test_a_missing_file_is_named_with_what_could_be_named(spec):
     with pytest.raises(
         SourceError,
-        match=r"needed phantom, v4l2:0, igtl://host:18944/Device, a DICOM file, .* but this cannot be opened",
+        match=r"needed phantom, v4l2:0, rtsp://host/path, .* a DICOM file, .* but this cannot be opened",
     ):
         open_source(spec)
 
