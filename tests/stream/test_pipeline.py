@@ -250,7 +250,14 @@ def test_a_frame_size_that_changes_is_passed_through_until_the_engine_is_ready_f
     numbers = publications(frames)
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     sequences = [frame["sequence"] for frame in frames]
-    assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+    assert sequences == sorted(set(sequences))
+    missing = (
+        sequences[-1] - sequences[0] + 1 - len(sequences)
+    )  # a host that takes the cores away makes some late
+    client.wait_for(
+        lambda line: line["what"] == "heartbeat" and sum(line["counters"]["dropped"].values()) >= missing,
+        what=f"{missing} frames to be counted as dropped",
+    )
 
 
 def test_frames_unlike_the_taught_ones_stay_live_until_they_are_like_them_again(
