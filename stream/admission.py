@@ -15,7 +15,7 @@ import time
 import zmq
 from zmq.utils import z85
 
-from stream.connections import MAX_CONNECTIONS, Connections
+from stream.connections import MAX_CONNECTIONS, Connections, bound_strangers
 from stream.endpoint import Curve
 from stream.errors import EndpointError, KeyFileError
 from stream.keys import KeyPair, allowed_clients, load_pair, read_public
@@ -24,10 +24,6 @@ log = logging.getLogger(__name__)
 
 DOMAIN = b"contrastream"
 REFRESH_MS = 250
-HANDSHAKE_MS = 3000
-"""A connection whose handshake is not over by then is ended."""
-MAX_CLIENT_BYTES = 1024
-"""Of a message that a client sends: subscriptions, requests, credit and the handshake are all shorter."""
 
 
 class Admission:
@@ -70,8 +66,7 @@ class Admission:
         socket.zap_domain = DOMAIN
         # Without this libzmq lets everybody in while nobody answers ZAP.
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_CLIENT_BYTES)
+        bound_strangers(socket)
         connections = Connections(socket, MAX_CONNECTIONS)
         with self._lock:
             self._followed.append(connections)

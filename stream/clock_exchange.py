@@ -22,7 +22,7 @@ from calib.clock import LIMIT_MS, MIN_EXCHANGES, ClockEstimate, OneWay, estimate
 from calib.errors import CalibrationError
 from calib.results import ClockResult
 from stream.admission import Admission, authenticate, client_keys, open_admission, user_of
-from stream.connections import Connections
+from stream.connections import Connections, bound_strangers
 from stream.endpoint import Curve, Endpoint, parse_endpoint
 from stream.errors import EndpointError, StreamError
 from stream.keys import KeyPair
@@ -69,6 +69,7 @@ class ClockResponder:
         socket.linger = 0
         socket.setsockopt(zmq.RCVHWM, QUEUE)
         socket.setsockopt(zmq.SNDHWM, QUEUE)
+        bound_strangers(socket)
         if self._admission is not None:
             self._connections = self._admission.protect(socket)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)

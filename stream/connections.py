@@ -17,6 +17,10 @@ from dataclasses import dataclass
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+HANDSHAKE_MS = 3000
+"""A connection whose handshake is not over by then is ended."""
+MAX_CLIENT_BYTES = 1024
+"""Of a message that a client sends: subscriptions, requests, credit and the handshake are all shorter."""
 MAX_CONNECTIONS = 64
 """At a socket that hosts other than this one reach: no more are held, whoever they are."""
 
@@ -33,6 +37,12 @@ class Connection:
     unread: int = 0
     since_ns: int = 0
     """How long `unread` has stayed the same."""
+
+
+def bound_strangers(socket: "zmq.Socket[bytes]") -> None:
+    """What one connection may cost a socket that is bound to an address: call it before `bind`."""
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_CLIENT_BYTES)
 
 
 class Connections:

@@ -6,6 +6,7 @@ import contextlib
 import zmq
 
 from stream.admission import open_admission, user_of
+from stream.connections import bound_strangers
 from stream.endpoint import Curve
 from stream.errors import EndpointError
 
@@ -31,6 +32,7 @@ class Credit:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._admission = None if curve is None else open_admission(self._context, curve)
         self.socket: zmq.Socket[bytes] = self._context.socket(zmq.PULL)
+        bound_strangers(self.socket)
         self._connections = None if self._admission is None else self._admission.protect(self.socket)
         self.socket.setsockopt(zmq.LINGER, 0)
         try:

@@ -14,7 +14,7 @@ import zmq
 
 from stream.admission import Admission, user_of
 from stream.clock_exchange import ClockResponder
-from stream.connections import Connections, end_connection, unread_bytes
+from stream.connections import Connections, bound_strangers, end_connection, unread_bytes
 from stream.endpoint import Endpoint, EndpointLock
 from stream.errors import EndpointError, KeyFileError
 from stream.frame import Spacing
@@ -113,6 +113,7 @@ class Publisher:
         # XPUB tells of subscriptions: a lossless replay waits for its client's, and they say whose a connection is.
         socket = self._context.socket(zmq.XPUB)
         socket.setsockopt(zmq.XPUB_VERBOSER, 1)
+        bound_strangers(socket)
         connections = self.admission.protect(socket) if self.admission is not None else Connections(socket)
         socket.setsockopt(zmq.LINGER, 200)
         socket.setsockopt(zmq.SNDHWM, queue)

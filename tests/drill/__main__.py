@@ -22,6 +22,7 @@ from typing import Any
 from drill import special
 from drill.cases import CASES, LONG_CASES, RATE_HZ, Case
 from drill.clients import CHROMIUM, CHROMIUM_ARGUMENTS, Client, Page, Plain, Window
+from drill.flood import floods
 from drill.judge import SIZE, Judged, Row
 from drill.recorder import Recorder
 from drill.running import Unready
@@ -30,7 +31,7 @@ from drill.table import check_page, faults_of, markdown, terminal_line, write_in
 from bench.machine import describe, one_line
 from bench.witness import Witness
 
-SPECIALS = ("network cut", "tab in the background", "SIGKILL", "100000 frames")
+SPECIALS = ("network cut", "tab in the background", "floods", "SIGKILL", "100000 frames")
 CLIENTS = ("web", "window", "recorder")
 
 
@@ -180,6 +181,8 @@ class Drill:
             page = next(client for client in self.clients if isinstance(client, Page))
             plain = next(client for client in self.clients if isinstance(client, Plain))
             return special.tab_in_background(page, plain, self._endpoint)
+        if name == "floods":
+            return floods(self._witness)
         if name == "SIGKILL":
             return special.guard_killed(self._endpoint)
         return special.hundred_thousand(self._folder, self._options.frames)

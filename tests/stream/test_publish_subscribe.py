@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -438,6 +439,27 @@ def test_the_ipv6_loopback_carries_frames(
     stream.wait_for_subscribers(1)
     stream.send()
     assert receive(subscriber).header.sequence == 0
+
+
+def test_a_stranger_s_giant_message_is_hung_up_on_on_loopback_too(clock: FakeClock) -> None:
+    endpoint = parse_endpoint(f"tcp://127.0.0.1:{free_port()}")
+    publisher = Publisher(endpoint, clock)
+    try:
+        for address in (endpoint.frames, endpoint.status, endpoint.clock):
+            with socket.create_connection(
+                ("127.0.0.1", int(address.rpartition(":")[2])), timeout=30.0
+            ) as peer:
+                peer.sendall(b"\xff" + bytes(7) + b"\x01\x7f\x03\x00NULL" + bytes(16 + 32))
+                kind = b"DEALER" if address == endpoint.clock else b"SUB"
+                said = b"\x05READY\x0bSocket-Type" + struct.pack(">I", len(kind)) + kind
+                peer.sendall(b"\x04" + bytes((len(said),)) + said)
+                peer.sendall(b"\x02" + struct.pack(">Q", 1 << 28))
+                # Its greeting and its READY, then the end: not one byte of the message is waited for.
+                with contextlib.suppress(ConnectionResetError):
+                    while peer.recv(4096):
+                        pass
+    finally:
+        publisher.close()
 
 
 def test_a_closed_publisher_leaves_its_endpoint_free_and_nothing_in_the_folder(
