@@ -262,6 +262,8 @@ class SynthesizeConfig(EngineConfig):
     """Run a model that was not taught, to measure it; its frames go to untaught/ and are marked so."""
     overwrite: bool = False
     """Replace a former synthesis in that folder; in an archive, do loops anew that another model or other settings made."""
+    dicom: FlagCreatePairsOff[bool] = False
+    """Write loop.dcm, loop-synthetic.dcm and loop-attention.dcm, the objects of `contrastream record`, instead of PNGs."""
     film: bool = True
     """Write preview.mp4, an MPEG-4 film for desktop players; most browsers do not show this codec."""
     rate: Annotated[float | None, arg(metavar="HZ")] = None

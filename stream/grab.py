@@ -32,7 +32,7 @@ from stream.control import (
 from stream.errors import SourceError
 from stream.frame import FrameFormat
 from stream.guard import Grabbed
-from stream.pacing import Pacing, Schedule
+from stream.pacing import Pacing, Schedule, frame_times_ms
 from stream.repeats import RepeatDetector
 from stream.ring import RingMemory
 from stream.sources.source import FormatChanged, Source, SourceGone
@@ -349,6 +349,7 @@ def main() -> int:
             "notes": list(source.notes),
             "device": source.device,
             "sizes": dict(source.sizes),
+            "times_ms": frame_times_ms(source, source.frame_count, pacing) if config.get("timed") else None,
             "read_within_s": source.read_within_s,
         }
         guard.send_json(Kind.OPENED, opened)

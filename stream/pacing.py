@@ -1,11 +1,15 @@
 """When frames are due: the intended schedule of a replay, against which its latency is measured."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from stream.errors import SourceError
 from stream.timing import NS_PER_MS
+
+MAX_TIMED = 4000
+"""Frames whose times fit into a packet (stream.control.MAX_PACKET)."""
 
 
 @dataclass(frozen=True)
@@ -68,3 +72,25 @@ class Schedule:
         if interval_ms is None:
             raise SourceError("needed the frame rate, but the recording does not say it; add --rate")
         return interval_ms * NS_PER_MS / self._speed
+
+
+def frame_times_ms(source: Timed, frames: int | None, pacing: Pacing) -> list[float] | None:
+    """When each frame of a recording is, from the first on, in ms; None where nothing says.
+
+    Args:
+        source: The recording.
+        frames: How many it has; None where it has no end of its own.
+        pacing: Its rate and how many are taken.
+
+    Raises:
+        SourceError: There are more than one packet tells of.
+    """
+    count = min((each for each in (frames, pacing.frames) if each is not None), default=0)
+    if count > MAX_TIMED:
+        raise SourceError(f"the times of at most {MAX_TIMED} frames can be kept, got {count}; give --frames")
+    period_ms = None if pacing.rate_hz is None else 1000.0 / pacing.rate_hz
+    steps = [source.interval_ms(index) if period_ms is None else period_ms for index in range(1, count)]
+    known = [step for step in steps if step is not None]
+    if len(known) < len(steps):
+        return None
+    return [round(time, 3) for time in itertools.accumulate(known, initial=0.0)]

@@ -48,6 +48,7 @@ class Recording:
         stopped: Asked while waiting; once it says True, `read` ends.
         live: Read a live device too, until it is stopped.
         blank: Regions to blank before anything sees them, as `stream.blank.Blank.as_json` gives them.
+        timed: Ask when each frame is.
 
     Raises:
         SourceError: It cannot be opened, or has no end.
@@ -65,6 +66,7 @@ class Recording:
         stopped: Callable[[], bool],
         live: bool = False,
         blank: dict[str, Any] | None = None,
+        timed: bool = False,
     ) -> None:
         if source.startswith("v4l2:") and not live:
             raise SourceError(
@@ -83,7 +85,9 @@ class Recording:
             "pacing": dataclasses.asdict(pacing),
             "first_sequence": 0,
             "blank": blank,
+            "timed": timed,
         }
+        self._masked = blank is not None
         self._ring: Ring | None = None
         self._child = Child("stream.grab", config, quiet=True)
         try:
@@ -114,6 +118,9 @@ class Recording:
             live = bool(opened["live"])
             self.rate_hz = None if opened["recorded_hz"] is None else float(opened["recorded_hz"])
             """Frames per second; None where nothing says."""
+            times = opened.get("times_ms")
+            self.times_ms = None if times is None else [float(each) for each in times]
+            """When each frame is, from the first on, in ms; None where nothing says or it was not asked for."""
         except MALFORMED as error:
             raise self._nonsense(error) from error
         if not self._live and (live or (count is None and frames is None)):
@@ -131,6 +138,11 @@ class Recording:
                 f"needed memory for {slots} frames of {self.format.rows} x {self.format.columns}, got: {error.strerror}"
             ) from error
         send_ring(self._child.socket, self._ring.memory, 1)
+
+    @property
+    def unmasked_text(self) -> bool:
+        """Whether the frames may show burned-in text."""
+        return self.kind != "phantom" and not self._masked
 
     def read(self) -> Recorded | None:
         """The next frame; None at the end, or once it was stopped.

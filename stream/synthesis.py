@@ -5,7 +5,8 @@
     attention/frame_00000.png   A, 0 to 255; where it is 0 the synthetic frame is the live one
     preview.mp4, preview.png    live, synthetic and overlay beside each other, marked
 
-An untaught model's frames lie in `untaught/` instead of `synthetic/`.
+An untaught model's frames lie in `untaught/` instead of `synthetic/`. With --dicom loop.dcm, loop-synthetic.dcm and loop-attention.dcm take
+the place of both folders (stream/record/dicom.py).
 """
 
 import json
@@ -24,7 +25,12 @@ from stream.errors import OutputError, StreamError
 SCHEMA = "contrastream.synthesis/1"
 REPORT = "synthesis.json"
 FRAME_FOLDERS = ("synthetic", "untaught", "attention")
-PREVIEWS = ("preview.png", "preview.png.partial", "preview.mp4", "preview.partial.mp4")
+DICOM_FILES = ("loop.dcm", "loop-synthetic.dcm", "loop-attention.dcm")
+CAPTURE = "frames.capture"
+OTHER_FILES = (
+    *("preview.png", "preview.png.partial", "preview.mp4", "preview.partial.mp4", CAPTURE),
+    *(name + end for name in DICOM_FILES for end in ("", ".partial")),
+)
 PARTIAL = ".partial"
 FRAME_NAME = re.compile(r"frame_\d{5,}\.png(\.partial)?")
 COMPRESSION = 1
@@ -72,11 +78,11 @@ class SynthesisFolder:
         path = Path(source).resolve()
         return path == self.path.resolve() or self.path.resolve() in path.parents
 
-    def prepare(self, frames: str, report: dict[str, Any]) -> None:
+    def prepare(self, folders: tuple[str, ...], report: dict[str, Any]) -> None:
         """Remove a former synthesis's own files, make the folders, and leave a first report that says incomplete.
 
         Args:
-            frames: Where the synthetic frames go: `synthetic` or `untaught`.
+            folders: Where pictures go.
             report: What is known so far.
         """
         try:
@@ -90,9 +96,9 @@ class SynthesisFolder:
                             file.unlink()
                     if not any(folder.iterdir()):
                         folder.rmdir()
-            for name in PREVIEWS:
+            for name in OTHER_FILES:
                 (self.path / name).unlink(missing_ok=True)
-            for name in (frames, "attention"):
+            for name in folders:
                 (self.path / name).mkdir(exist_ok=True)
         except OSError as error:
             raise self._unwritable(error) from error

@@ -8,7 +8,7 @@ from stream.config import SynthesizeConfig
 from stream.frame import Reason
 from stream.recording import Recording
 from stream.statusline import engine_text, passed_over
-from stream.synthesis import REPORT
+from stream.synthesis import DICOM_FILES, REPORT
 from stream.timing import NS_PER_MS
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ SAID = {
 """What a frame's file says of itself."""
 # Neither the source's nor the output's path: a site may name them after a patient.
 SETTINGS = (
-    "engine", "threads", "untaught", "frames", "rate", "crop", "gray", "size", "bits", "seed", "contrast", "film",
+    "engine", "threads", "untaught", "frames", "rate", "crop", "gray", "size", "bits", "seed", "contrast", "film", "dicom",
 )  # fmt: skip
 
 
@@ -77,11 +77,20 @@ def first_facts(
             "inference_ms": round(inference_ns / NS_PER_MS, 3),
         },
         "settings": {name: getattr(config, name) for name in SETTINGS},
-        "files": {
-            "synthetic": synthetic_folder(engine.taught),
-            "attention": "attention",
-            "values": "stored pixel values as in the recording: bits_stored bits in PNGs of 8 or 16, not scaled",
-        },
+        "files": _files(config, engine.taught),
+    }
+
+
+def _files(config: SynthesizeConfig, taught: bool) -> dict[str, str]:
+    if config.dicom:
+        return {
+            **dict(zip(("live", "synthetic", "attention"), DICOM_FILES, strict=True)),
+            "values": "stored pixel values as in the recording, MONOCHROME1 turned to MONOCHROME2",
+        }
+    return {
+        "synthetic": synthetic_folder(taught),
+        "attention": "attention",
+        "values": "stored pixel values as in the recording: bits_stored bits in PNGs of 8 or 16, not scaled",
     }
 
 
@@ -131,7 +140,9 @@ def report(
 
 def format_report(said: dict[str, Any], folder: Path) -> str:
     """What was done, for a person."""
-    counts, engine, area, kept = said["counts"], said["engine"], said["area"], said["files"]["synthetic"]
+    counts, engine, area = said["counts"], said["engine"], said["area"]
+    kept = synthetic_folder(said["model"]["taught"])
+    pictures = DICOM_FILES if said["settings"]["dicom"] else (f"{kept}/", "attention/")
     drawn = (
         f"A above 0 on {100 * area['mean']:.1f} % of the picture, {100 * area['min']:.1f} to {100 * area['max']:.1f} %"
         if area["mean"] is not None
@@ -146,7 +157,7 @@ def format_report(said: dict[str, Any], folder: Path) -> str:
             f"engine   {engine_text(engine)}, one inference {engine['inference_ms']:.1f} ms; "
             f"{said['frames_per_s'] or 0.0:.1f} frames/s with reading and writing",
             f"         passed over: {passed_over(engine['skipped'])}",
-            f"written  {folder}: {', '.join([f'{kept}/', 'attention/', *files])}",
+            f"written  {folder}: {', '.join([*pictures, *files])}",
             "Research tool, not a medical device.",
         ]
     )

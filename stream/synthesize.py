@@ -10,28 +10,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from stream.config import SynthesizeConfig
 from stream.errors import SourceError
-from stream.frame import Reason
+from stream.frame import Reason, Spacing
 from stream.recording import GRANTS, Recorded, Recording
 from stream.session import stopped_by_signals
 from stream.site import open_site
 from stream.sources.options import SourceOptions, parse_crop
+from stream.spacing import live_spacing
 from stream.statusline import StatusLine, log_to_stderr
-from stream.synthesis import SynthesisFolder, frame_name
+from stream.synthesis import SynthesisFolder
 from stream.synthesis_engine import EngineKeeper
+from stream.synthesis_files import UNWRITTEN, DicomFiles, FrameFiles, FrameWriters, PngFiles
 from stream.synthesis_report import (
     NOTICE,
-    SAID,
     first_facts,
     format_report,
-    frame_facts,
     progress_bar,
     report,
     synthetic_folder,
@@ -39,104 +35,12 @@ from stream.synthesis_report import (
 from stream.timing import NS_PER_S
 
 if TYPE_CHECKING:
-    from engines.engine import Engine, FrameStatistics, Opened, Slot
-    from stream.preview import Preview
+    from engines.engine import Engine, Opened, Slot
 
 log = logging.getLogger("contrastream.synthesize")
 
 ENGINE_SLOTS = 2
-WRITERS = 2
-UNWRITTEN = 6
-"""Frames that may wait to be written; the disk then sets the pace."""
 RING_SLOTS = GRANTS + ENGINE_SLOTS + UNWRITTEN + 1
-
-
-@dataclass(frozen=True)
-class Unwritten:
-    """A frame whose files are being written."""
-
-    frame: Recorded
-    facts: dict[str, Any]
-    files: list[Future[None]]
-    drawn: Future[None]
-
-
-class FrameWriters:
-    """Threads that write frames while the next ones are inferred.
-
-    Args:
-        folder: Where to.
-        frames: The folder of the synthetic frames within it.
-        preview: Draws every frame too.
-        give_back: Called with each frame whose slot is needed no more.
-    """
-
-    def __init__(
-        self, folder: SynthesisFolder, frames: str, preview: "Preview", give_back: Callable[[Recorded], None]
-    ) -> None:
-        self._folder = folder
-        self._frames = frames
-        self._preview = preview
-        self._give_back = give_back
-        self._files = ThreadPoolExecutor(WRITERS, "write")
-        self._drawing = ThreadPoolExecutor(1, "preview")
-        self._unwritten: deque[Unwritten] = deque()
-        self.written: list[dict[str, Any]] = []
-        """What is said of each frame whose files are whole."""
-
-    def keep(self, frame: Recorded, said: "FrameStatistics", reason: Reason) -> None:
-        """Have a frame written, the live one in its place where the network gave no numbers.
-
-        Args:
-            frame: Its slot, with all planes; the writers' until it is given back.
-            said: What the engine said of it.
-            reason: Why it may not be shown as synthetic; NONE where it may.
-        """
-        view = frame.view
-        if not said.finite:
-            np.copyto(view.synthetic, view.live)
-            view.attention.fill(0)
-            reason = Reason.OUTPUT_INVALID
-        write, text = self._folder.write_png, SAID[reason]
-        files = [
-            self._files.submit(write, frame_name(self._frames, frame.index), view.synthetic, text),
-            self._files.submit(
-                write, frame_name("attention", frame.index), view.attention, f"Attention. {text}"
-            ),
-        ]
-        area = said.area if said.finite else 0.0
-        drawn = self._drawing.submit(self._preview.add, frame.index, view, area, reason)
-        facts = frame_facts(frame.index, said, self._frames)
-        self._unwritten.append(Unwritten(frame, facts, files, drawn))
-
-    def reap(self, most: int) -> None:
-        """Give back the slots of what is written; waits until at most so many frames are not.
-
-        Raises:
-            StreamError: A file could not be written; its frame is left out of `written`.
-        """
-        while self._unwritten:
-            oldest = self._unwritten[0]
-            futures = [*oldest.files, oldest.drawn]
-            if len(self._unwritten) <= most and not all(future.done() for future in futures):
-                return
-            self._unwritten.popleft()
-            wait(futures)
-            self._give_back(oldest.frame)
-            if not any(future.exception() for future in oldest.files):
-                self.written.append(oldest.facts)
-            for future in futures:
-                future.result()
-
-    @property
-    def idle(self) -> bool:
-        """Whether everything is written."""
-        return not self._unwritten
-
-    def close(self) -> None:
-        """End the threads."""
-        self._files.shutdown()
-        self._drawing.shutdown()
 
 
 class Synthesis:
@@ -210,6 +114,7 @@ class Synthesis:
                 slots=slots,
                 stopped=self._stop.is_set,
                 blank=None if self._site is None else self._site.blank_json,
+                timed=config.dicom,
             ) as recording,
             contextlib.nullcontext(self._engines) if self._engines is not None else EngineKeeper() as engines,
         ):
@@ -224,7 +129,8 @@ class Synthesis:
             facts = first_facts(config, recording, opened, inference_ns)
             facts["site"] = None if self._site is None else self._site.as_facts()
             folder.prepare(
-                synthetic_folder(opened.engine.taught), report(facts, [], seconds=0.0, complete=False)
+                () if config.dicom else (synthetic_folder(opened.engine.taught), "attention"),
+                report(facts, [], seconds=0.0, complete=False),
             )
             self._started_ns = time.monotonic_ns()
             complete = False
@@ -253,6 +159,10 @@ class Synthesis:
         }
         return engines.open(recording.format, settings)
 
+    def _spacing(self, recording: Recording) -> Spacing | None:
+        geometry = None if self._site is None else self._site.geometry
+        return live_spacing(recording.sizes, recording.format, None if geometry is None else geometry.spacing)
+
     def _work(self, recording: Recording, engine: "Engine", facts: dict[str, Any]) -> None:
         from stream.preview import Preview
 
@@ -264,10 +174,17 @@ class Synthesis:
             head=f"{facts['model']['name']} {engine.model_sha256[:8]}",
             film=self.config.film,
         )
-        writers = FrameWriters(self._folder, synthetic_folder(engine.taught), preview, recording.give_back)
+        kept = synthetic_folder(engine.taught)
+        files: FrameFiles
+        if self.config.dicom:
+            files = DicomFiles(self._folder.path, recording, facts["engine"], self._spacing(recording))
+        else:
+            files = PngFiles(self._folder, kept)
+        writers = FrameWriters(files, kept, preview, recording.give_back)
         self._written = writers.written
-        with contextlib.closing(preview), contextlib.closing(writers):
+        with contextlib.closing(preview), contextlib.closing(files), contextlib.closing(writers):
             infer_all(recording, engine, writers)
+            files.finish()
         if self._written:
             self._folder.write_png("preview.png", preview.still, f"Preview. {NOTICE}")
 
@@ -323,6 +240,8 @@ def source_options(config: SynthesizeConfig) -> SourceOptions:
     for name in ("frames", "threads", "workers"):
         if (value := getattr(config, name)) is not None and value < 1:
             raise ValueError(f"--{name} must be 1 or more, got {value}")
+    if config.dicom and config.untaught:
+        raise ValueError("--dicom needs a taught model, got --untaught; leave one of them out")
     return SourceOptions(
         rate_hz=config.rate,
         crop=None if config.crop is None else parse_crop(config.crop),

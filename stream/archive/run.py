@@ -23,7 +23,7 @@ from stream.statusline import StatusLine
 if TYPE_CHECKING:
     from stream.archive.cluster import Cluster
 
-CHANGING = ("untaught", "frames", "rate", "crop", "gray", "bits", "film", "engine")
+CHANGING = ("untaught", "frames", "rate", "crop", "gray", "bits", "film", "dicom", "engine")
 """Settings that change what a loop's folder holds."""
 MANIFEST_EVERY_S = 1.0
 """How often the manifest is written at most while loops are done; what it lacks then is in the loops' own reports."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pydicom
 import pytest
 import torch
 
@@ -99,6 +100,50 @@ def test_every_frame_of_a_cine_is_written_and_unchanged_where_nothing_is_drawn(
     np.testing.assert_allclose(means, attention.mean((1, 2)) / 255, atol=1e-3)
     assert said["model"]["sha256"] == load_model("compact").card.sha256
     assert (said["source"]["kind"], round(said["source"]["rate_hz"], 6)) == ("cine", 30.0)
+
+
+def test_as_dicom_it_is_the_recorders_objects_with_the_same_pixels_and_true_times(
+    loop_synthesis: tuple[Path, dict[str, Any]], loop: Path, loop_frames: np.ndarray, tmp_path: Path
+) -> None:
+    recording = pydicom.dcmread(loop)
+    steps = [0.0, *(33.3 if number % 4 else 66.6 for number in range(1, 40))]
+    del recording.FrameTime
+    recording.FrameTimeVector, recording.FrameIncrementPointer = steps, 0x00181065
+    recording.save_as(tmp_path / "vector.dcm")
+    out = tmp_path / "out"
+    said = synthesized(tmp_path / "vector.dcm", out, dicom=True)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "loop-attention.dcm", "loop-synthetic.dcm", "loop.dcm", "preview.mp4", "preview.png", "synthesis.json"
+    ]  # fmt: skip
+    assert said["complete"] is True
+    live, synthetic, attention = (
+        pydicom.dcmread(out / f"loop{which}.dcm") for which in ("", "-synthetic", "-attention")
+    )
+    np.testing.assert_array_equal(live.pixel_array, loop_frames)
+    np.testing.assert_array_equal(synthetic.pixel_array, pictures(loop_synthesis[0] / "synthetic"))
+    np.testing.assert_array_equal(attention.pixel_array, pictures(loop_synthesis[0] / "attention"))
+    assert (synthetic.SyntheticData, synthetic.ContentQualification) == ("YES", "RESEARCH")
+    assert said["model"]["sha256"] in synthetic.DerivationDescription
+    for each in (live, synthetic, attention):
+        np.testing.assert_allclose([float(step) for step in each.FrameTimeVector], steps, atol=1e-3)
+    assert [float(each) for each in live.ImagerPixelSpacing] == [0.4, 0.4]
+    assert not [path for path in out.iterdir() if b"LEAKED" in path.read_bytes()]
+
+
+def test_as_dicom_it_needs_the_time_of_each_frame(
+    tmp_path: Path, model: Callable[..., str], loop_frames: np.ndarray
+) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number, frame in enumerate(loop_frames[:3]):
+        assert cv2.imwrite(str(folder / f"{number}.png"), frame)
+    with pytest.raises(
+        SourceError, match="DICOM needs the time of each frame, and nothing says it; give --rate"
+    ):
+        synthesized(folder, tmp_path / "out", model=model(), dicom=True)
+    synthesized(folder, tmp_path / "b", model=model(), dicom=True, rate=10.0)
+    times = pydicom.dcmread(tmp_path / "b" / "loop-synthetic.dcm").FrameTimeVector
+    assert [float(each) for each in times] == [0.0, 100.0, 100.0]
 
 
 def test_the_preview_shows_every_frame_with_its_marks(loop_synthesis: tuple[Path, dict[str, Any]]) -> None:

@@ -10,8 +10,8 @@ import torch
 
 from casgan.networks import Generator
 from casgan.presets import PresetConfig
-from engines.graph import export_model
 from engines.model import ModelCard
+from engines.network_graph import export_model
 
 TINY = PresetConfig("tiny", 64, 4, (8, 16), 1, 1, 1)
 
