@@ -7,6 +7,8 @@
 ## make install-check   sdist and wheel, built and run in a clean environment of every Python from 3.11 to 3.13 that is here
 ## make lint   ruff and mypy; known vulnerabilities of the locked packages where pip-audit is there and can reach its data
 ## make sbom   build/sbom.cdx.json (CycloneDX) and build/SOUP.md from the locked packages; sets up pip-audit too
+## make docs   the docs site, into build/docs; a warning or a dead link inside ends it (BUILDER=linkcheck looks at links to elsewhere)
+## make screenshots   the site's pictures of the viewer, from real runs in headless Chromium
 ## make picture   the README's moving picture, from a real run
 
 PYTHON ?= python3
@@ -18,6 +20,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS   ?=
 MICRO  ?= micro.json
 RESULTS ?= out/bench
+BUILDER ?= html
 
 # Rooms whose tests run two at a time. The others' run the live path, which wants the cores for itself; one that fails
 # there has a second try, since the host may take the cores away, and the summary names it (RERUN).
@@ -25,9 +28,9 @@ UNTIMED := tests/calib tests/casgan tests/engines tests/bench/test_evaluate.py t
   tests/stream/test_calibrate.py tests/stream/test_site.py tests/stream/test_synthesize.py tests/stream/archive \
   tests/stream/display/test_viewer.py tests/stream/display/test_metrics.py tests/stream/display/test_secret_files.py \
   tests/stream/sources/test_network.py tests/test_cli.py tests/test_imports.py tests/test_packaging.py \
-  tests/test_completion.py tests/test_fuzz.py tests/examples
+  tests/test_completion.py tests/test_docs.py tests/test_fuzz.py tests/examples
 
-.PHONY: demo test bench drill fuzz micro install-check lint sbom lock picture clean help
+.PHONY: demo test bench drill fuzz micro install-check lint sbom lock docs screenshots picture clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -114,6 +117,17 @@ sbom: $(VENV)/default.stamp $(SUPPLY)/tools.stamp
 	@$(SUPPLY)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.cdx.json requirements.lock
 	@$(BIN)/python docs/soup.py requirements.lock > build/SOUP.md
 	@echo "written: build/sbom.cdx.json, build/SOUP.md"
+
+$(VENV)/docs.stamp: requirements-test.lock $(VENV)/default.stamp
+	@$(PIP) install --constraint requirements-test.lock --editable ".[docs]"
+	@touch $@
+
+docs: $(VENV)/docs.stamp
+	@$(BIN)/sphinx-build --fail-on-warning --nitpicky --keep-going --fresh-env --quiet --builder $(BUILDER) docs build/docs
+	@echo "written: build/docs/index.html"
+
+screenshots: $(VENV)/test.stamp
+	@$(BIN)/python docs/screenshots.py
 
 picture: $(VENV)/default.stamp
 	@$(BIN)/python docs/moving_picture.py
