@@ -12,6 +12,7 @@ from stream.clock_exchange import ClockFollower
 from stream.endpoint import Endpoint, choose_keys, parse_endpoint
 from stream.errors import EndpointError, WireError
 from stream.frame import Reason, State
+from stream.handshake import Handshake
 from stream.memory_reader import IN_ORDER, MemoryReader
 from stream.timing import NS_PER_MS, NS_PER_S, Clock, MonotonicClock, Stage
 from stream.wire import MEASURING, Message, unpack, unpack_status
@@ -35,6 +36,8 @@ class Shown:
     reason: Reason = Reason.NONE
     age_ms: float = 0.0
     """Age of the picture: since its frame was due; for NO_SIGNAL, since anything was heard."""
+    why: str = ""
+    """For NO_SIGNAL: why a publisher that answers is not heard, for people; empty where that is not known."""
 
 
 class Subscriber:
@@ -97,8 +100,11 @@ class Subscriber:
             self._poller.register(self._frames, zmq.POLLIN)
             if measuring:
                 self._frames.setsockopt(zmq.SUBSCRIBE, MEASURING)
-        self._status = self._socket(self.endpoint.status, True, 1)
+        self._handshake: Handshake | None = None
+        self._status = self._socket(self.endpoint.status, True, 1, watched=True)
         self._poller.register(self._status, zmq.POLLIN)
+        if self._handshake is not None:
+            self._poller.register(self._handshake.monitor, zmq.POLLIN)
         self.clock: ClockFollower | None = None
         """What is known of the publisher's clock, where it is followed."""
         if follow_clock:
@@ -118,7 +124,9 @@ class Subscriber:
         self._refused = 0
         self._streams = 0
 
-    def _socket(self, address: str, newest_only: bool, queue: int) -> "zmq.Socket[bytes]":
+    def _socket(
+        self, address: str, newest_only: bool, queue: int, *, watched: bool = False
+    ) -> "zmq.Socket[bytes]":
         socket = self._context.socket(zmq.SUB)
         socket.linger = 0
         authenticate(socket, self._keys)
@@ -132,6 +140,8 @@ class Subscriber:
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TTL_MS)
         socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TTL_MS)
         socket.setsockopt(zmq.SUBSCRIBE, b"")
+        if watched and address.startswith("tcp://"):
+            self._handshake = Handshake(socket, self._clock, keys=self._keys is not None)
         socket.connect(address)
         return socket
 
@@ -156,6 +166,8 @@ class Subscriber:
         ready = dict(self._poller.poll(timeout_ms))
         if self.clock is not None and self.clock.socket in ready:
             self.clock.hear()
+        if self._handshake is not None and self._handshake.monitor in ready:
+            self._handshake.take_in()
         if self._status in ready:
             self._take_status()
         if self._frames in ready or self._memory_fd in ready:
@@ -226,7 +238,8 @@ class Subscriber:
         now_ns = self._clock.now_ns() if now_ns is None else now_ns
         if self._heard_ns is None or now_ns - self._heard_ns > NO_SIGNAL_AFTER_NS:
             silent_ns = 0 if self._heard_ns is None else now_ns - self._heard_ns
-            return Shown(State.NO_SIGNAL, age_ms=silent_ns / NS_PER_MS)
+            why = "" if self._handshake is None else self._handshake.why()
+            return Shown(State.NO_SIGNAL, age_ms=silent_ns / NS_PER_MS, why=why)
         said = self.status or {}
         if self.latest is None:
             return Shown(
@@ -282,6 +295,8 @@ class Subscriber:
             self._frames.close()
         if self._memory is not None:
             self._memory.close()
+        if self._handshake is not None and not self._status.closed:
+            self._handshake.close()
         self._status.close()
         if self.clock is not None:
             self.clock.close()

@@ -55,7 +55,7 @@ def large_words(shown: Shown) -> tuple[str, str] | None:
         case State.STALE:
             return title, "The source has stopped"
         case State.NO_SIGNAL:
-            return title, "Nothing is heard from the pipeline. Waiting for it"
+            return title, shown.why or "Nothing is heard from the pipeline. Waiting for it"
         case _:
             return None
 

@@ -266,6 +266,7 @@ class Relay:
                 "type": "state",
                 "state": shown.state.name,
                 "reason": Reason(shown.reason).name.lower(),
+                "why": shown.why,
                 "age_ms": round(shown.age_ms + quiet_ns / NS_PER_MS, 1),
                 "stream": header.stream.hex() if header is not None else "",
                 "publication": header.publication if header is not None else -1,

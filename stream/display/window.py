@@ -16,6 +16,7 @@ from typing import get_args
 
 import cv2
 
+from stream.admission import client_keys
 from stream.control import die_with_parent
 from stream.display import marks
 from stream.display.compose import Composer, Frozen, Mode, View
@@ -243,9 +244,11 @@ def show(endpoint: str | None = None, mode: Mode = "side", *, memory: bool = Fal
 
     Raises:
         DisplayError: There is no display, or it does not answer.
-        EndpointError: `endpoint` is none.
+        EndpointError: `endpoint` is none, or the publisher's public key is missing.
+        KeyFileError: A CURVE key is not there or not as it must be.
     """
     parsed = parse_endpoint(endpoint)
+    client_keys(parsed.curve)  # what is missing of them is said first: a display does not mend it
     check_display()
     _quiet_qt()
     subscriber = Subscriber(parsed, newest_only=True, memory=memory)

@@ -140,9 +140,10 @@ class Recorder:
                     return
                 ended_at = None
             elif writer.frames == 0 and now - begin > FIRST_FRAME_S:
+                why = subscriber.shown_state().why
                 raise RecordError(
-                    f"needed a running stream at {self._endpoint.text}, got silence for {FIRST_FRAME_S:.0f} s; start one with: "
-                    "contrastream run SOURCE"
+                    f"needed a running stream at {self._endpoint.plain}, got silence for {FIRST_FRAME_S:.0f} s; "
+                    + (why[0].lower() + why[1:] if why else "start one with: contrastream run SOURCE")
                 )
             shown = subscriber.shown_state()
             if shown.state is not said_state and shown.state in NOT_LIVE and writer.frames:
@@ -181,7 +182,7 @@ class Recorder:
         shown = subscriber.shown_state()
         state = shown.state.name + (f"({shown.reason.name.lower()})" if shown.reason else "")
         if self.frames == 0:
-            self._line(f"waiting for {self._endpoint.text}")
+            self._line(f"waiting for {self._endpoint.plain}{shown.why and ': ' + shown.why}")
         else:
             self._line(f"recording {self._passed_s():.1f} s  {self.summary()}  {state}  Ctrl-C ends")
 

@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 import zmq
 
+from contrastream import main
 from stream.admission import Admission, authenticate, client_keys
 from stream.clock_exchange import exchange_clocks
 from stream.connections import MAX_CONNECTIONS
 from stream.credit import Credit
 from stream.endpoint import Curve, choose_keys, client_here, parse_endpoint
 from stream.errors import EndpointError, StreamError
+from stream.frame import State
+from stream.handshake import NO_KEY, NOT_ALLOWED, NOT_ITS_KEY
 from stream.keys import allow, load_pair, new_pair, revoke
 from stream.publish import Publisher
 from stream.subscribe import Subscriber
@@ -131,6 +134,10 @@ def test_nobody_else_hears_anything(beating: Beating, connect: Any, who: str) ->
     )
     if who == "stranger":
         assert beating.publisher.statistics()["denied"] > 0
+    said = {"stranger": NOT_ALLOWED, "without CURVE": NO_KEY, "wrong server key": NOT_ITS_KEY}[who]
+    assert beating.until(lambda: client.poll(0) or client.shown_state().why == said)
+    assert client.shown_state().state is State.NO_SIGNAL
+    assert belongs.shown_state().why == ""
     client.close()
 
 
@@ -144,8 +151,10 @@ def connect_plainly(address: str) -> Subscriber:
 def test_a_client_that_is_allowed_later_gets_in_by_itself(beating: Beating, connect: Any, keys: Any) -> None:
     client = connect(beating.plain, key="stranger")
     assert beating.until(lambda: beating.publisher.statistics()["denied"] > 0)
+    assert beating.until(lambda: client.poll(0) or client.shown_state().why == NOT_ALLOWED)
     allow("late", keys["stranger"])
     assert beating.until(beating.hears(client))
+    assert client.shown_state().why == ""
 
 
 def test_revoking_ends_live_sessions_within_a_second_and_nobody_else_s(
@@ -262,6 +271,14 @@ def test_a_folder_that_others_can_enter_lets_nobody_in(
     client.poll(0)
     client.status = None
     assert not beating.until(lambda: client.poll(0) or client.status, limit_s=0.7)
+
+
+def test_a_window_without_the_publisher_s_key_is_told_so_before_a_display_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    assert main(["view", "tcp://192.0.2.7:5570"]) == 2
+    assert "needs the publisher's public key, got none" in capsys.readouterr().err
 
 
 def test_a_client_without_the_publisher_s_key_is_told_so() -> None:

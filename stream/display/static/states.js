@@ -25,7 +25,8 @@ export function currentState(nowMs, link, server, frame) {
     const cause = link.stranger ? "stranger" : "server";
     return { state: "NO_SIGNAL", reason: "none", ageMs: nowMs - link.heardAt, cause };
   }
-  const said = { state: server.state, reason: server.reason, ageMs: server.age_ms + nowMs - server.at };
+  const { state, reason, why } = server;
+  const said = { state, reason, why, ageMs: server.age_ms + nowMs - server.at };
   if (server.state === "NO_SIGNAL") return { ...said, cause: server.ended ? "ended" : "publisher" };
   if (frame === null) {
     // The pipeline lives and no picture has come yet: there is nothing that could be called live.
@@ -71,7 +72,7 @@ export function largeWords(now) {
         ? [`STALE ${seconds(now.ageMs)}`, "This viewer is too slow to keep up with the stream"]
         : [`STALE ${seconds(now.ageMs)}`, "The source has stopped"];
     case "NO_SIGNAL":
-      return [`NO SIGNAL ${seconds(now.ageMs)}`, SILENCE[now.cause]];
+      return [`NO SIGNAL ${seconds(now.ageMs)}`, now.why || SILENCE[now.cause]];
     default:
       return now.cause === "waiting" ? ["WAITING", "The pipeline is there; its first frame is not"] : null;
   }

@@ -159,3 +159,8 @@ def test_a_frozen_picture_is_framed_and_stays_bright():
     frozen = Composer().draw(frame, view, Shown(State.NO_SIGNAL, age_ms=900.0), "", (1.5, "12:00:00"))
     assert colour_pixels(frozen[HEAD_ROWS : HEAD_ROWS + marks.BORDER], marks.FROZEN_COLOUR) > 5000
     np.testing.assert_array_equal(panels(frozen, 1, 256, 300)[0][:200], panels(live, 1, 256, 300)[0][:200])
+
+
+def test_why_a_publisher_is_not_heard_stands_below_no_signal():
+    assert marks.large_words(Shown(State.NO_SIGNAL, why="not let in")) == ("NO SIGNAL 0.0 s", "not let in")
+    assert marks.large_words(Shown(State.NO_SIGNAL))[1].startswith("Nothing is heard")

@@ -201,6 +201,21 @@ def test_the_state_follows_from_what_was_last_heard(tab, known, state, cause):
     assert (said["state"], said["cause"]) == (state, cause)
 
 
+@pytest.mark.parametrize(
+    ("why", "text"),
+    [("not let in", "not let in"), ("", "Nothing is heard from the pipeline. Waiting for it")],
+)
+def test_why_a_publisher_is_not_heard_is_said_where_it_is_known(tab, why, text):
+    server = {**LIVE, "state": "NO_SIGNAL", "why": why}
+    words = (
+        STATE.replace("return currentState", "const now = currentState") + "; return states.largeWords(now);"
+    )
+    words = words.replace("const {currentState} = ", "const states = ").replace(
+        "= currentState(", "= states.currentState("
+    )
+    assert run(tab, words, {"heardAt": 9950, "server": server, "frame": None})[1] == text
+
+
 AGE = """
 const {Numbers} = await import("./numbers.js");
 const numbers = new Numbers();
