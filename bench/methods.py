@@ -258,7 +258,7 @@ def _latency(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sizes(folder: Path) -> dict[str, Any]:
-    """Parameters of what runs live and of all that was taught, and multiply-accumulates of a frame."""
+    """Parameters of what runs live; all numbers taught on the generator's side, norms' statistics among them; work of a frame."""
     import torch
 
     from casgan import checkpoint

@@ -115,8 +115,15 @@ def _notes(results: Results) -> str:
             "patients' runs. Heartbeat, breath, the U-Net's own errors and catheters, which it sees too, confound both; the row of the unchanged picture "
             "shows how much. "
         )
+    size, frame = results.protocol["size"], results.protocol["frame_size"]
+    coarse = (
+        f"The networks work at {size} px and the frames have {frame}: a method that makes a whole picture loses what is finer, a blend keeps it. That is in "
+        "every column, and no property of the methods at the frames' own size. "
+        if size < frame
+        else ""
+    )
     return (
-        f"{vessels}Distances are to {reference['pictures']} true angiograms on features of that U-Net ({reference['features']}), and compare with nothing "
+        f"{vessels}{coarse}Distances are to {reference['pictures']} true angiograms on features of that U-Net ({reference['features']}), and compare with nothing "
         f"else. {split}Background: outside vessels, inside the field. Flicker: change of the drawn layer from frame to frame over its strength (in grey "
         "levels, in brackets); 0 to 2. Intervals 95 %, over patients: resampled, for distances by leaving one out."
     )
