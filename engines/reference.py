@@ -87,13 +87,19 @@ def load_reference(model: ModelFile, preset: PresetConfig | None = None) -> Refe
 def _check_whose(source: onnx.ModelProto, model: ModelFile) -> None:
     """Refuse a card that says another method or preset than the file itself."""
     facts = {entry.key: entry.value for entry in source.metadata_props}
-    without = tuple(json.loads(facts.get("without", "[]")))
-    found = f"{title_of(facts.get('method', 'casgan'), without)} at preset {facts.get('preset')}"
-    said = f"{title_of(model.card.method, model.card.without)} at preset {model.card.preset}"
+    card = model.card
+    # Files of before there were methods say none: they are CAS-GAN's.
+    found = _named(facts.get("method", "casgan"), facts.get("without", "[]"), facts.get("preset", "none"))
+    said = _named(card.method, json.dumps(card.without), card.preset)
     if found != said:
         raise ModelError(
             f"{model.path.name} holds a network of {found}, its card says {said}; copy both files again"
         )
+
+
+def _named(method: str, without: str, preset: str) -> str:
+    left_out = "" if without == "[]" else f" without {without}"
+    return f"{method}{left_out} at preset {preset}"
 
 
 def run_reference(

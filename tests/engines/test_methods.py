@@ -85,7 +85,7 @@ def test_a_card_of_another_method_is_refused_naming_both(tiny: None, tmp_path: P
     file.with_suffix(".json").write_text(text.replace('"method": "cut"', '"method": "unit"'))
     with pytest.raises(
         ModelError,
-        match=r"holds a network of CUT at preset tiny, its card says UNIT at preset tiny; copy both",
+        match=r"holds a network of cut at preset tiny, its card says unit at preset tiny; copy both",
     ):
         load_reference(load_model(file))
     file.with_suffix(".json").write_text(text.replace('"method": "cut"', '"method": "cat"'))
