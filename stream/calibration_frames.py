@@ -15,6 +15,7 @@ from stream.errors import SourceError
 from stream.frame import FrameFormat
 from stream.recording import GRANTS, Recording
 from stream.site import identity_of
+from stream.sources.open import LIVE
 from stream.sources.options import SourceOptions, parse_crop
 
 MAX_KEPT_BYTES = 1 << 30
@@ -153,7 +154,7 @@ def _read_one(
 ) -> tuple[Recording, list[np.ndarray], int]:
     endless = source == "phantom"
     until_s = time.monotonic() + config.seconds
-    live = source.startswith("v4l2:")
+    live = source.startswith(LIVE)
     frames = round(config.seconds * (config.rate or PHANTOM_RATE_HZ)) if endless else None
     frames = None if frames is None else min(max(2, frames), most)
     with Recording(

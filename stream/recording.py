@@ -18,7 +18,9 @@ from stream.control import SLOT, Kind, format_from_json, send_ring, unpack_frame
 from stream.errors import PipelineError, SourceError
 from stream.frame import FrameFormat
 from stream.pacing import Pacing
+from stream.reported import reported_source
 from stream.ring import Ring, SlotView
+from stream.sources.open import LIVE
 from stream.sources.options import SourceOptions
 
 GRANTS = 3
@@ -68,10 +70,9 @@ class Recording:
         blank: dict[str, Any] | None = None,
         timed: bool = False,
     ) -> None:
-        if source.startswith("v4l2:") and not live:
-            raise SourceError(
-                f"{source}: needed a recording, got a live device; use: contrastream run {source}"
-            )
+        if source.startswith(LIVE) and not live:
+            name = reported_source(source)  # an address may hold a password
+            raise SourceError(f"{name}: needed a recording, got a live device; use: contrastream run SOURCE")
         if source == "phantom" and frames is None and not live:
             raise SourceError("phantom: it has no end of its own; give --frames, for example --frames 64")
         self._stopped = stopped

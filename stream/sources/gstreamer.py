@@ -52,5 +52,9 @@ def open_gstreamer(pipeline: str, options: SourceOptions) -> LiveVideoSource:
         )
 
     return within(
-        OPEN_WITHIN_S, work, SourceGone(f"gst: the pipeline gave no frame within {OPEN_WITHIN_S:g} s")
+        OPEN_WITHIN_S,
+        work,
+        SourceGone(
+            f"gst: needed a frame within {OPEN_WITHIN_S:g} s, got none; try the pipeline with gst-launch-1.0"
+        ),
     )

@@ -12,6 +12,8 @@ from stream.sources.options import SourceOptions
 from stream.sources.source import Source
 
 KINDS = "phantom, v4l2:0, rtsp://host/path, tcp://host:port, gst:PIPELINE, igtl://host:18944/Device, a DICOM file, a video file, an image, a folder of frames or python:module:Class"
+LIVE = ("v4l2:", "rtsp:", "tcp:", "gst:", "igtl:")
+"""How the names of sources begin that set their own pace and have no end."""
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 

@@ -293,6 +293,9 @@ def test_the_frames_of_a_synthesis_are_not_read_while_they_are_replaced(tmp_path
     [
         pytest.param("phantom", {}, "phantom: it has no end of its own; give --frames", id="endless"),
         pytest.param("v4l2:0", {"frames": 5}, "needed a recording, got a live device; use: contrastream run", id="device"),
+        pytest.param(
+            "rtsp://doe:secret@127.0.0.1/x", {}, "^rtsp: needed a recording, got a live device; use: contrastream run SOURCE$", id="stream"
+        ),
         pytest.param("/nowhere", {}, "/nowhere: needed phantom, .* an image, a folder of frames", id="missing"),
     ],
 )  # fmt: skip
