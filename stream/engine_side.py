@@ -47,6 +47,8 @@ class EngineSide:
         self.link: EngineLink | None = None
         self._dying: tuple[EngineLink, Ring | None] | None = None
         """An engine that was killed and is not dead yet, and the ring that it may still write into."""
+        self._replaced = False
+        """Whether that one was given up for another format, and not lost."""
         self.guard: Guard | None = None
         """Set once there is one."""
         self.ready: dict[str, Any] = {}
@@ -94,12 +96,21 @@ class EngineSide:
             self.link.send(LEASE.pack(Kind.LEASE, slot, epoch))
 
     def replace(self) -> None:
-        """Give this engine up, for frames of another format; the next one is asked for anew."""
-        if self.link is not None:
-            self.supply.replace(self.link)
-            self.link = None
+        """Give this engine up, for frames of another format; the next one is asked for anew.
+
+        The frames do not wait for its death: 51 ms were seen. Its ring is not closed before that.
+        """
+        if self.link is None:
+            return
+        link, self.link = self.link, None
+        self._replaced = self.supply.replace(link)
+        if not self._replaced:
             if self.guard is not None:
                 self.guard.engine_gone(Reason.STARTING)
+            return
+        if self.guard is not None:
+            self.guard.engine_dying(Reason.STARTING)
+        self._dying = link, None if self.guard is None else self.guard.ring
 
     # What it says ---------------------------------------------------------------------------------------------
 
@@ -205,6 +216,9 @@ class EngineSide:
         status = link.kill()
         if ring is not None:
             ring.revoke_leases()
+        if self._replaced:
+            self._replaced = False
+            return
         if self._failure is not None:
             if not self.ready:
                 raise EngineRefused(self._failure)

@@ -88,8 +88,12 @@ class EngineSupply(Protocol):
         """
         ...
 
-    def replace(self, link: EngineLink) -> None:
-        """Give this engine up and have another at once, for frames of another format."""
+    def replace(self, link: EngineLink) -> bool:
+        """Give this engine up and have another as soon as that can be, for frames of another format; waits for nothing.
+
+        Returns:
+            Whether it has yet to die, and is to be buried then.
+        """
         ...
 
     def refused(self) -> None:
@@ -145,9 +149,10 @@ class OwnEngine:
             words = "gone" if status is None else exit_words(status)
             log.warning("the engine process ended (%s); starting it again in %.2f s", words, wait_s)
 
-    def replace(self, link: EngineLink) -> None:
-        link.kill()
+    def replace(self, link: EngineLink) -> bool:
+        link.end_soon()
         self._at_ns = 0
+        return True
 
     def refused(self) -> None:
         self._at_ns = None
@@ -265,10 +270,11 @@ class SharedEngine:
         else:
             log.warning("the engine host is gone; waiting for the next")
 
-    def replace(self, link: EngineLink) -> None:
+    def replace(self, link: EngineLink) -> bool:
         assert isinstance(link, HostLink)
         link.close()
         self._ask()
+        return False
 
     def _ask(self) -> None:
         self._ask_ns = None

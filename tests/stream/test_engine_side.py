@@ -67,7 +67,9 @@ class OneEngine:
     def lost(self, link: Any, status: int | None, *, said: bool) -> None:
         self.lost_with.append(status)
 
-    def replace(self, link: Any) -> None: ...
+    def replace(self, link: Any) -> bool:
+        link.end_soon()
+        return True
 
     def refused(self) -> None: ...
 
@@ -85,7 +87,9 @@ def ring() -> Iterator[Ring]:
     made.close()
 
 
-def test_frames_go_on_at_once_and_the_slot_waits_for_the_death(ring: Ring) -> None:
+@pytest.mark.parametrize("given_up", ["lost", "replaced for another format"])
+def test_frames_go_on_at_once_and_the_slot_waits_for_the_death(ring: Ring, given_up: str) -> None:
+    lost = given_up == "lost"
     clock, link, out = FakeClock(), SlowToDie(), []
     supply = OneEngine(link)
     side = EngineSide(supply, wanted=True, domain=False, may_wait=True, note=lambda _: None)
@@ -104,9 +108,9 @@ def test_frames_go_on_at_once_and_the_slot_waits_for_the_death(ring: Ring) -> No
     assert out == []
     free = ring.free()
 
-    side.lose()
+    side.lose() if lost else side.replace()
     assert link.asked
-    assert out == [(State.PASSTHROUGH, Reason.ENGINE_LOST)]
+    assert out == [(State.PASSTHROUGH, Reason.ENGINE_LOST if lost else Reason.STARTING)]
     assert ring.free() == free, "a slot was free while its engine could still write"
     assert side.guard.hung_since_ns() is None
     supply.next = SlowToDie()
@@ -117,7 +121,7 @@ def test_frames_go_on_at_once_and_the_slot_waits_for_the_death(ring: Ring) -> No
 
     link.dead = True
     side.see_death(set())
-    assert supply.lost_with == [-9]
+    assert supply.lost_with == ([-9] if lost else [])
     assert ring.free() == free + 1
     second = supply.next
     side.ask(ring.memory, 1)
