@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import struct
+import threading
 from enum import IntEnum
 from typing import Any
 
@@ -228,6 +229,16 @@ def become_child() -> None:
     """Begin life as a child of the guard: die with it, and leave Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
+
+
+def end_with_any_thread() -> None:
+    """End this process when one of its threads fails: it would go on for ever and do half of its work, and a death is seen at once."""
+
+    def end(failed: threading.ExceptHookArgs) -> None:
+        threading.__excepthook__(failed)
+        os._exit(1)
+
+    threading.excepthook = end
 
 
 def die_with_parent() -> None:

@@ -27,6 +27,7 @@ from stream.control import (
     ChildSocket,
     Kind,
     become_child,
+    end_with_any_thread,
     pack_json,
     receive_ring,
     unpack_json,
@@ -284,6 +285,7 @@ class EngineHost:
 def main() -> int:
     """Entry point of the engine host: `python -m stream.engine_host DESCRIPTOR`."""
     become_child()
+    end_with_any_thread()
     supervisor = ChildSocket(int(sys.argv[1]))
     packet, _ = supervisor.receive()
     if not packet:

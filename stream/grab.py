@@ -24,6 +24,7 @@ from stream.control import (
     ChildSocket,
     Kind,
     become_child,
+    end_with_any_thread,
     format_to_json,
     pack_frame,
     receive_ring,
@@ -329,6 +330,7 @@ def with_faults(source: Source, pacing: Pacing, config: dict[str, Any], guard: C
 def main() -> int:
     """Entry point of the source process: `python -m stream.grab DESCRIPTOR`."""
     become_child()
+    end_with_any_thread()
     logging.disable(logging.CRITICAL)  # decoders log what they read in headers
     guard = ChildSocket(int(sys.argv[1]))
     packet, _ = guard.receive()

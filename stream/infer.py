@@ -23,6 +23,7 @@ from stream.control import (
     ChildSocket,
     Kind,
     become_child,
+    end_with_any_thread,
     receive_ring,
     unpack_json,
 )
@@ -241,6 +242,7 @@ class Inferrer:
 def main() -> int:
     """Entry point of the engine process: `python -m stream.infer DESCRIPTOR`."""
     become_child()
+    end_with_any_thread()
     guard = ChildSocket(int(sys.argv[1]))
     packet, _ = guard.receive()
     if not packet:

@@ -93,10 +93,17 @@ class Running:
         return self.process.returncode, self._said.read()
 
     def left_behind(self, within_s: float = 3.0) -> list[str]:
-        """What is left of it: processes, and anonymous memory in any process. It has ended or was killed."""
+        """What is left of it: processes, and anonymous memory in any process. It has ended or was killed.
+
+        Its orphans are the init process's to reap: one that has ended and waits for that is not left.
+        """
         over = time.monotonic() + within_s
         while True:
-            left = [f"process {pid}" for pid in sorted(self.pids) if Path(f"/proc/{pid}/stat").exists()]
+            left = [
+                f"process {pid} ({state})"
+                for pid in sorted(self.pids)
+                if (state := state_of(pid)) not in "ZX"
+            ]
             left += [f"memory in process {pid}" for pid in holders(self.memories)]
             if not left or time.monotonic() > over:
                 return left
@@ -108,6 +115,14 @@ class Running:
             self.process.kill()
         self.process.wait()
         self._said.close()
+
+
+def state_of(pid: int) -> str:
+    """A process's state (R, S, D, Z, ...); X where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
 
 
 def memories_of(pid: int) -> set[int]:

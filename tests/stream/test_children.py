@@ -232,3 +232,16 @@ def test_a_child_that_never_became_healthy_is_not_forgiven() -> None:
     waits_s(backoff, clock, 3)
     clock.advance_ms(60_000.0)
     assert waits_s(backoff, clock, 1) == [2.0]
+
+
+def test_a_thread_that_fails_ends_its_process() -> None:
+    code = """
+import threading
+from stream.control import end_with_any_thread
+end_with_any_thread()
+threading.Thread(target=lambda: 1 / 0).start()
+threading.Event().wait(60)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
