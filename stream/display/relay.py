@@ -293,6 +293,7 @@ def heartbeat_figures(status: dict[str, Any]) -> dict[str, Any]:
         if engine.get("backend")
         else None,
         "engine_why": status.get("engine_why"),
+        "source_why": status.get("source_why"),
         "model": str(engine["model_sha256"])[:8] if engine.get("model_sha256") else None,
         "passed_over": [[", ".join(names), why] for why, names in grouped(skipped).items()],
         "on_gpu": engine.get("backend") in GPU_BACKENDS,

@@ -101,6 +101,7 @@ export class Numbers {
       ["One inference", typeof inference === "number" ? `${inference.toFixed(1)} ms` : "--"],
       ...engineLines(said),
       ["Engine restarts", said?.engine_restarts ?? "--"],
+      ...(said?.source_why ? [["Source", said.source_why]] : []),
       ["Skipped by this viewer", this.skipped],
       ["Not readable", this.refusals === 0 ? "none" : `${this.refusals}: ${this.refusal}`],
       ["Clock offset known to", best === null ? "--" : `±${best.uncertaintyMs.toFixed(2)} ms`],

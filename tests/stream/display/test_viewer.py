@@ -439,6 +439,15 @@ GPU = {
             ["Engine none: cudaMalloc failed: out of memory"],
             id="an engine that is not there",
         ),
+        pytest.param(
+            {
+                "engine": {},
+                "more": {"source_why": "the source has not returned from a read for 5 s"},
+            },
+            None,
+            ["Source the source has not returned from a read for 5 s"],
+            id="a source that hangs",
+        ),
     ],
 )
 def test_engine_and_gpu_are_told_in_the_head_line_and_in_full_in_the_details(
