@@ -63,11 +63,15 @@ class Child(Peer):
         module: What it runs, as `python -m module DESCRIPTOR`.
         config: Its first packet.
         quiet: Throw away what it prints. Codecs print what they find in files, which may be a patient's name.
+
+    Raises:
+        OSError: There are too few descriptors, processes or memory for one more; nothing is left of it.
     """
 
     def __init__(self, module: str, config: dict[str, Any], *, quiet: bool = False) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(ours.close)
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module, str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
@@ -78,7 +82,10 @@ class Child(Peer):
                 # A group of its own, so that Ctrl-C in a terminal reaches the guard alone.
                 start_new_session=True,
             )
-        super().__init__(ours, os.pidfd_open(self.process.pid))
+            undo.callback(self.process.wait)
+            undo.callback(self.process.kill)
+            super().__init__(ours, os.pidfd_open(self.process.pid))
+            undo.pop_all()
         self.send(pack_json(Kind.CONFIG, config))
 
     @property

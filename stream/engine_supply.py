@@ -137,7 +137,15 @@ class OwnEngine:
         if self._at_ns is None or self._clock.now_ns() < self._at_ns:
             return None
         self._at_ns = None
-        return Child("stream.infer", self._config)
+        try:
+            return Child("stream.infer", self._config)
+        except OSError as error:  # too many descriptors or processes now: the live picture goes on
+            self._at_ns = self._backoff.died()
+            wait_s = (self._at_ns - self._clock.now_ns()) / NS_PER_S
+            log.warning(
+                "the engine process cannot be started (%s); trying again in %.2f s", error.strerror, wait_s
+            )
+            return None
 
     def healthy(self) -> None:
         self._backoff.healthy()

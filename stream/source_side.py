@@ -70,8 +70,16 @@ class SourceSide:
 
     def start_if_due(self) -> None:
         """Start the process that was planned, if its time has come."""
-        if self._at_ns is not None and self._clock.now_ns() >= self._at_ns:
+        if self._at_ns is None or self._clock.now_ns() < self._at_ns:
+            return
+        try:
             self.start()
+        except OSError as error:  # too many descriptors or processes now
+            self._at_ns = self._backoff.died()
+            self.why = f"the source process cannot be started: {error.strerror}"
+            log.warning(
+                "%s; trying again in %.2f s", self.why, (self._at_ns - self._clock.now_ns()) / NS_PER_S
+            )
 
     def take_opened(self, opened: dict[str, Any]) -> None:
         """It is open; from here on it beats.

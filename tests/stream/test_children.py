@@ -1,5 +1,6 @@
 """Real child processes: what they say, how they die, and that none outlives its guard."""
 
+import errno
 import os
 import select
 import signal
@@ -14,8 +15,10 @@ import pytest
 
 from stream.children import Backoff, Child
 from stream.control import PARENT_VARIABLE, Kind, pack_json, send_ring, unpack_json
+from stream.engine_supply import OwnEngine
 from stream.frame import FrameFormat
 from stream.ring import Ring
+from stream.source_side import SourceSide
 from stream.timing import NS_PER_S, FakeClock
 
 HERE = str(Path(__file__).parent)
@@ -245,3 +248,47 @@ threading.Event().wait(60)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.parametrize("fails", ["subprocess.Popen", "os.pidfd_open"])
+def test_a_child_that_cannot_be_started_leaves_nothing_and_the_engine_is_tried_again(
+    fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    clock = FakeClock()
+    supply = OwnEngine(clock, {})
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patched:
+        patched.setattr(f"stream.children.{fails}", refuse)
+        assert supply.due() is None
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert not Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    assert supply.due() is None  # its wait is not over
+    clock.advance_ms(300.0)
+    found = supply.due()
+    assert found is not None
+    supply.end(found)
+    assert supply.restarts == 1
+
+
+def test_a_source_that_cannot_be_started_again_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def start(*_arguments: object, **_options: object) -> str:
+        started.append(1)
+        if len(started) == 1:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return "a child"
+
+    monkeypatch.setattr("stream.source_side.Child", start)
+    clock = FakeClock()
+    side = SourceSide(clock, dict)
+    side.plan(-9)
+    clock.advance_ms(300.0)
+    side.start_if_due()
+    assert (side.child, side.why) == (None, "the source process cannot be started: Too many open files")
+    clock.advance_ms(600.0)
+    side.start_if_due()
+    assert side.child == "a child"  # type: ignore[comparison-overlap]
