@@ -100,6 +100,7 @@ class Cluster:
                     "config": json.loads(json.dumps(dataclasses.asdict(self._config), default=os.fspath)),
                 }
             )
+            self._answer(STARTING_S)  # it has Ray loaded, which no cluster has a part in
             said = self._answer(STARTING_S if self._local is not None else READY_S)
             self.workers = int(said["workers"])
             self.where = f"a Ray cluster of {said['nodes']} machine{'s' if said['nodes'] > 1 else ''}"
@@ -116,7 +117,7 @@ class Cluster:
             self._process.stdin.flush()
 
     def _answer(self, within_s: float) -> dict[str, Any]:
-        """The driver's first line."""
+        """The driver's next line."""
         over = time.monotonic() + within_s
         while time.monotonic() < over:
             if (said := self._line()) is not None:
@@ -148,8 +149,16 @@ class Cluster:
         self._unread = rest
         said: dict[str, Any] = json.loads(line)
         if "error" in said:
-            raise ClusterError(f"--ray {self._address}: {said['error']}")
+            raise ClusterError(f"--ray {self._address}: {said['error']}{self._token_missing()}")
         return said
+
+    def _token_missing(self) -> str:
+        """What to do where the cluster wants a token, which Ray says in its log alone."""
+        assert self._log is not None
+        self._log.seek(0)
+        if b"InvalidAuthToken" not in self._log.read():
+            return ""
+        return "; it wants its token: set RAY_AUTH_MODE=token, with the token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
 
     def _last_words(self) -> str:
         assert self._log is not None

@@ -6,6 +6,7 @@ one series. Files are told by their content, as `open_source` tells them.
 
 import glob
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,8 @@ def _below(top: Path) -> tuple[list[Path], int]:
     passed_over = 0
     for folder, names, files in os.walk(top):
         names.sort(key=natural_key)
-        if REPORT in files or MANIFEST in files:  # ours: what was drawn is never drawn upon again
+        if any(_is_ours(Path(folder) / name) for name in (REPORT, MANIFEST) if name in files):
+            # What was drawn is never drawn upon again.
             names.clear()
             passed_over += len(files)
             continue
@@ -98,6 +100,14 @@ def _below(top: Path) -> tuple[list[Path], int]:
         loops += found
         passed_over += others
     return loops, passed_over
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        said = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and str(said.get("schema")).startswith("contrastream.")
 
 
 def _in_folder(folder: Path) -> tuple[list[Path], int]:

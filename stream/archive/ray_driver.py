@@ -138,6 +138,9 @@ def main() -> int:
     said = json.loads(sys.stdin.readline() or "null")
     if said is None:
         return 0
+    import ray
+
+    say({"loaded": True})
     try:
         workers, machines, on_gpus = connect(said)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -150,8 +153,6 @@ def main() -> int:
 
     def leave() -> None:
         sys.stdin.read()  # until the run closes it, at its end or with its death
-        import ray
-
         ray.shutdown()
         os._exit(0)
 

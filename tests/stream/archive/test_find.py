@@ -30,7 +30,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory, loop: Path, loop_frames: n
     for folder in ("frames/a", "out/synthetic", ".hidden"):
         for number in (10, 9):
             assert cv2.imwrite(str(top / folder / f"{number}.png"), loop_frames[number])
-    (top / "out" / "synthesis.json").write_text("{}")
+    (top / "out" / "synthesis.json").write_text('{"schema": "contrastream.synthesis/1"}')
+    (top / "manifest.json").write_text('{"schema": "another program\'s"}')
     film = cv2.VideoWriter(str(top / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 15, (256, 256))
     film.write(cv2.cvtColor(loop_frames[0], cv2.COLOR_GRAY2BGR))
     film.release()
@@ -48,7 +49,7 @@ def test_a_folder_is_looked_through_for_loops_and_what_was_synthesized_is_none(a
         "cine9.dcm", "cine10.dcm", "film.avi", "frames/a", "mixed/0.dcm", "mixed/1.dcm", "mixed/cine.dcm", "series",
         "stills/0.dcm", "stills/1.dcm",
     ]  # fmt: skip
-    assert find_loops((str(archive),)).passed_over == 2  # README.md and synthesis.json
+    assert find_loops((str(archive),)).passed_over == 3  # README.md, manifest.json and synthesis.json
 
 
 def test_patterns_and_files_are_taken_once_each(archive: Path) -> None:
