@@ -22,7 +22,7 @@ IMPORT_NAMES = {
     "pylibjpeg-libjpeg": "libjpeg",
     "pylibjpeg-openjpeg": "openjpeg",
 }
-"""What a distribution is imported as, where that is not its name."""
+"""What a distribution is imported as, where that is not its name with _ for -."""
 OPTIONAL = (
     ("onnxruntime", "onnxruntime", "ort", "a second CPU engine"),
     ("torch", "torch", "torch", "the torch engine on NVIDIA GPUs; training and export, with extra train"),
@@ -176,7 +176,7 @@ def check_dependencies() -> Iterator[Row]:
         )
         return
     for name in names:
-        works, said = _tried(_IMPORT, IMPORT_NAMES.get(name, name))
+        works, said = _tried(_IMPORT, IMPORT_NAMES.get(name, name.replace("-", "_")))
         yield Row(
             "install",
             name,

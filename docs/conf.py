@@ -33,7 +33,7 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_theme_options = {
     "top_of_page_buttons": [],
-    "announcement": "Research tool, not a medical device. The vessels it draws are plausible ones; they are not where a patient's vessels are.",
+    "announcement": "Research tool, not a medical device.",
 }
 
 ROOM = re.compile(r"^\{room (?P<file>[^:}]+)(?:: (?P<heading>[^}]+))?\}$", re.MULTILINE)

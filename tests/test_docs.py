@@ -16,9 +16,12 @@ import contrastream as door
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
-    path
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("[bcs]*/*.md")]
-    if path.name not in ("CHANGELOG.md", "commands.md")
+    {
+        path
+        for folder in ("docs", "stream", "engines", "calib", "casgan", "bench")
+        for path in [*ROOT.glob("*.md"), *(ROOT / folder).rglob("*.md")]
+        if path.name not in ("CHANGELOG.md", "commands.md")
+    }
 )
 BLOCK = re.compile(r"^```(?:sh|bash|)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -74,6 +77,20 @@ def test_the_site_builds_without_a_warning_and_shows_what_it_was_given(tmp_path:
 
 
 DEAD = "# A page\n\n[away](nowhere.md) [and](#no-such-place)\n"
+
+
+def test_the_site_shows_every_room_s_readme_and_every_part_of_the_first_one() -> None:
+    """What is written later must not be left out of the site."""
+    site = "".join(page.read_text() for page in (ROOT / "docs").rglob("*.md"))
+    rooms = {
+        str(path.relative_to(ROOT))
+        for path in PAGES
+        if path.name in ("README.md", "SAFETY.md", "SECURITY.md", "RESULTS.md") and path.parent != ROOT
+    }
+    assert {room for room in rooms if f"{{room {room}}}" not in site} == set()
+    headings = re.findall(r"^## (.+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(headings) > 10
+    assert [heading for heading in headings if f"{{room README.md: {heading}}}" not in site] == []
 
 
 @pytest.mark.parametrize(
