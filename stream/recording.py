@@ -72,7 +72,8 @@ class Recording:
     ) -> None:
         if source.startswith(LIVE) and not live:
             name = reported_source(source)  # an address may hold a password
-            raise SourceError(f"{name}: needed a recording, got a live device; use: contrastream run SOURCE")
+            run = source if name == source else "SOURCE"
+            raise SourceError(f"{name}: needed a recording, got a live device; use: contrastream run {run}")
         if source == "phantom" and frames is None and not live:
             raise SourceError("phantom: it has no end of its own; give --frames, for example --frames 64")
         self._stopped = stopped

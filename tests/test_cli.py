@@ -102,7 +102,7 @@ def test_what_is_no_command_is_explained_with_status_2(contrastream: Command, ar
 @pytest.mark.parametrize("engine", ["off", "auto"])
 def test_a_file_that_is_not_there_is_one_line_and_status_2(contrastream: Command, engine: str) -> None:
     line = one_line(contrastream("replay", "/nowhere/cine.dcm", "--engine", engine))
-    assert "/nowhere/cine.dcm: needed phantom, v4l2:0, igtl://host:18944/Device, a DICOM file" in line
+    assert "/nowhere/cine.dcm: needed phantom, v4l2:0, rtsp://host/path, " in line
     assert "No such file or directory" in line
 
 
