@@ -8,7 +8,7 @@ from typing import Any
 from bench.machine import one_line
 from bench.methods_config import ANCHORED, CONTESTANTS
 from bench.methods_measure import DARKER
-from bench.methods_results import Figure, Results, Row, read_results
+from bench.methods_results import LEAST_PATIENTS, Figure, Results, Row, read_results
 from casgan.methods.names import METHODS, PARTS
 
 BEGIN, END = "<!-- methods -->", "<!-- end of methods -->"
@@ -54,9 +54,9 @@ def tables(results: Results) -> str:
         "### Table I: methods",
         _table("method", [*compared, *fixed], columns, lambda row: row.title),
         _notes(results),
-        "### What they cost",
-        _table("method", compared, COSTS, lambda row: row.title),
     ]
+    if compared:
+        parts += ["### What they cost", _table("method", compared, COSTS, lambda row: row.title)]
     ablations = results.of(ABLATIONS)
     if ablations:
         parts += [
@@ -85,10 +85,13 @@ def _protocol(results: Results) -> str:
         if "test_seeds" in told
         else f"test patients of {told['data']}"
     )
+    taught_on = (
+        f"phantom, {told['patients']} patients a domain" if told["data"] == "phantom" else told["data"]
+    )
     budget = "" if told["minutes"] is None else f", {told['minutes']:g} minutes at most"
     return (
         f"Preset {told['preset']} at {told['size']} px, {told['steps']} steps of {told['batch']} pictures of each domain{budget}, from chance; "
-        f"unpaired frames of {told['data']} ({told['patients']} patients a domain), the same for all, as are augmentation, schedule, "
+        f"unpaired frames of {taught_on}, the same for all, as are augmentation, schedule, "
         f"discriminators' layers, clip and running average. {'One seed' if len(seeds) == 1 else f'{len(seeds)} seeds'} "
         f"({', '.join(map(str, seeds))}). Measured on {reference['tested']} frames of {where}, {told['frame_size']} px, as exported and drawn by the "
         f"engine; {'; '.join(sorted(machines))}. Written by `contrastream evaluate --table` from `results/`: no figure was typed."
@@ -172,6 +175,9 @@ def _missing(results: Results) -> str:
         if min(row.training("steps")) < results.protocol["steps"]
     ]
     lines += short
+    patients = len(results.identity.per_patient("background_exact"))
+    if patients < LEAST_PATIENTS:
+        lines.append(f"- intervals: they need {LEAST_PATIENTS} test patients or more, got {patients}")
     seeds = {report["seed"] for row in results.rows.values() for report in row.reports}
     if len(seeds) < 3:
         lines.append(
