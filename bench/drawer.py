@@ -166,12 +166,12 @@ class CheckpointDrawer:
         """Nothing is held."""
 
 
-def serial_ms(drawer: Drawer, live: np.ndarray) -> np.ndarray:
-    """(`SERIAL_RUNS`,) ms of one frame after the other, each waited for, after some to warm up."""
+def serial_ms(drawer: Drawer, live: np.ndarray, runs: int = SERIAL_RUNS, warm: int = WARM_RUNS) -> np.ndarray:
+    """(`runs`,) ms of one frame after the other, each waited for, after some to warm up."""
     times_ms = []
-    for run in range(WARM_RUNS + SERIAL_RUNS):
+    for run in range(warm + runs):
         start_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         drawer.draw(live)
-        if run >= WARM_RUNS:
+        if run >= warm:
             times_ms.append((time.clock_gettime_ns(time.CLOCK_MONOTONIC) - start_ns) / NS_PER_MS)
     return np.array(times_ms)

@@ -6,6 +6,7 @@ unpaired frames (once) -> for each method and seed: teach -> export -> draw the 
 import functools
 import importlib.util
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,9 @@ SCHEMA = "contrastream.method/1"
 REFERENCES = "references.json"
 TIMED_PX = 512
 """Rows and columns of the frames on which an engine is timed, whatever the test's are."""
+TURNS = 8
+TURN_RUNS = 10
+"""Every model is timed in so many turns of so many frames, so that all of them meet the same machine."""
 
 
 def bench_methods(config: MethodsConfig) -> int:
@@ -57,6 +61,7 @@ def bench_methods(config: MethodsConfig) -> int:
                 if not course.run(contestant, seed):
                     print("stopped; the same command goes on from here")
                     return 130
+        time_engines(config)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here")
         return 130
@@ -189,7 +194,7 @@ class Course:
 
     def _measured(self, contestant: Contestant, folder: Path) -> dict[str, Any]:
         """Export, draw, judge, time."""
-        from bench.drawer import open_drawer, serial_ms
+        from bench.drawer import open_drawer
         from bench.methods_measure import measured
         from bench.methods_pictures import write_sheet
         from engines.config import ExportConfig
@@ -205,15 +210,6 @@ class Course:
         finally:
             drawer.close()
         write_sheet(folder / "drawn.png", self.test, drawn)
-        timed = open_drawer(str(model), TIMED_PX, TIMED_PX, self.config.threads)
-        try:
-            import cv2
-            import numpy as np
-
-            live = cv2.resize(self.test.frames[0].live, (TIMED_PX, TIMED_PX))
-            times_ms = serial_ms(timed, live)
-        finally:
-            timed.close()
         return {
             "model": {
                 "sha256": card.sha256,
@@ -222,13 +218,7 @@ class Course:
                 "f16_margin": card.f16_margin,
                 **_sizes(folder),
             },
-            "engine": {
-                "backend": precision,
-                "ms_p50": round(float(np.median(times_ms)), 3),
-                "runs": len(times_ms),
-                "rows": TIMED_PX,
-                "threads": self.config.threads,
-            },
+            "engine": {"backend": precision},
             "live": self._live(model),
             **found,
         }
@@ -246,6 +236,42 @@ class Course:
         )
         report = json.loads(out.read_text(encoding="utf-8"))
         return {"rate_hz": 30.0, "frames": self.config.live_frames, "latency_ms": _latency(report)}
+
+
+def time_engines(config: MethodsConfig) -> None:
+    """Time every model of the results whose file is still there, in turns, and write it into the small files."""
+    import numpy as np
+
+    from bench.drawer import open_drawer, serial_ms
+    from calib.config import PhantomConfig
+    from calib.phantom import Phantom
+
+    live = Phantom(PhantomConfig(seed=0, rows=TIMED_PX, columns=TIMED_PX)).frame(0).plain
+    drawers, times_ms = {}, {}
+    for path in sorted(config.results_folder.glob("*.json")):
+        key = path.stem.rpartition("-")[0]
+        model = config.out / path.stem / f"{key}.onnx"
+        if path.name != REFERENCES and model.is_file():
+            drawers[path] = open_drawer(str(model), TIMED_PX, TIMED_PX, config.threads)
+            times_ms[path] = np.zeros((TURNS, TURN_RUNS))
+    try:
+        for turn in range(TURNS):
+            for path, drawer in drawers.items():
+                times_ms[path][turn] = serial_ms(drawer, live, TURN_RUNS, warm=2)
+    finally:
+        for drawer in drawers.values():
+            drawer.close()
+    load = round(os.getloadavg()[0], 2)
+    for path, times in times_ms.items():
+        report = json.loads(path.read_text(encoding="utf-8"))
+        report["engine"] |= {
+            "ms_p50": round(float(np.median(times)), 3),
+            "runs": times.size,
+            "rows": TIMED_PX,
+            "threads": config.threads,
+            "load": load,
+        }
+        write_report(report, path)
 
 
 def _latency(report: dict[str, Any]) -> dict[str, Any]:

@@ -109,6 +109,12 @@ class Results:
     protocol: dict[str, Any]
 
     @property
+    def rows_timed(self) -> str:
+        """Under what load the engines were timed."""
+        loads = sorted({report["engine"]["load"] for row in self.rows.values() for report in row.reports})
+        return f"at a load of {loads[0]:.1f}" + (f" to {loads[-1]:.1f}" if len(loads) > 1 else "")
+
+    @property
     def identity(self) -> Row:
         """The floor: the picture unchanged."""
         return Row("identity (x unchanged)", (self.references["identity"],))

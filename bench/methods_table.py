@@ -56,7 +56,8 @@ def tables(results: Results) -> str:
         _notes(results),
     ]
     if compared:
-        parts += ["### What they cost", _table("method", compared, COSTS, lambda row: row.title)]
+        costs = _table("method", compared, COSTS, lambda row: row.title)
+        parts += ["### What they cost", costs, _load(results)]
     ablations = results.of(ABLATIONS)
     if ablations:
         parts += [
@@ -98,6 +99,21 @@ def _protocol(results: Results) -> str:
     )
 
 
+def _load(results: Results) -> str:
+    """Under what the seconds and the engines' times were taken."""
+    machines = [report["machine"] for row in results.rows.values() for report in row.reports]
+    loads = [machine["load_average"][0] for machine in machines]
+    cores = machines[0]["cpu"]["cores"]
+    how = ", ".join(sorted({str(machine["scheduling"]) for machine in machines}))
+    said = f"Teaching is wall clock, at a load of {min(loads):.1f} to {max(loads):.1f} on {cores} cores, priority {how}"
+    if max(loads) > cores + 1:
+        said += ": others had the cores too, so these seconds do not compare methods, and steps do"
+    return (
+        f"{said}. Engine: median of one frame after the other, all methods in turns in one go, {results.rows_timed}; a load above the cores makes these times no comparison of methods either. Parameters live, and all numbers "
+        "taught on the generator's side, norms' statistics among them."
+    )
+
+
 def _notes(results: Results) -> str:
     reference, halves = results.references["reference"], results.references["real_halves"]
     split = (
@@ -136,7 +152,7 @@ def _findings(results: Results) -> str:
     ours = results.rows.get("casgan")
     if ours is None:
         return "CAS-GAN itself is not among the results, so nothing is compared."
-    lines = []
+    lines = [_against_identity(results)]
     vessels = "cldice" if results.real is not None else "same_cldice"
     for title, rows in (
         ("rivals", results.of(RIVALS)),
@@ -157,6 +173,24 @@ def _findings(results: Results) -> str:
             each = "; ".join(f"{row.title} {_signed(figure)}" for row, figure in found)
             lines.append(f"- {word}, CAS-GAN against {len(found)} {title}: {counted}. By how much: {each}.")
     return "\n".join(lines)
+
+
+def _against_identity(results: Results) -> str:
+    """Whether anybody drew something that the judge takes for vessels at the right place, or for an angiogram."""
+    name = "judge_cldice" if results.real is not None else "same_cldice"
+    every, floor = list(results.rows.values()), results.identity
+    sides_of = {
+        "the judge's clDice": {row.title: row.ahead(floor, name).side for row in every},
+        "Frechet distance": {row.title: row.nearer(floor, "frechet").side for row in every},
+    }
+    found = []
+    for word, sides in sides_of.items():
+        better = [title for title, side in sides.items() if side > 0]
+        worse = sum(side < 0 for side in sides.values())
+        found.append(
+            f"in {word} better than it: {', '.join(better) or 'none'}; worse {worse}; the other {len(sides) - len(better) - worse} not told apart"
+        )
+    return f"- All {len(every)} against the unchanged picture: {'. '.join(found)}."
 
 
 def _signed(figure: Figure) -> str:

@@ -11,14 +11,14 @@ import pytest
 
 from bench.errors import EvaluationError
 from bench.evaluate import evaluate
-from bench.evaluate_config import EvaluateConfig
+from bench.evaluate_config import RESULTS, EvaluateConfig
 from bench.methods import bench_methods, result_path
 from bench.methods_budget import Budget
 from bench.methods_config import ANCHORED, CONTESTANTS, MethodsConfig
 from bench.methods_loops import placement
 from bench.methods_measure import TestFrame, TestSet, by_patient, figures_of
 from bench.methods_results import Row, read_results
-from bench.methods_table import BEGIN, END, kept_section, with_section
+from bench.methods_table import BEGIN, END, kept_section, tables, with_section
 from casgan.train import StopWish
 
 
@@ -43,6 +43,7 @@ def results(told: MethodsConfig) -> Path:
         patch.setattr("bench.phantom_evaluation.REFERENCE_SEEDS", range(700, 704))
         patch.setattr("engines.export.PARITY_FRAMES", ((96, 80, 8),))
         patch.setattr("bench.methods.TIMED_PX", 64)
+        patch.setattr("bench.methods.TURNS", 1)
         patch.setattr("bench.methods_measure.RUNS", 1)
         assert bench_methods(told) == 0
     return told.results_folder
@@ -64,12 +65,19 @@ def test_each_run_leaves_a_small_file_that_says_what_it_took(results: Path, told
 
 
 def test_what_is_there_is_not_made_again_and_another_protocol_is_refused(
-    results: Path, told: MethodsConfig, capsys: pytest.CaptureFixture[str]
+    results: Path,
+    told: MethodsConfig,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before = (results / "cut-0.json").read_bytes()
+    monkeypatch.setattr("bench.methods.TURNS", 1)
+    monkeypatch.setattr("bench.methods.TIMED_PX", 64)
+    before = json.loads((results / "cut-0.json").read_text())
     assert bench_methods(told) == 0
     assert "1 runs, 1 of them there already" in capsys.readouterr().out
-    assert (results / "cut-0.json").read_bytes() == before
+    after = json.loads((results / "cut-0.json").read_text())
+    # Only the engine is timed again, with all the others in turns.
+    assert after | {"engine": before["engine"]} == before
     with pytest.raises(EvaluationError, match=r"another protocol .*steps is 2 there, 3 here"):
         bench_methods(replace(told, steps=3))
 
@@ -120,6 +128,11 @@ def test_broken_and_mixed_results_are_refused(results: Path, tmp_path: Path) -> 
     (tmp_path / "cut-0.json").write_text("{")
     with pytest.raises(EvaluationError, match="must be JSON"):
         read_results(tmp_path)
+
+
+def test_the_repositorys_page_is_what_its_results_say() -> None:
+    page = (RESULTS.parent / "RESULTS.md").read_text()
+    assert with_section(page, tables(read_results(RESULTS))) == page
 
 
 def report_of(cldice: list[float], frechet: list[float]) -> dict[str, Any]:
