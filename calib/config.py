@@ -11,6 +11,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
 Backend = Literal["auto", "tensorrt", "tensorrt_rtx", "torch", "openvino", "onnxruntime"]
 
+DEFAULT_OUT = {".toml": "site.toml", ".safetensors": "patient.safetensors"}
 MIN_SIDE = 64
 MAX_SIDE = 2048
 
@@ -319,12 +320,68 @@ class CalibShowConfig:
 
 
 @dataclass(frozen=True)
+class CalibPatientConfig:
+    """Teach the model one patient's vessels, from one injection: contrast-free frames, and filled ones of the same moments.
+
+    The recordings are of one patient, one projection and a still table, in the order in which they were taken: ten heartbeats or
+    more without contrast medium, then the injection, held for two heartbeats or more. All may be one file.
+    """
+
+    recordings: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN")]
+    """DICOM cine loops, video files or folders of frames."""
+    out: Annotated[Path, arg(metavar="FILE")] = Path("patient.safetensors")
+    """The adaptation; a picture of what was learned is written beside it as .png, and shows the patient."""
+    model: Annotated[str, arg(metavar="MODEL")] = "compact"
+    """The general model: a shipped one's name, or an ONNX file."""
+    trust_model: FlagCreatePairsOff[bool] = False
+    """Trust MODEL, a file from elsewhere, from here on."""
+    segmenter: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A vessel segmenter (python -m casgan.segmenter); the shipped one knows the digital phantom, and real vessels less well."""
+    steps: Annotated[int, arg(metavar="N")] = 400
+    """Steps of teaching at most; it ends earlier where the held-out heartbeat gets no better."""
+    seconds: Annotated[float, arg(metavar="S")] = 240.0
+    """Seconds of teaching at most."""
+    threads: Annotated[int, arg(metavar="N")] = 2
+    """CPU threads."""
+    rate: Annotated[float | None, arg(metavar="HZ")] = None
+    """Frames per second, where the recordings do not say."""
+    crop: Annotated[str | None, arg(metavar="X,Y,W,H")] = None
+    """x,y,w,h in pixels: the region of the picture that is the X-ray; the same as in `run`."""
+    gray: bool = False
+    """Convert the colour of a video or image file instead of refusing it."""
+    bits: Annotated[int | None, arg(metavar="8..16")] = None
+    """Bits stored of 16-bit images, which do not say."""
+    overwrite: bool = False
+    """Replace a former file of that name."""
+
+    def __post_init__(self) -> None:
+        if not self.recordings:
+            raise ValueError(
+                "needed a RUN with one injection, got none; for example: contrastream calib patient run.dcm --out patient.safetensors"
+            )
+        if any(source == "phantom" or source.startswith(("v4l2:", "igtl:")) for source in self.recordings):
+            raise ValueError(
+                "needed recordings, got a source without an end; record it first: contrastream record"
+            )
+        check_file(self.out, ".safetensors")
+        if self.out.exists() and not self.overwrite:
+            raise ValueError(
+                f"--out {self.out} is there already; choose another, or replace it with --overwrite"
+            )
+        if min(self.steps, self.threads) < 1 or not 1.0 <= self.seconds <= 36000.0:
+            raise ValueError(
+                f"--steps and --threads must be 1 or more and --seconds 1 to 36000, got {self.steps}, {self.threads} and "
+                f"{self.seconds}"
+            )
+
+
+@dataclass(frozen=True)
 class CalibConfig:
     """What the numbers of a site mean, before any synthesis is trusted.
 
     `calib run SOURCE... --out site.toml` measures a site in one go, prints a table and writes one record with plots and
     a page beside it; `contrastream run SOURCE --site site.toml` uses it. The other commands do one step each and
-    change its part of a record alone.
+    change its part of a record alone. `calib patient` teaches the model one patient's vessels; it is no part of a record.
     """
 
     step: (
@@ -336,6 +393,7 @@ class CalibConfig:
         | Annotated[CalibPrecisionConfig, subcommand("precision")]
         | Annotated[CalibClockConfig, subcommand("clock")]
         | Annotated[CalibPhantomConfig, subcommand("phantom")]
+        | Annotated[CalibPatientConfig, subcommand("patient")]
     )
 
 
@@ -365,8 +423,17 @@ def check_out(path: Path) -> None:
     Raises:
         ValueError: It could not; the sentence says what to do.
     """
-    if path.suffix != ".toml":
-        raise ValueError(f"--out must end in .toml, got {path.name}; for example site.toml")
+    check_file(path, ".toml")
+
+
+def check_file(path: Path, suffix: str) -> None:
+    """The same for a file of any kind.
+
+    Raises:
+        ValueError: It could not be written, or does not end in `suffix`.
+    """
+    if path.suffix != suffix:
+        raise ValueError(f"--out must end in {suffix}, got {path.name}; for example {DEFAULT_OUT[suffix]}")
     if not path.parent.is_dir():
         raise ValueError(f"--out needs an existing folder, got {path.parent}; make it first")
     if path.is_dir():

@@ -36,7 +36,7 @@ class HeartPhase:
     phase: Float[np.ndarray, " n"]
     """0 to 1, of each frame."""
     breath: Float[np.ndarray, " n"]
-    """How far down the chest's content lies, in pixels of the frame, mean 0; drift of the table is in it too."""
+    """How deep the breath is: mean 0, standard deviation 1 over the run, larger is further down. Table motion is in it too."""
     frames_per_beat: float
     clear: float
     """Autocorrelation of the heart's motion one beat on, -1 to 1: below 0.3 the phase means little."""
@@ -79,7 +79,7 @@ def heart_phase(
         raise CalibrationError(
             f"needed 8 frames or more to see a heartbeat, got {len(frames)}; record a longer run"
         )
-    flows = _flows(frames, field)
+    flows, still = _flows(frames, field)
     ways = _ways(flows)
     low, high = FRAMES_PER_BEAT
     if rate_hz is not None:
@@ -87,24 +87,28 @@ def heart_phase(
     high = min(high, 0.6 * len(ways))
     low = min(low, high)
     period, clear = _period(ways, low, high)
-    scale = min(field.shape) / SIDE
-    return HeartPhase(_phase(ways, period), _breath(flows, period) * scale, period, clear)
+    return HeartPhase(_phase(ways, period), _breath(still, flows, period), period, clear)
 
 
-def _flows(frames: np.ndarray, field: np.ndarray) -> Float[np.ndarray, "m s s 2"]:
-    """Motion from each frame to the next, pixels of `SIDE`, 0 outside the field; frames - 1 of them."""
+def _flows(
+    frames: np.ndarray, field: np.ndarray
+) -> tuple[Float[np.ndarray, "m s s 2"], Float[np.ndarray, "n t t"]]:
+    """Motion from each frame to the next, pixels of `SIDE`, 0 outside the field, frames - 1 of them; and what lies in each
+    frame, coarsely and without thin dark lines."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (LINE_PX, LINE_PX))
     inside = cv2.resize(field.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA) > 0.9
     inside = cv2.erode(inside.astype(np.uint8), np.ones((7, 7), np.uint8)).astype(np.float32)
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     last = None
-    found = []
+    found, coarse = [], []
     for frame in frames:
         small = cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         filled = cv2.GaussianBlur(cv2.morphologyEx(small, cv2.MORPH_CLOSE, kernel), (0, 0), 1.0)
         # The fine structure alone: a bolus in the muscle brightens nothing then.
         wide = cv2.GaussianBlur(filled.astype(np.float32), (0, 0), 12.0)
         fine = np.clip(128.0 + 4.0 * (filled.astype(np.float32) - wide), 0.0, 255.0).astype(np.uint8)
+        lies = (cv2.GaussianBlur(filled, (0, 0), 1.7).astype(np.float32) - wide) * inside
+        coarse.append(cv2.resize(lies, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA))
         if last is not None:
             found.append(flow.calc(last, fine, None) * inside[..., None])
         last = fine
@@ -113,7 +117,7 @@ def _flows(frames: np.ndarray, field: np.ndarray) -> Float[np.ndarray, "m s s 2"
     speed = np.sqrt((stacked**2).sum(axis=3).mean(axis=(1, 2)))
     most = 3.0 * float(np.median(speed)) + 1e-6
     stacked *= np.minimum(1.0, most / np.maximum(speed, 1e-9))[:, None, None, None]
-    return stacked
+    return stacked, np.stack(coarse)
 
 
 def _ways(flows: np.ndarray) -> Float[np.ndarray, "m k"]:
@@ -179,16 +183,24 @@ def _phase(ways: np.ndarray, period: float) -> Float[np.ndarray, " n"]:
     return phase
 
 
-def _breath(flows: np.ndarray, period: float) -> Float[np.ndarray, " n"]:
-    """Where the content lies from head to feet, a beat's motion averaged out, in pixels of `SIDE`."""
-    down = flows[..., 1]
+def _breath(still: np.ndarray, flows: np.ndarray, period: float) -> Float[np.ndarray, " n"]:
+    """The main way in which pictures differ once a beat's motion is averaged out, mean 0 and standard deviation 1.
+
+    Adding up motion from frame to frame drifts; a picture compared with all others does not.
+    """
+    pictures = still.reshape(len(still), -1).astype(np.float64)
+    wide = min(len(pictures), round(period)) | 1
+    summed = np.cumsum(np.pad(pictures, ((wide // 2 + 1, wide // 2), (0, 0)), mode="edge"), axis=0)
+    calm = (summed[wide:] - summed[:-wide])[: len(pictures)] / wide
+    calm -= calm.mean(axis=0)
+    _, vectors = np.linalg.eigh(calm @ calm.T)
+    place = vectors[:, -1]
     moving = np.abs(flows).sum(axis=3) > 0
-    speed = np.array(
-        [float(np.median(one[some])) if some.any() else 0.0 for one, some in zip(down, moving, strict=True)]
-    )
-    place = np.concatenate([[0.0], np.cumsum(speed)])
-    wide = max(3, round(period) | 1)
-    padded = np.pad(place, wide // 2, mode="reflect", reflect_type="odd") if len(place) > wide else place
-    smooth = np.convolve(padded, np.ones(wide) / wide, mode="valid")
-    smooth = smooth if len(smooth) == len(place) else place
-    return np.asarray(smooth - smooth.mean())
+    down = [
+        float(one[some].mean()) if some.any() else 0.0
+        for one, some in zip(flows[..., 1], moving, strict=True)
+    ]
+    if float((np.diff(place) * down).sum()) < 0.0:
+        place = -place
+    spread = float(place.std())
+    return np.asarray((place - place.mean()) / spread if spread else place)

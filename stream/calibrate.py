@@ -13,6 +13,7 @@ from calib.config import (
     CalibDomainConfig,
     CalibGeometryConfig,
     CalibIntensityConfig,
+    CalibPatientConfig,
     CalibPhantomConfig,
     CalibPrecisionConfig,
     CalibRunConfig,
@@ -48,6 +49,7 @@ Step = (
     | CalibDomainConfig
     | CalibPrecisionConfig
     | CalibPhantomConfig
+    | CalibPatientConfig
 )
 DOMAIN_RUNS = 3
 """Loops that a site's own domain needs, so that each can be judged by the others."""
@@ -77,6 +79,10 @@ def calibrate(config: Step) -> int:
             return measure(config, ("precision",), former(config.out))
         case CalibClockConfig():
             return clock(config)
+        case CalibPatientConfig():
+            from stream.calibrate_patient import patient
+
+            return patient(config)
 
 
 def show(path: Path) -> int:
