@@ -61,7 +61,7 @@ test: $(VENV)/test.stamp
 	@sh tests/system-packages.sh
 ifeq ($(strip $(ARGS)),)
 	@status=0; \
-	$(BIN)/python -m pytest -n 2 $(UNTIMED) || status=1; \
+	$(BIN)/python -m pytest -n 2 --reruns 1 -r aR $(UNTIMED) || status=1; \
 	$(BIN)/python -m pytest --reruns 1 -r aR $(UNTIMED:%=--ignore=%) || status=1; \
 	exit $$status
 else

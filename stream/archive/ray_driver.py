@@ -8,6 +8,7 @@ import dataclasses
 import json
 import logging
 import os
+import queue
 import sys
 import threading
 from pathlib import Path
@@ -140,6 +141,16 @@ def main() -> int:
         return 0
     import ray
 
+    given: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def listen() -> None:
+        given.put(sys.stdin.readline() or "null")
+        sys.stdin.read()  # until the run closes it, at its end or with its death, also while no cluster answers
+        if ray.is_initialized():
+            ray.shutdown()
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
     say({"loaded": True})
     try:
         workers, machines, on_gpus = connect(said)
@@ -147,18 +158,11 @@ def main() -> int:
         say({"error": str(error).splitlines()[0]})
         return 2
     say({"workers": workers, "nodes": machines})
-    tasks = json.loads(sys.stdin.readline() or "null")
+    tasks = json.loads(given.get())
     if tasks is None:
         return 0
-
-    def leave() -> None:
-        sys.stdin.read()  # until the run closes it, at its end or with its death
-        ray.shutdown()
-        os._exit(0)
-
-    threading.Thread(target=leave, daemon=True).start()
     make(said, tasks["tasks"], workers, on_gpus)
-    threading.Event().wait()  # for `leave`
+    threading.Event().wait()  # for `listen`
     return 0
 
 

@@ -810,9 +810,8 @@ def test_a_source_that_never_began_is_not_stale(desk: Callable[..., Desk]) -> No
 
 
 def test_entering_and_leaving_a_state_is_logged_with_its_reason(
-    desk: Callable[..., Desk], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    desk: Callable[..., Desk], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("contrastream"), "propagate", True)
     caplog.set_level(logging.INFO, logger="contrastream.guard")
     d = desk()
     d.in_time(3)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import stream.engine_supply
-import stream.pipeline
+import stream.source_side
 from stream.children import Child
 from stream.measure import STAGES, Measured, MeasuringClient
 from stream.pacing import Pacing
@@ -31,7 +31,7 @@ def medians(endpoint: str, out: Path, stage: str | None, monkeypatch: pytest.Mon
     def child(module: str, *arguments: Any, **named: Any) -> Child:
         return Child("delayed_child" if module == STANDS_IN.get(stage or "") else module, *arguments, **named)
 
-    monkeypatch.setattr(stream.pipeline, "Child", child)
+    monkeypatch.setattr(stream.source_side, "Child", child)
     monkeypatch.setattr(stream.engine_supply, "Child", child)
     config = PipelineConfig(
         "phantom",
