@@ -36,7 +36,7 @@ from bench.shown import ShownBrowser, find_browser
 from bench.witness import Witness, WitnessRecord
 from stream import accounts
 from stream.display.shown import ShownFrames
-from stream.frame import FrameFormat, Plane
+from stream.frame import ALL_PLANES, FrameFormat, Plane
 from stream.guard import MAX_DEADLINE_NS
 from stream.measure import Measured, MeasuringClient
 from stream.pacing import Pacing
@@ -187,7 +187,7 @@ def measure(run: Run) -> None:
             measure_engine(run, alone, "before")
         # An untaught network's planes are inferred but never sent, so the floor does not send them either.
         drawn = has_engine and run.engine["taught"]
-        sent = Plane.LIVE | Plane.SYNTHETIC | Plane.ATTENTION if drawn else Plane.LIVE
+        sent = ALL_PLANES if drawn else Plane.LIVE
         floor = Floor(run.frame_format, sent, engine=has_engine)
         measure_floor(run, floor, "before")
         measure_pipeline(run, floor)

@@ -6,7 +6,7 @@ import numpy as np
 
 from stream.display.compose import Composer, View
 from stream.film import Film
-from stream.frame import FrameFormat, Plane, Reason, State
+from stream.frame import ALL_PLANES, FrameFormat, Reason, State
 from stream.ring import SlotView
 from stream.subscribe import Shown
 from stream.wire import Header, Message
@@ -64,7 +64,7 @@ class Preview:
         if not self._wanted and area <= self._largest:
             return
         state = State.SYNTHETIC if reason is Reason.NONE else State.PASSTHROUGH
-        planes = Plane.LIVE | Plane.SYNTHETIC | Plane.ATTENTION
+        planes = ALL_PLANES
         header = Header(
             bytes(16),
             index,

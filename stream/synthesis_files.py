@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from stream.errors import OutputError, RecordError, SourceError
-from stream.frame import Plane, Reason, Spacing, State
+from stream.frame import ALL_PLANES, Plane, Reason, Spacing, State
 from stream.record.capture import Capture, CaptureWriter
 from stream.record.dicom import write_dicom
 from stream.record.segment import segments
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 WRITERS = 2
 UNWRITTEN = 6
 """Frames that may wait to be written; the disk then sets the pace."""
-ALL_PLANES = Plane.LIVE | Plane.SYNTHETIC | Plane.ATTENTION
 
 
 @runtime_checkable

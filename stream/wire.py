@@ -349,7 +349,7 @@ def _wire_state(code: int) -> State:
 
 
 def _plane_mask(mask: int) -> Plane:
-    if mask & ~int(Plane.LIVE | Plane.SYNTHETIC | Plane.ATTENTION) or not mask & Plane.LIVE:
+    if mask & ~int(ALL_PLANES) or not mask & Plane.LIVE:
         raise ValueError(f"a plane mask holds live and at most synthetic and attention, got {mask:#x}")
     return Plane(mask)
 
