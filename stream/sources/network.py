@@ -31,6 +31,11 @@ _OPTIONS = {
     "tcp": f"input_format;mpegts|protocol_whitelist;tcp|{_LOW_DELAY}",
 }
 """What FFmpeg is told. Nobody's stream makes it open a file or another protocol; no container but MPEG-TS is guessed."""
+_LATE = {
+    "rtsp": "H.264 and H.265 come one frame late: FFmpeg waits for the next to see where one ends; Motion JPEG does not.",
+    "tcp": "H.264 in MPEG-TS comes two frames late: FFmpeg waits for the next packet, and for the frame after to see where one ends.",
+}
+"""What FFmpeg itself costs; `python -m bench.video_delay` measures it."""
 _OPTIONS_NAME = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _STATUS_BYTES = 4096
 
@@ -109,10 +114,7 @@ def open_network(spec: str, options: SourceOptions) -> LiveVideoSource:
             options,
             kind="network",
             note="Frames are due as early as the quickest of the last seconds came; what lies before that (exposure, the sender's "
-            "encoder, the network) is not known."
-            + (
-                " H.264 and H.265 come one frame late: FFmpeg waits for the next to see where one ends; Motion JPEG does not."
-            ),
+            f"encoder, the network) is not known. {_LATE[address.scheme]}",
         )
 
     given_up = SourceGone(
