@@ -171,8 +171,12 @@ def write_record(record: SiteRecord, path: Path) -> None:
     write_files({path: write_toml(record, HEADING).encode()})
 
 
-def write_files(files: dict[Path, bytes]) -> None:
+def write_files(files: dict[Path, bytes], *, private: bool = False) -> None:
     """Write files, each replaced in one go, and none before all of them are on the disk.
+
+    Args:
+        files: What goes into each.
+        private: For this user alone.
 
     Raises:
         CalibrationError: One cannot be written; none was replaced, and nothing is left behind.
@@ -182,7 +186,8 @@ def write_files(files: dict[Path, bytes]) -> None:
     try:
         for path, data in files.items():
             at = path
-            with partials[path].open("wb") as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            with open(os.open(partials[path], flags, 0o600 if private else 0o666), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

@@ -106,12 +106,13 @@ def patient(config: CalibPatientConfig) -> int:
         file.card.sha256, new_key(), time.strftime("%H:%M"), taught.steps, lessons.beats, after, before
     )
     picture = config.out.with_suffix(".png")
-    write_files({picture: plot(recording, bolus, heart, lessons, general, taught)})
+    write_files({picture: plot(recording, bolus, heart, lessons, general, taught)}, private=True)
     size_bytes = save_patient(config.out, general, taught.generator, gate, facts)
     print(
         f"taught on {len(lessons.learn)} pairs of {lessons.beats:.1f} filled heartbeats, {taught.steps} steps in "
         f"{taught.seconds:.0f} s ({time.monotonic() - began:.0f} s with reading)\n"
-        f"held-out heartbeat, Dice against its segmented vessels: general model {before:.3f}, adapted {after:.3f}\n"
+        f"held-out heartbeat, Dice against its segmented vessels: general model {before:.3f}, adapted {after:.3f}; it also "
+        "said when to stop, so frames that it has not seen will be a little worse\n"
         f"written  {config.out} ({size_bytes / 1e6:.1f} MB; nothing of the patient is in it)\n"
         f"look at  {picture}, which shows frames of the patient: keep it as you keep the recording\n{NOTICE}"
     )

@@ -12,6 +12,7 @@ from calib.errors import CalibrationError
 from calib.field import inside_field
 from calib.field_finder import find_field
 from calib.intensity import default_tables, field_landmarks, landmark_table
+from calib.results import Box
 from stream.frame import Photometric
 from stream.recording import GRANTS, Recording
 from stream.sources.options import SourceOptions
@@ -89,27 +90,33 @@ def _words(kind: tuple[int, int, int, Photometric, float | None]) -> str:
     return f"{rows} x {columns}, {bits} bits, {photometric.name}, {rate}"
 
 
+def _place(rows: int, columns: int, size: int) -> Box:
+    """Where a frame lies in the network's square."""
+    scale = size / max(rows, columns)
+    high, wide = (max(1, math.floor(side * scale + 0.5)) for side in (rows, columns))
+    top, left = (size - high) // 2, (size - wide) // 2
+    return Box(left, top, left + wide, top + high)
+
+
 def _small(frame: np.ndarray, size: int, bits_stored: int) -> np.ndarray:
     """A frame letterboxed to (size, size), uint16 over the whole range; sixteen bits keep what averaging adds."""
-    scale = size / max(frame.shape)
-    rows, columns = (max(1, math.floor(side * scale + 0.5)) for side in frame.shape)
-    how = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
-    small = cv2.resize(frame.astype(np.float32), (columns, rows), interpolation=how)
+    rows, columns = frame.shape
+    box = _place(rows, columns, size)
+    how = cv2.INTER_AREA if max(rows, columns) > size else cv2.INTER_LINEAR
+    wide, high = box.right - box.left, box.bottom - box.top
+    small = cv2.resize(frame.astype(np.float32), (wide, high), interpolation=how)
     boxed = np.zeros((size, size), np.uint16)
-    top, left = (size - rows) // 2, (size - columns) // 2
-    boxed[top : top + rows, left : left + columns] = np.rint(small * (65535.0 / ((1 << bits_stored) - 1)))
+    boxed[box.top : box.bottom, box.left : box.right] = np.rint(small * (65535.0 / ((1 << bits_stored) - 1)))
     return boxed
 
 
 def _boxed_field(stored: np.ndarray, rows: int, columns: int, size: int) -> np.ndarray:
     """The collimated field in the network's square."""
-    scale = size / max(rows, columns)
-    high, wide = (max(1, math.floor(side * scale + 0.5)) for side in (rows, columns))
-    top, left = (size - high) // 2, (size - wide) // 2
-    some = stored[:FIELD_FRAMES, top : top + high, left : left + wide].astype(np.float32).mean(axis=0)
+    box = _place(rows, columns, size)
+    some = stored[:FIELD_FRAMES, box.top : box.bottom, box.left : box.right].astype(np.float32).mean(axis=0)
     found = find_field(some / 257.0)
     field = np.zeros((size, size), bool)
-    field[top : top + high, left : left + wide] = inside_field(found.corners, found.circle, high, wide)
+    field[box.top : box.bottom, box.left : box.right] = inside_field(found.corners, found.circle, *some.shape)
     return field
 
 
