@@ -292,9 +292,7 @@ def check_engines() -> Iterator[Row]:
         "plans",
         "absent" if why else "ok",
         why or f"{answer['builder']} builds them here: contrastream build",
-        'pip install "contrastream[trtrtx]" builds them for RTX cards, and needs no GPU for it'
-        if why
-        else "",
+        'pip install -e ".[trtrtx]" builds them for RTX cards, and needs no GPU for it' if why else "",
     )
     yield Row(
         "engines",

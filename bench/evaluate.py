@@ -36,7 +36,7 @@ def evaluate(config: EvaluateConfig) -> int:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise EvaluationError(
-            f"evaluate needs the judge's libraries, found no {', '.join(missing)}; install contrastream[train]"
+            f"evaluate needs the judge's libraries, found no {', '.join(missing)}; run: pip install -e '.[train]'"
         )
     import cv2
     import torch

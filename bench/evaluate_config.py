@@ -48,7 +48,7 @@ class EvaluateConfig:
     overrides: Path | None = None
     """A table of decisions on the folder's frames, changed by a person, as `train` takes it."""
     inception: Path | None = None
-    """torch-fidelity's Inception weights, for FID and KID too; needs contrastream[fid], and was not tested here."""
+    """torch-fidelity's Inception weights, for FID and KID too; needs the extra `fid`, and was not tested here."""
     threads: int | None = None
     """CPU threads."""
 

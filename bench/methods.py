@@ -38,7 +38,7 @@ def bench_methods(config: MethodsConfig) -> int:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise EvaluationError(
-            f"bench methods needs the libraries of teaching, found no {', '.join(missing)}; install contrastream[train]"
+            f"bench methods needs the libraries of teaching, found no {', '.join(missing)}; run: pip install -e '.[train]'"
         )
     import cv2
     import torch

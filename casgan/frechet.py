@@ -199,7 +199,7 @@ def inception_distances(first: Path, second: Path, weights: Path) -> dict[str, f
         import torch_fidelity  # type: ignore[import-not-found]
     except ImportError as error:
         raise CheckpointError(
-            f"the Inception protocol needs torch-fidelity ({error}); install contrastream[fid]"
+            f"the Inception protocol needs torch-fidelity ({error}); run: pip install -e '.[fid]'"
         ) from error
     count = min(len(list(folder.glob("*.png"))) for folder in (first, second))
     facts = torch_fidelity.calculate_metrics(

@@ -21,7 +21,7 @@ from engines.page_lock import PageLocks, address_of
 
 log = logging.getLogger(__name__)
 
-INSTALL = 'run: pip install "contrastream[cuda]"'
+INSTALL = 'run: pip install -e ".[cuda]"'
 SEE_DOCTOR = "see nvidia-smi and contrastream doctor"
 
 ADVICE = {

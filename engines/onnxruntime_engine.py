@@ -19,7 +19,7 @@ DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 def probe() -> tuple[bool, str]:
     """Whether this backend can run here, and why not."""
     if importlib.util.find_spec("onnxruntime") is None:
-        return False, 'onnxruntime is not installed; run: pip install "contrastream[ort]"'
+        return False, 'onnxruntime is not installed; run: pip install -e ".[ort]"'
     return True, ""
 
 

@@ -36,7 +36,7 @@ def load_driver() -> Any:
     """
     if importlib.util.find_spec("pycuda") is None:
         raise EngineError(
-            'pycuda is not installed; run: pip install "contrastream[pycuda]" (it is compiled on this machine)'
+            'pycuda is not installed; run: pip install -e ".[pycuda]" (it is compiled on this machine)'
         )
     try:
         return importlib.import_module("pycuda.driver")

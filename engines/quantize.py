@@ -35,7 +35,7 @@ CONVOLUTIONS = ("Convolution", "GroupConvolution")
 def probe_nncf() -> tuple[bool, str]:
     """Whether models can be quantised here, and why not."""
     if importlib.util.find_spec("nncf") is None:
-        return False, 'nncf is not installed; run: pip install "contrastream[int8]"'
+        return False, 'nncf is not installed; run: pip install -e ".[int8]"'
     return True, ""
 
 

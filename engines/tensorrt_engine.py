@@ -99,7 +99,7 @@ def refusal(trt: ModuleType, device: Device) -> str:
     known = ", ".join(name.removeprefix("SM") for name in listed)
     return (
         f"{trt.__name__} runs on the compute capabilities {known}, this GPU is a {device.name} of {device.sm}; "
-        f'use full TensorRT (pip install "contrastream[trt]") or the backend torch'
+        f'use full TensorRT (pip install -e ".[trt]") or the backend torch'
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from engines.driver import Driver, find_driver
 
-INSTALL = 'pip install "contrastream[torch]"'
+INSTALL = 'pip install -e ".[torch]"'
 INDEX = "https://download.pytorch.org/whl"
 
 

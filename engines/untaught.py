@@ -111,7 +111,7 @@ def _make(preset: str, path: Path) -> ModelFile:
         if importlib.util.find_spec(package) is None:
             raise EngineError(
                 f"a model of the preset {preset} with random weights is made by torch and onnx, and {package} is not "
-                'installed; run: pip install "contrastream[train]"'
+                'installed; run: pip install -e ".[train]"'
             )
     import torch
 

@@ -28,7 +28,7 @@ INTERVAL_S = 1.0
 RETRY_AFTER = 10
 """Intervals until a driver that is gone is asked again: it may have been loaded anew."""
 SILENT_NS = 5 * NS_PER_S
-INSTALL = 'pip install "contrastream[cuda]"'
+INSTALL = 'pip install -e ".[cuda]"'
 MIB = 2**20
 
 THROTTLE_WORDS = {

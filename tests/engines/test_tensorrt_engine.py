@@ -275,7 +275,7 @@ def test_without_a_driver_auto_takes_the_cpu_and_says_why(tiny_model: Path) -> N
     opened.engine.close()
     reasons = dict(opened.skipped)
     assert opened.engine.backend == "openvino"
-    assert reasons["tensorrt"] == 'tensorrt is not installed; run: pip install "contrastream[trt]"'
+    assert reasons["tensorrt"] == 'tensorrt is not installed; run: pip install -e ".[trt]"'
     assert reasons["tensorrt_rtx"] == probe_cuda()[1]
     assert "NVIDIA" in reasons["tensorrt_rtx"]
 

@@ -113,8 +113,8 @@ def test_the_drivers_calls_have_the_names_and_codes_of_cudas_own_binding() -> No
 @pytest.mark.parametrize(
     ("missing", "why"),
     [
-        ("torch", 'torch is not installed; run: pip install "contrastream[torch]"'),
-        ("onnx", 'onnx is not installed; run: pip install "contrastream[torch]"'),
+        ("torch", 'torch is not installed; run: pip install -e ".[torch]"'),
+        ("onnx", 'onnx is not installed; run: pip install -e ".[torch]"'),
     ],
     ids=["torch", "onnx"],
 )

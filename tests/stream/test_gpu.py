@@ -180,9 +180,9 @@ def test_a_machine_without_a_driver_has_no_gpu_and_a_reason() -> None:
 
 def test_a_binding_that_is_not_installed_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry.importlib.util, "find_spec", lambda name: None)
-    assert read_gpus() == ([], 'nvidia-ml-py is not installed; run: pip install "contrastream[cuda]"')
+    assert read_gpus() == ([], 'nvidia-ml-py is not installed; run: pip install -e ".[cuda]"')
     watch = GpuWatch(FakeClock(), "torch")
-    assert watch.look() == (None, 'nvidia-ml-py is not installed; run: pip install "contrastream[cuda]"')
+    assert watch.look() == (None, 'nvidia-ml-py is not installed; run: pip install -e ".[cuda]"')
 
 
 # The process, the guard's side of it ---------------------------------------------------------------------------
