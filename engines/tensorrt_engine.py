@@ -55,7 +55,7 @@ def probe_tensorrt_rtx() -> tuple[bool, str]:
 
 def _probe(library: Library) -> tuple[bool, str]:
     if importlib.util.find_spec(library) is None:
-        return False, f'{library} is not installed; run: pip install "contrastream[{EXTRAS[library]}]"'
+        return False, f'{library} is not installed; run: pip install -e ".[{EXTRAS[library]}]"'
     device, reason = probe_cuda()
     if device is None:
         return False, reason
@@ -73,7 +73,7 @@ def load_tensorrt(library: Library) -> ModuleType:
     Raises:
         EngineError: It is missing, broken, or too old.
     """
-    extra = f'run: pip install "contrastream[{EXTRAS[library]}]"'
+    extra = f'run: pip install -e ".[{EXTRAS[library]}]"'
     try:
         trt = importlib.import_module(library)
     except (ImportError, OSError, RuntimeError) as error:

@@ -306,7 +306,7 @@ def test_opening_by_hand_without_a_driver_is_a_sentence(tiny_model: Path) -> Non
 def test_a_gpu_that_rtx_does_not_list_is_sent_to_torch_or_full_tensorrt() -> None:
     reason = refusal(trt, H200)
     assert "75, 80, 86, 89, 120, 121, this GPU is a NVIDIA H200 of 90;" in reason
-    assert 'contrastream[trt]") or the backend torch' in reason
+    assert '(pip install -e ".[trt]") or the backend torch' in reason
     assert refusal(trt, L4) == ""
     assert refusal(FullLibrary(None), H200) == ""
 

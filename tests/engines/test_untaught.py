@@ -68,7 +68,7 @@ def test_what_makes_it_is_named_where_it_is_missing(package: str, monkeypatch: p
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
     with pytest.raises(
         EngineError,
-        match=rf'random weights is made by torch and onnx, and {package} is not .*"contrastream\[train\]"',
+        match=rf'random weights is made by torch and onnx, and {package} is not .*"\.\[train\]"',
     ):
         find_model("tiny", untaught=True)
 
