@@ -166,7 +166,7 @@ def test_without_nncf_it_says_what_to_install(
         "probe_nncf",
         lambda: (False, 'nncf is not installed; run: pip install -e ".[int8]"'),
     )
-    with pytest.raises(EngineError, match=r'pip install "contrastream\[int8\]"'):
+    with pytest.raises(EngineError, match=r'pip install -e "\.\[int8\]"'):
         obtain_int8(load_model(tiny_model), pictures, Settings.default(SPEC))
 
 
