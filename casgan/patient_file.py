@@ -1,4 +1,4 @@
-"""An adaptation on disk: what M and the decoders differ by, for one model, and nothing of the patient.
+"""An adaptation on disk: what M and the decoders differ by, for one model, and no picture, name or date of the patient.
 
     metadata   format, the model's SHA-256, a random key, how it was taught, the projection's angles where they were known
     tensors    delta.NAME    fp16, what is added to the model's weight of that name

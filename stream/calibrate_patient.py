@@ -113,7 +113,7 @@ def patient(config: CalibPatientConfig) -> int:
         f"{taught.seconds:.0f} s ({time.monotonic() - began:.0f} s with reading)\n"
         f"held-out heartbeat, Dice against its segmented vessels: general model {before:.3f}, adapted {after:.3f}; it also "
         "said when to stop, so frames that it has not seen will be a little worse\n"
-        f"written  {config.out} ({size_bytes / 1e6:.1f} MB; nothing of the patient is in it)\n"
+        f"written  {config.out} ({size_bytes / 1e6:.1f} MB; no picture, name or date of the patient is in it, but weights that were taught on them)\n"
         f"look at  {picture}, which shows frames of the patient: keep it as you keep the recording\n{NOTICE}"
     )
     return 0
