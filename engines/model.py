@@ -7,6 +7,7 @@ found before a runtime reads it. Files from elsewhere are opened only where the 
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ CARD_TYPES: dict[str, tuple[type, ...]] = {
     "licence": (str,),
     "reference_greys": (list,),
     "domain": (dict,),
-    "f16_margin": (float, int),
+    "f16_margin": (float,),
 }
 """What a sidecar's values must be; what it holds beside these is skipped."""
 CARD_NEEDS = ("preset", "network_size", "threshold", "taught", "sha256")
@@ -213,6 +214,19 @@ def load_model(model: str | Path, *, trusted: bool = False) -> ModelFile:
     return ModelFile(path, card)
 
 
+def _value_range(said: list[Any], path: Path) -> tuple[float, float]:
+    """Black and white of a sidecar; JSON writes whole numbers without a point."""
+    try:
+        black, white = (float(each) for each in said if type(each) in (int, float))
+        if len(said) == 2 and math.isfinite(black) and math.isfinite(white):
+            return black, white
+    except (ValueError, OverflowError):
+        pass
+    raise ModelError(
+        f"the sidecar {path.name} needs value_range as two numbers, got {shortened(said)}; export the model again"
+    )
+
+
 def shortened(value: object) -> str:
     """A value of somebody else's file, short enough for a sentence."""
     text = repr(value)
@@ -243,12 +257,7 @@ def _read_card(path: Path) -> ModelCard:
             f"{shortened(value)}; export the model again"
         )
     facts = {name: value for name, value in facts.items() if value is not None and name in CARD_TYPES}
-    facts["value_range"] = tuple(facts.get("value_range", (-1.0, 1.0)))
-    if len(facts["value_range"]) != 2 or not all(type(each) in (int, float) for each in facts["value_range"]):
-        raise ModelError(
-            f"the sidecar {path.name} needs value_range as two numbers, got {shortened(facts['value_range'])}; export the "
-            "model again"
-        )
+    facts["value_range"] = _value_range(facts.get("value_range", [-1.0, 1.0]), path)
     facts["without"] = tuple(str(part) for part in facts.get("without", ()))
     try:
         facts["reference_greys"] = tuple(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,6 +172,26 @@ def test_a_hostile_card_is_refused_in_a_sentence(
     (folder / "m.json").write_bytes(hostile)
     with pytest.raises(ModelError):
         load_model(folder / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [[692313, 10**400], [1.0], [0.0, float("inf")], ["0", "1"]],
+    ids=["endless", "one", "infinite", "words"],
+)
+def test_a_value_range_that_is_no_two_numbers_is_refused(said: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"")
+    (tmp_path / "m.json").write_text(json.dumps(json.loads(CARD) | {"value_range": said}))
+    with pytest.raises(ModelError, match="needs value_range as two numbers"):
+        load_model(tmp_path / "m.onnx")
+
+
+def test_whole_numbers_are_a_value_range(foreign: Path) -> None:
+    card = foreign.with_suffix(".json")
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"value_range": [-1, 1]}))
+    found = load_model(foreign, trusted=True).card.value_range
+    assert found == (-1.0, 1.0)
+    assert all(type(each) is float for each in found)
 
 
 def test_the_command_says_what_it_trusts_and_runs_it_from_then_on(foreign: Path, tmp_path: Path) -> None:
