@@ -13,7 +13,8 @@ Map of the room:
     transport.py           `bench transport`: ring and wire without an engine
     scale.py               `bench scale`: streams on one engine until one misses
     soak.py                `bench soak`: hours of it; soak_client.py sees the frames in constant memory (histogram.py),
-                           soak_watch.py the processes; soak_report.py says what drifts
+                           soak_watch.py the processes; soak_report.py says what drifts,
+                           soak_plots.py draws it
     peers.py               `bench peers`: what people use instead, in turns; contestant.py as the benchmark sees one,
                            peer.py what they share, peer_loop.py, peer_holoscan.py, peer_pyzmq.py, peer_ours.py each one,
                            peer_source.py their frames; peers_report.py gathers, peers_table.py shows

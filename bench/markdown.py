@@ -6,7 +6,9 @@ from bench.machine import one_line
 from bench.peers_table import peers_markdown
 from bench.summaries import (
     COLUMNS,
+    DRIFT_HEAD,
     condition_rows,
+    drift_rows,
     flat_rows,
     heading,
     number,
@@ -57,6 +59,8 @@ def _measurement(report: dict[str, Any], *, alone: bool) -> list[str]:
         )
     lines += ["", _row(["ms", *COLUMNS]), _row(["---", *(["---:"] * len(COLUMNS))])]
     lines += [_row(row) for row in summary_rows(report)]
+    if drift := drift_rows(report):
+        lines += ["", _row([*DRIFT_HEAD]), _row(["---", "---:", "---:", "---:", "---"]), *map(_row, drift)]
     if worst := report.get("worst"):
         stages = list(worst[0]["stages_ms"])
         lines += ["", "Worst frames, ms:", "", _row(["frame", "at s", "state", "latency", *stages])]

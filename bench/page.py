@@ -3,15 +3,18 @@
 import html
 from typing import Any
 
-from bench import plots
+from bench import plots, soak_plots
 from bench.machine import one_line
 from bench.markdown import NOTICE, met, worst_row
 from bench.peers_table import HEADS, closing, settings, table_rows
 from bench.samples import Samples
 from bench.summaries import (
     COLUMNS,
+    DRIFT_HEAD,
     condition_rows,
+    drift_rows,
     flat_rows,
+    frames_of_counters,
     heading,
     machine_rows,
     number,
@@ -145,12 +148,17 @@ def _measurement(report: dict[str, Any], samples: Samples, index: int, *, alone:
         section("What was compared", "".join(f"<p>{html.escape(line)}</p>" for line in settings(report)))
         section("Readings", "".join(f"<p>{html.escape(line)}</p>" for line in closing(report)))
     section("Figures, ms", _table(("", *COLUMNS), summary_rows(report)))
+    if drift := drift_rows(report):
+        section("What drifts", _table(DRIFT_HEAD, drift))
     deadline_ms = (report.get("late") or {}).get("deadline_ms")
     pictures = [
         plots.tail(samples, deadline_ms),
         plots.over_time(samples, deadline_ms),
         plots.waterfall(samples),
-        plots.fates(report.get("frames") or {}),
+        soak_plots.latency_through(report),
+        soak_plots.memory_through(report),
+        plots.streams(report.get("steps") or []),
+        plots.fates(report.get("frames") or frames_of_counters(report)),
         plots.pacing(samples, work.get("rate_hz")),
         plots.bounds(samples),
     ]
@@ -165,6 +173,9 @@ def _measurement(report: dict[str, Any], samples: Samples, index: int, *, alone:
     shown = {"schema", "complete", "config", "workload", "machine", "engine", "worst", "targets", "left_out"}
     shown |= {"shown"} if "shown" in report else set()
     shown |= {"camera", "display", "codes", "how"} if "camera" in report else set()
+    if "usage" in report:  # a point a window is plotted, and in the JSON
+        shown |= {"usage", "drift"}
+        report = {**report, "client": {k: v for k, v in report["client"].items() if k != "windows"}}
     rest = {name: value for name, value in report.items() if name not in shown}
     section(
         "Everything else",

@@ -54,7 +54,8 @@ def inline_svg(figure: Figure, name: str) -> str:
     return text
 
 
-def _figure(title: str, *, height: float = HEIGHT_IN) -> tuple[Figure, Any]:
+def new_figure(title: str, *, height: float = HEIGHT_IN) -> tuple[Figure, Any]:
+    """A figure of the page's width with one axis, in the colours above."""
     figure = Figure(figsize=(WIDTH_IN, height), layout="constrained")
     axis = figure.subplots()
     axis.set_title(title, fontsize=10, color=INK, loc="left")
@@ -68,7 +69,8 @@ def _figure(title: str, *, height: float = HEIGHT_IN) -> tuple[Figure, Any]:
     return figure, axis
 
 
-def _legend(axis: Any, **place: Any) -> None:
+def legend(axis: Any, **place: Any) -> None:
+    """The axis's legend, where something has a label."""
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8, frameon=False, labelcolor=INK, **place)
 
@@ -122,7 +124,7 @@ def tail(samples: Samples, deadline_ms: float | None) -> str | None:
         curves["everything but the engine"] = beside
     if (floor := samples.values_ms("floor/floor_ms")).size:
         curves["floor of the same hops"] = floor
-    figure, axis = _figure("Share of frames later than")
+    figure, axis = new_figure("Share of frames later than")
     for index, (label, values) in enumerate(curves.items()):
         x, y = _survival(values)
         style = "-" if index < len(SERIES) else "--"
@@ -141,7 +143,7 @@ def tail(samples: Samples, deadline_ms: float | None) -> str | None:
     shown = [share for share in names if share * plain.size >= 1]
     axis.set_yticks(shown, [names[share] for share in shown])
     axis.yaxis.set_minor_locator(NullLocator())
-    _legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+    legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return inline_svg(figure, "tail")
 
 
@@ -169,7 +171,7 @@ def over_time(samples: Samples, deadline_ms: float | None) -> str | None:
     at_s = (due - due[0]) / NS_PER_S
     latency = samples.values_ms("latency_ms")
     stretches = np.array_split(np.arange(at_s.size), min(TIME_BINS, at_s.size))
-    figure, axis = _figure("Latency through the run")
+    figure, axis = new_figure("Latency through the run")
     middle = [float(at_s[rows].mean()) for rows in stretches]
     axis.fill_between(
         middle,
@@ -221,7 +223,7 @@ def over_time(samples: Samples, deadline_ms: float | None) -> str | None:
     axis.set(
         xlabel="s since the first measured frame was due", ylabel="ms", xlim=(0, max(float(at_s[-1]), 1e-3))
     )
-    _legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=5)
+    legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=5)
     return inline_svg(figure, "over-time")
 
 
@@ -238,7 +240,7 @@ def bounds(samples: Samples) -> str | None:
         return None
     stretches = np.array_split(np.arange(seen.size), min(TIME_BINS, seen.size))
     middle = [float(rows.mean()) for rows in stretches]
-    figure, axis = _figure("Due to seen through the run")
+    figure, axis = new_figure("Due to seen through the run")
     axis.fill_between(
         middle,
         [float(low[rows].min()) for rows in stretches],
@@ -255,7 +257,7 @@ def bounds(samples: Samples) -> str | None:
         label="the capture's stamp, median",
     )
     axis.set(xlabel="frame seen, in their order", ylabel="ms", xlim=(0, seen.size - 1))
-    _legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+    legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return inline_svg(figure, "bounds")
 
 
@@ -267,7 +269,7 @@ def waterfall(samples: Samples) -> str | None:
         return None
     enough = min(values.size for values in parts.values()) >= P99_SAMPLES
     reach_name, quantile = ("p99", 99) if enough else ("p95", 95)
-    figure, axis = _figure("Where the time goes, stage after stage", height=2.4)
+    figure, axis = new_figure("Where the time goes, stage after stage", height=2.4)
     start = 0.0
     for row, values in enumerate(parts.values()):
         median, reach = (float(value) for value in np.percentile(values, (50, quantile)))
@@ -299,7 +301,7 @@ def fates(frames: dict[str, Any]) -> str | None:
     rows.append(("lost unexplained", max(0, frames.get("unexplained") or 0), WARN))
     if not frames.get("due"):
         return None
-    figure, axis = _figure(
+    figure, axis = new_figure(
         f"What became of {frames['due']} frames that were due", height=0.75 + 0.26 * len(rows)
     )
     for row, (_, count, colour) in enumerate(rows):
@@ -325,7 +327,7 @@ def pacing(samples: Samples, rate_hz: float | None) -> str | None:
     late = samples.values_ms("pacing_ms")
     if measured is None or late.size < 2:
         return None
-    figure, axis = _figure("Pacing error", height=2.6)
+    figure, axis = new_figure("Pacing error", height=2.6)
     curves = {"source: grabbed after it was due": late}
     if rate_hz:
         # Between neighbours only: a gap of two periods is a frame that is missing, not a late one.
@@ -339,8 +341,31 @@ def pacing(samples: Samples, rate_hz: float | None) -> str | None:
     _log_ms(axis.xaxis, *axis.get_xlim())
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axis.yaxis.set_minor_locator(NullLocator())
-    _legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=2)
+    legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=2)
     return inline_svg(figure, "pacing")
+
+
+def streams(steps: list[dict[str, Any]]) -> str | None:
+    """How many streams keep up: the share of frames that were in time, of the stream that fared worst.
+
+    Args:
+        steps: Of `bench scale`, one for each number of streams.
+    """
+    if not steps:
+        return None
+    figure, axis = new_figure(
+        "Frames in time, of the stream that fared worst", height=0.85 + 0.3 * len(steps)
+    )
+    for row, step in enumerate(steps):
+        share = 100.0 * (step["least_in_time_share"] or 0.0)
+        axis.barh(row, share, height=0.62, color=SERIES[0] if step["keeps_up"] else WARN)
+        # Where it does not keep up, live pictures went out, whose latency is none of the drawing.
+        p50 = f", p50 {step['worst_p50_ms']:.1f} ms" if step["keeps_up"] and step["worst_p50_ms"] else ""
+        _note(axis, share, float(row), f"{share:.1f} %{p50}")
+    axis.set_yticks(range(len(steps)), [f"{step['streams']} streams" for step in steps])
+    axis.set(ylim=(len(steps) - 0.5, -0.5), xlim=(0, 125), xticks=range(0, 101, 20), xlabel="% of the frames")
+    axis.grid(axis="y", visible=False)
+    return inline_svg(figure, "streams")
 
 
 def series_tails(samples: Samples) -> str | None:
@@ -353,7 +378,7 @@ def series_tails(samples: Samples) -> str | None:
     }
     if not curves:
         return None
-    figure, axis = _figure("Share of samples slower than")
+    figure, axis = new_figure("Share of samples slower than")
     for index, (path, values) in enumerate(curves.items()):
         p50 = summarize_ms(values)["p50"]
         x, y = _survival(values)
@@ -370,5 +395,5 @@ def series_tails(samples: Samples) -> str | None:
     _log_ms(axis.xaxis, *axis.get_xlim())
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axis.yaxis.set_minor_locator(NullLocator())
-    _legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+    legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return inline_svg(figure, "series")

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-SUMMARY_KEYS = {"n", "min", "mean", "p50", "p90", "p95", "p99", "p99.9", "max", "sd"}
+SUMMARY_KEYS = {"n", "min", "mean", "p50", "p90", "p95", "p99", "p99.9", "max"}
+"""What makes a summary; one out of a histogram has no sd."""
 COLUMNS = ("n", "p50", "p90", "p95", "p99", "p99.9", "max", "sd")
 NAMES = {
     "seen_ms": "due to seen, the stamp of the first capture that shows it",
@@ -72,7 +73,12 @@ def workload_name(document: dict[str, Any]) -> str:
 
 def _item(index: int, value: Any) -> str:
     """What an item of a list is called: by how many streams it was measured with, else by its place."""
-    return f"{value['streams']} streams" if isinstance(value, dict) and "streams" in value else str(index)
+    if not isinstance(value, dict) or "streams" not in value:
+        return str(index)
+    # Live pictures wait for nobody, so their latency is small, and none of the drawing.
+    return f"{value['streams']} streams" + (
+        "" if value.get("keeps_up", True) else " (not kept up, live pictures)"
+    )
 
 
 def summaries(report: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -82,7 +88,7 @@ def summaries(report: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]
             yield path, report
             return
         for name, value in report.items():
-            if name != "runs":
+            if name not in ("runs", "windows"):  # a run's own tables; a soak's windows are plotted
                 yield from summaries(value, f"{path}/{name}" if path else str(name))
     elif isinstance(report, list):
         for index, value in enumerate(report):
@@ -105,7 +111,7 @@ def summary_rows(report: dict[str, Any]) -> list[list[str]]:
     first = list(NAMES)
     found = [(path, summary) for path, summary in summaries(report) if summary["n"]]
     found.sort(key=lambda each: first.index(each[0]) if each[0] in first else len(first))
-    return [[label(path), *(number(summary[key]) for key in COLUMNS)] for path, summary in found]
+    return [[label(path), *(number(summary.get(key)) for key in COLUMNS)] for path, summary in found]
 
 
 def machine_rows(machine: dict[str, Any]) -> list[tuple[str, str]]:
@@ -142,12 +148,16 @@ def condition_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     if work.get("rows"):
         bits = f", {work['bits_stored']} bits" if work.get("bits_stored") else ""
         rows.append(("frame", f"{work['rows']} x {work['columns']}{bits}"))
-    if work.get("rate_hz"):
+    if work.get("compressed"):
+        rows.append(("rate", "as fast as they go without a loss"))
+    elif work.get("rate_hz"):
         rows.append(("rate", f"{work['rate_hz']:g} per second; {work.get('pacing', '')}".rstrip("; ")))
+    rows.append(("latency from", work.get("latency_from")))
     if work.get("client"):
         rows.append(("client", {"wire": "over ZeroMQ", "memory": "in shared memory"}[work["client"]]))
     if work.get("frames"):
-        rows.append(("frames", f"{work['frames']} measured after {work.get('warmup')} to warm up"))
+        warmed = f" measured after {work['warmup']} to warm up" if "warmup" in work else ""
+        rows.append(("frames", f"{work['frames']}{warmed}"))
     rows.append(("left out", (report.get("left_out") or {}).get("how")))
     if engine.get("backend"):
         taught = " (UNTAUGHT: inferred but not sent as synthetic)" if engine.get("taught") is False else ""
@@ -210,6 +220,37 @@ def codes_line(codes: dict[str, Any]) -> str:
     if codes.get("never_seen_but_received"):
         line += f"; {codes['never_seen_but_received']} were never seen though another client received them"
     return line
+
+
+DRIFT_HEAD = ("drift, per 1,000 frames", "slope", "95 % interval", "limit", "verdict")
+
+
+def drift_rows(report: dict[str, Any]) -> list[list[str]]:
+    """What `bench soak` says of each figure that must stay flat; nothing for other reports."""
+    return [
+        [
+            row["name"],
+            number(row["slope"]),
+            "-" if row["low"] is None else f"{number(row['low'])} to {number(row['high'])}",
+            f"{number(row['limit'])} {row['unit']}",
+            row["verdict"],
+        ]
+        for row in report.get("drift") or []
+    ]
+
+
+def frames_of_counters(report: dict[str, Any]) -> dict[str, Any]:
+    """What became of a soak's frames, as the reports of `bench live` have it in `frames`; empty for other reports."""
+    if "unaccounted" not in report or not (counters := report.get("counters")):
+        return {}
+    return {
+        "due": counters["due"],
+        "synthesized": counters["synthetic"],
+        "passthrough": counters["passthrough"],
+        "repeated": counters["repeated"],
+        "dropped": counters["dropped"],
+        "unexplained": report["unaccounted"],
+    }
 
 
 def flat_rows(values: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:

@@ -95,6 +95,7 @@ def test_two_real_streams_are_measured_by_a_client_each(tmp_path: Path) -> None:
     assert made["complete"] is True
     assert made["steps"][0]["streams"] == 1
     assert all(len(step["rooms"]) == step["streams"] for step in made["steps"])
+    assert "Frames in time, of the stream that fared worst" in out.with_suffix(".html").read_text()
     assert "not a medical device" in done.stdout
 
 

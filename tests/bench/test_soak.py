@@ -154,6 +154,13 @@ def test_a_compressed_soak_runs_to_its_end_without_a_loss(tmp_path: Path) -> Non
     assert (made["client"]["frames"], made["client"]["lost"], made["unaccounted"]) == (1500, 0, 0)
     assert len(made["client"]["windows"]) == 15
     assert any({"guard", "source"} <= set(point["processes"]) for point in made["usage"])
+    table, page = out.with_suffix(".md").read_text(), out.with_suffix(".html").read_text()
+    assert "| client, latency | 1500 |" in table
+    assert "| guard: anonymous memory |" in table
+    assert "as fast as they go without a loss" in table
+    assert "Latency through the run, by window" in page
+    assert "Memory of each process" in page
+    assert "What became of 1500 frames" in page
 
 
 @pytest.mark.slow
