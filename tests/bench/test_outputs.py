@@ -183,10 +183,30 @@ def test_streams_are_named_by_how_many_there_were() -> None:
     rooms = [{"latency_ms": summarize_ms(np.ones(20))}]
     report = {
         "schema": "contrastream.bench.scale/1",
-        "steps": [{"streams": 4, "keeps_up": True, "rooms": rooms}],
+        "steps": [
+            {
+                "streams": 4,
+                "keeps_up": True,
+                "least_in_time_share": 1.0,
+                "worst_p50_ms": 12.5,
+                "rooms": rooms,
+            },
+            {
+                "streams": 8,
+                "keeps_up": False,
+                "least_in_time_share": 0.25,
+                "worst_p50_ms": 1.0,
+                "rooms": rooms,
+            },
+        ],
     }
-    assert "| steps, 4 streams, rooms, 1, latency | 20 | 1.00 |" in markdown(report)
-    assert "steps, 4 streams, keeps upTrue" in _Page(page(report, [Samples()])).words
+    table, shown = markdown(report), _Page(page(report, [Samples()])).words
+    assert "| steps, 4 streams, rooms, 1, latency | 20 | 1.00 |" in table
+    assert "| steps, 8 streams (not kept up, live pictures), rooms, 1, latency | 20 | 1.00 |" in table
+    assert "steps, 4 streams, keeps upTrue" in shown
+    assert "100.0 %, p50 12.5 ms" in shown
+    assert "25.0 %" in shown
+    assert "25.0 %, p50" not in shown  # of live pictures, which wait for nobody
 
 
 def test_what_stands_in_the_table_is_what_the_report_holds(whole: tuple[dict[str, Any], str]) -> None:

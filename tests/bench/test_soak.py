@@ -146,21 +146,21 @@ def test_hours_are_frames_at_the_rate() -> None:
 def test_a_compressed_soak_runs_to_its_end_without_a_loss(tmp_path: Path) -> None:
     out = tmp_path / "soak.json"
     done = subprocess.run(
-        [*SOAK, "--frames", "1500", "--out", str(out)], capture_output=True, text=True, timeout=110
+        [*SOAK, "--frames", "6000", "--out", str(out)], capture_output=True, text=True, timeout=110
     )
     assert done.returncode == 0, done.stderr
     made = json.loads(out.read_text())
     assert made["complete"] is True
-    assert (made["client"]["frames"], made["client"]["lost"], made["unaccounted"]) == (1500, 0, 0)
-    assert len(made["client"]["windows"]) == 15
+    assert (made["client"]["frames"], made["client"]["lost"], made["unaccounted"]) == (6000, 0, 0)
+    assert len(made["client"]["windows"]) == 60
     assert any({"guard", "source"} <= set(point["processes"]) for point in made["usage"])
     table, page = out.with_suffix(".md").read_text(), out.with_suffix(".html").read_text()
-    assert "| client, latency | 1500 |" in table
+    assert "| client, latency | 6000 |" in table
     assert "| guard: anonymous memory |" in table
     assert "as fast as they go without a loss" in table
     assert "Latency through the run, by window" in page
     assert "Memory of each process" in page
-    assert "What became of 1500 frames" in page
+    assert "What became of 6000 frames" in page
 
 
 @pytest.mark.slow
