@@ -242,6 +242,7 @@ def time_engines(config: MethodsConfig) -> None:
     """Time every model of the results whose file is still there, in turns, and write it into the small files."""
     import numpy as np
 
+    from bench import machine
     from bench.drawer import open_drawer, serial_ms
     from calib.config import PhantomConfig
     from calib.phantom import Phantom
@@ -265,6 +266,8 @@ def time_engines(config: MethodsConfig) -> None:
     for path, times in times_ms.items():
         report = json.loads(path.read_text(encoding="utf-8"))
         report["engine"] |= {
+            "timed_on": f"{drawers[path].facts.backend} {drawers[path].facts.precision}",
+            "machine": machine.one_line(machine.describe()).partition(", load")[0],
             "ms_p50": round(float(np.median(times)), 3),
             "runs": times.size,
             "rows": TIMED_PX,

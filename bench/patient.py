@@ -100,6 +100,7 @@ def main() -> int:
 def one_patient(seed: int, config: PatientEvaluation) -> dict[str, Any]:
     """Teach on one recording, measure on all that comes later."""
     from casgan.adapt import AdaptSettings, adapt, held_dice
+    from casgan.device import best_device
     from casgan.patient_gate import make_gate
     from casgan.patient_lessons import Masks, patient_lessons, well_filled
     from casgan.patient_masks import patient_masks
@@ -112,7 +113,7 @@ def one_patient(seed: int, config: PatientEvaluation) -> dict[str, Any]:
     patient, rng = PhantomPatient(seed), np.random.default_rng((seed, 0xADA))
     frames, truth, at = patient.recording(rng, BEFORE_S, LASTS_S, AFTER_S)
     bolus, heart = told(frames)
-    segmenter = load_segmenter()
+    segmenter = load_segmenter().to(best_device())
     found: dict[str, Masks] = {
         "segmenter": lambda filled, free: patient_masks(segmenter, frames[filled], frames[free]),
         "truth": lambda filled, free: truth[filled],

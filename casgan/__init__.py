@@ -20,7 +20,7 @@ Map of the room:
     train.py       one loop: contrastream train
     stage.py       what the stages share; paired_stages.py: warm start, companions; cas_gan_stage.py: unpaired
     schedule.py    learning rates, ramps, the chance of each step
-    processes.py   devices, processes, precision
+    processes.py   devices, processes, precision; device.py: a GPU, where there is one
     training_log.py       losses on disk and on the terminal; sample_grid.py: how far it is, as a picture
     shortcut.py    does M predict vessels, or read them?
     segmenter.py   the vessel U-Net: the semantic loss looks through one, another judges; segmenters/ holds the judge

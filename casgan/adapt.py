@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from casgan.data import middle_line
+from casgan.device import best_device
 from casgan.losses import total_error
 from casgan.networks import Generator
 from casgan.patient_lessons import Lessons, angiograms
@@ -67,7 +68,7 @@ class Taught:
     """What came of it."""
 
     generator: Generator
-    """Adapted, without norms, in evaluation mode."""
+    """Adapted, without norms, in evaluation mode, on the CPU."""
     steps: int = 0
     seconds: float = 0.0
     history: list[tuple[int, float]] = field(default_factory=list)
@@ -87,7 +88,7 @@ def adapt(
     threshold: float,
     progress: Callable[[int, int, float], object] = lambda step, steps, dice: None,
 ) -> Taught:
-    """Teach a copy of the general model.
+    """Teach a copy of the general model, on the first GPU where there is one.
 
     Args:
         general: Without norms (`Generator.folded`), so that one patient's statistics change nothing else.
@@ -105,9 +106,10 @@ def adapt(
             f"teaching needs frames to learn from and others held out, got {len(learn)} and {len(held)}"
         )
     began = time.monotonic()
+    device = best_device()
     draw = torch.Generator().manual_seed(settings.seed)
     pool = _pool(learn)
-    generator = copy.deepcopy(general).eval().requires_grad_(False)
+    generator = copy.deepcopy(general).eval().requires_grad_(False).to(device)
     parameters = []
     for part in learning_parts(generator):
         parameters += list(part.requires_grad_(True).parameters())
@@ -120,7 +122,7 @@ def adapt(
         rise = min(1.0, step / 20.0)
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * rise * 0.5 * (1.0 + np.cos(np.pi * step / settings.steps))
-        batch = _batch(pool, settings, draw)
+        batch = tuple(part.to(device) for part in _batch(pool, settings, draw))
         _step(generator, optimizer, parameters, batch, threshold)
         _follow(average, generator, min(EMA, step / (step + 10.0)))
         taught.steps = step
@@ -135,7 +137,7 @@ def adapt(
         if late or since >= settings.patience:
             break
     generator.load_state_dict(best)
-    generator.requires_grad_(False).to(memory_format=torch.contiguous_format)
+    generator.requires_grad_(False).to("cpu", memory_format=torch.contiguous_format)
     taught.seconds = time.monotonic() - began
     return taught
 
@@ -191,7 +193,7 @@ def _step(
 ) -> None:
     plain, filled, mask, line = batch
     plain = plain.contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(plain.device.type, torch.bfloat16):
         with torch.no_grad():
             z = generator.encode(plain)
         attention, context = generator.decode(generator.predict(z))
@@ -220,10 +222,11 @@ def drawn(
         batch: Pictures at once.
     """
     parts = []
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    device = next(generator.parameters()).device
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
         for some in torch.from_numpy(grey)[:, None].split(batch):
-            attention, _ = generator.logits(some.float() * (2.0 / 255.0) - 1.0)
-            parts.append(torch.sigmoid(attention.float())[:, 0])
+            attention, _ = generator.logits(some.to(device).float() * (2.0 / 255.0) - 1.0)
+            parts.append(torch.sigmoid(attention.float())[:, 0].cpu())
     found: np.ndarray = torch.cat(parts).numpy()
     return found
 

@@ -10,6 +10,7 @@ from lightning_fabric.plugins.precision.amp import MixedPrecision
 from lightning_fabric.plugins.precision.precision import Precision
 
 from casgan.config import TrainConfig
+from casgan.device import best_device
 from casgan.errors import TrainingError
 
 
@@ -49,7 +50,7 @@ def start(config: TrainConfig) -> tuple[Fabric, Precision]:
     Returns:
         Fabric, and the precision with the state that belongs into a checkpoint.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device().type
     precision = precision_of(config, device)
     plugin = (
         Precision()

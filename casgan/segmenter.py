@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from casgan.device import best_device
 from casgan.errors import CheckpointError
 from casgan.masked_pictures import MaskedPictures, phantom_pictures, read_pictures
 
@@ -112,9 +113,10 @@ def vessel_probability(
     """How sure the segmenter is of a vessel at each pixel, 0 to 1; softened the same way in every call."""
     rng = torch.Generator().manual_seed(0)
     segmenter.eval()
+    device = next(segmenter.parameters()).device
     with torch.no_grad():
         parts = [
-            torch.sigmoid(segmenter(softened(to_levels(some[:, None]), rng)))[:, 0]
+            torch.sigmoid(segmenter(softened(to_levels(some[:, None]), rng).to(device)))[:, 0].cpu()
             for some in pictures.split(batch)
         ]
     return torch.cat(parts)
@@ -159,7 +161,7 @@ def teach_segmenter(
     learning_rate: float = 1e-2,
     report: Callable[[str], None] | None = None,
 ) -> VesselSegmenter:
-    """A segmenter taught on pictures with masks: BCE + Dice, AdamW, cosine to zero.
+    """A segmenter taught on pictures with masks: BCE + Dice, AdamW, cosine to zero; on the first GPU where there is one.
 
     Args:
         pictures: Angiograms, 8-bit grey levels.
@@ -173,7 +175,7 @@ def teach_segmenter(
         report: Gets a line now and then.
 
     Returns:
-        The segmenter, in evaluation mode.
+        The segmenter, in evaluation mode, on the CPU.
 
     Raises:
         ValueError: Pictures and masks do not fit together.
@@ -182,10 +184,11 @@ def teach_segmenter(
         raise ValueError(
             f"every picture needs a mask of its size, got {tuple(pictures.shape)}, {tuple(masks.shape)}"
         )
+    device = best_device()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         segmenter = VesselSegmenter(base)
-        segmenter.to(memory_format=torch.channels_last)
+        segmenter.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(segmenter.parameters(), lr=learning_rate, weight_decay=1e-4)
     rng = torch.Generator().manual_seed(seed + 1)
     began, running = time.monotonic(), math.nan
@@ -196,9 +199,9 @@ def teach_segmenter(
             group["lr"] = learning_rate * rise * 0.5 * (1.0 + math.cos(math.pi * step / steps))
         chosen = torch.randint(len(pictures), (batch,), generator=rng)
         grey, marked = augmented(pictures[chosen], masks[chosen], size, rng)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = segmenter(grey.contiguous(memory_format=torch.channels_last))
-        error = segmentation_error(logits.float(), marked)
+        with torch.autocast(device.type, torch.bfloat16):
+            logits = segmenter(grey.to(device, memory_format=torch.channels_last))
+        error = segmentation_error(logits.float(), marked.to(device))
         optimizer.zero_grad(set_to_none=True)
         error.backward()
         optimizer.step()
@@ -208,7 +211,7 @@ def teach_segmenter(
             rate = (step + 1) / (time.monotonic() - began)
             left_s = (steps - step - 1) / rate
             report(f"step {step + 1}/{steps}  error {running:.4f}  {rate:.2f} steps/s  {left_s:.0f} s left")
-    segmenter.eval().to(memory_format=torch.contiguous_format)
+    segmenter.eval().to("cpu", memory_format=torch.contiguous_format)
     return segmenter
 
 

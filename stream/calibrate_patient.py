@@ -50,6 +50,7 @@ def patient(config: CalibPatientConfig) -> int:
     import torch
 
     from casgan.adapt import AdaptSettings, adapt, held_dice
+    from casgan.device import best_device
     from casgan.patient_file import PatientFacts, new_key, save_patient
     from casgan.patient_gate import make_gate
     from casgan.patient_lessons import patient_lessons
@@ -64,7 +65,7 @@ def patient(config: CalibPatientConfig) -> int:
     file = load_model(config.model)
     reference = load_reference(file)
     general = reference.network
-    segmenter = load_segmenter(config.segmenter or JUDGE)
+    segmenter = load_segmenter(config.segmenter or JUDGE).to(best_device())
     size = file.card.network_size
     with _bar(None, "reading", "frames") as bar:
         recording = read_patient_recordings(
