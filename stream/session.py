@@ -250,8 +250,10 @@ def write_json(path: Path | None, report: dict[str, Any]) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_text(text)
-        partial.replace(path)
+        os.replace(partial, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise StreamError(
             f"needed to write the report to {path}, got: {error.strerror}; choose another --out"
         ) from error

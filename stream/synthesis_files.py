@@ -140,10 +140,10 @@ class DicomFiles:
             OutputError: The disk is full.
             RecordError: One would be larger than DICOM allows.
         """
-        self._capture.close()
         if not self._capture.frames:
             return
         try:
+            self._capture.finish(0)
             for segment in segments(Capture(self._folder / CAPTURE)):
                 write_dicom(self._folder / DICOM_FILES[0], segment, lambda: None)
         except RecordError as error:

@@ -89,7 +89,8 @@ def about(segment: Segment) -> dict[str, Any]:
         if spacing is None
         else [spacing.row_mm, spacing.column_mm, spacing.place.name.lower()],
         "burned_in_text_may_show": segment.unmasked_text,
-        "engine": segment.capture.engine,
+        "engines": segment.engines,
+        "engine_by_minute": segment.engine_by_minute,
     }
 
 

@@ -4,12 +4,15 @@ A file that is only ever appended to. All little-endian:
 
     8 bytes CSCAPTR1, u32 length, JSON {"contrastream", "begun"}                 once
     4 bytes FRME, u32 length, u32 CRC-32 of the message, i64 received in ns, message     for each frame
-    4 bytes ENGN, u32 length, u32 CRC-32 of the JSON, i64 in ns, JSON of the engine      when another one draws
+    4 bytes ENGN, u32 length, u32 CRC-32 of the JSON, i64 in ns, JSON of the engine      when another one draws, and every minute
     4 bytes STOP, u32 length, u32 CRC-32 of the JSON, i64 in ns, JSON {"state", "age_ms"}     when the picture stops being live
+    4 bytes DONE, u32 length, u32 CRC-32 of the JSON, i64 in ns, JSON {"frames"}         when the recording ended as it should
 
-A message is what the wire carries (stream/wire.py), so that nothing of a frame is lost here. A STOP says what no frame can:
-that a viewer showed STALE or NO_SIGNAL from then on, until the next frame. Whatever ends a recorder, all
-frames before the last are whole; a cut-off end is found by its length or CRC and said when the file is opened.
+A message is what the wire carries (stream/wire.py), so that nothing of a frame is lost here. An ENGN says whose frames its
+engine draws: {"stream", "backend", "precision", "model_sha256", "taught", "restarts", "gpu"}. A STOP says what no frame can:
+that a viewer showed STALE or NO_SIGNAL from then on, until the next frame. Whatever ends a recorder, all frames before the
+last are whole, since each is handed to the system as it comes; a file without DONE, or with a cut-off end, says so when it is
+opened.
 """
 
 import json
@@ -30,13 +33,18 @@ from stream.frame import State
 from stream.wire import Message, unpack
 
 MAGIC = b"CSCAPTR1"
-FRAME, ENGINE, STOP = b"FRME", b"ENGN", b"STOP"
+FRAME, ENGINE, STOP, DONE = b"FRME", b"ENGN", b"STOP", b"DONE"
 HEAD = struct.Struct("<8sI")
 RECORD = struct.Struct("<4sIIq")
 MAX_HEAD_BYTES = 4096
 MAX_MESSAGE_BYTES = 64 << 20
 """Above the largest frame there is: three planes of 2048 x 2048 with 16 bits."""
 ENGINE_FACTS = ("backend", "precision", "model_sha256", "taught")
+"""What tells one engine from another."""
+MORE_FACTS = ("restarts", "gpu")
+"""What else is kept of an engine: how often it was started again, and what the GPU did; None where there is none."""
+MAX_FACT = 200
+"""Characters of an engine's fact; a SHA-256 has 64."""
 SUFFIX = ".capture"
 
 
@@ -83,14 +91,19 @@ class CaptureWriter:
         self._add(FRAME, memoryview(message.raw).cast("B"), received_ns)
         self.frames += 1
 
-    def add_engine(self, engine: dict[str, Any], now_ns: int) -> None:
-        """Append what draws from here on: its backend, precision and model.
+    def add_engine(self, engine: dict[str, Any], now_ns: int, *, stream: str | None = None) -> None:
+        """Append what draws from here on.
+
+        Args:
+            engine: `ENGINE_FACTS`, and `MORE_FACTS` where they are known.
+            now_ns: When this was said, CLOCK_MONOTONIC of this host.
+            stream: Whose frames it draws, as the heartbeat names it; None for all.
 
         Raises:
             RecordError: As `add`.
         """
-        said = {name: engine.get(name) for name in ENGINE_FACTS}
-        self._add(ENGINE, json.dumps(said).encode(), now_ns)
+        said = {name: engine.get(name) for name in (*ENGINE_FACTS, *MORE_FACTS)}
+        self._add(ENGINE, json.dumps({"stream": stream, **said}).encode(), now_ns)
 
     def add_stop(self, state: State, age_ms: float, now_ns: int) -> None:
         """Append that the picture is not live from here on.
@@ -106,6 +119,15 @@ class CaptureWriter:
         said = {"state": state.name, "age_ms": round(age_ms, 1)}
         self._add(STOP, json.dumps(said).encode(), now_ns)
 
+    def finish(self, now_ns: int) -> None:
+        """Append that the recording ended as it should, and close the file.
+
+        Raises:
+            RecordError: As `add`.
+        """
+        self._add(DONE, json.dumps({"frames": self.frames}).encode(), now_ns)
+        self.close()
+
     def _add(self, mark: bytes, raw: bytes | memoryview, stamp_ns: int) -> None:
         head = RECORD.pack(mark, len(raw), zlib.crc32(raw), stamp_ns)
         try:
@@ -114,7 +136,7 @@ class CaptureWriter:
             os.ftruncate(self._file, self.bytes)
             raise RecordError(
                 f"needed {len(raw) / 1e6:.1f} MB more for {self.path.name}, got: {error.strerror}; the {self.frames} frames "
-                "before are kept: free some space"
+                f"before are kept: free some space, then make the files with: contrastream record {self.path} OUT"
             ) from error
 
     def _append(self, head: bytes, body: bytes | memoryview) -> None:
@@ -154,6 +176,20 @@ class Stop:
     """CLOCK_MONOTONIC of the recorder's host."""
 
 
+@dataclass(frozen=True)
+class EngineSaid:
+    """What drew, as the publisher said it at one moment."""
+
+    after: int
+    """The place of the frame before it; -1 where there was none."""
+    stream: str | None
+    """Whose frames; None for all."""
+    facts: dict[str, Any]
+    """`ENGINE_FACTS`."""
+    more: dict[str, Any]
+    """`MORE_FACTS` of that moment."""
+
+
 class Capture:
     """A capture, opened. Frames are read when they are asked for.
 
@@ -177,13 +213,19 @@ class Capture:
         self._bytes = memoryview(self._map) if self._map is not None else memoryview(b"")
         self.begun = self._read_head()
         self._starts: list[tuple[int, int, int]] = []
-        self.engine: dict[str, Any] = {}
-        """What drew last, as the publisher said."""
+        self.engines: list[EngineSaid] = []
+        """What drew, in order, said again every minute."""
         self.stops: list[Stop] = []
         """When the picture was not live, in order."""
         self.cut_off: str | None = None
         """What is missing at the end, in words; None where nothing is."""
+        self._done = False
         self._index()
+        if self.cut_off is None and not self._done:
+            self.cut_off = (
+                "the recording was cut off: its recorder was killed or the disk was full, and what came after its frame "
+                f"{len(self._starts)} is missing"
+            )
         if not self._starts:
             raise RecordError(f"needed at least one whole frame, got none in {path.name}; record again")
 
@@ -209,7 +251,9 @@ class Capture:
                 mark, length, crc, received_ns = RECORD.unpack_from(self._bytes, at)
                 start = at + RECORD.size
                 whole = (
-                    mark in (FRAME, ENGINE, STOP) and length <= MAX_MESSAGE_BYTES and start + length <= size
+                    mark in (FRAME, ENGINE, STOP, DONE)
+                    and length <= MAX_MESSAGE_BYTES
+                    and start + length <= size
                 )
                 # Only the last one can be half there with its full length, after the machine itself went down.
                 if whole and start + length == size:
@@ -221,6 +265,8 @@ class Capture:
                 self._starts.append((start, length, received_ns))
             elif mark == ENGINE:
                 self._read_engine(bytes(self._bytes[start : start + length]))
+            elif mark == DONE:
+                self._done = True
             else:
                 self._read_stop(bytes(self._bytes[start : start + length]), received_ns)
             at = start + length
@@ -228,7 +274,17 @@ class Capture:
     def _read_engine(self, text: bytes) -> None:
         try:
             said = json.loads(text)
-            self.engine = {name: said.get(name) for name in ENGINE_FACTS}
+            json.dumps(said, allow_nan=False)  # what is made of it is JSON again
+            facts = {name: said.get(name) for name in ENGINE_FACTS}
+            stream, more = said.get("stream"), {name: said.get(name) for name in MORE_FACTS}
+            if not all(
+                value is None
+                or isinstance(value, bool)
+                or (isinstance(value, str) and len(value) <= MAX_FACT)
+                for value in (stream, *facts.values())
+            ):
+                raise ValueError("a fact that is no short text")
+            self.engines.append(EngineSaid(len(self._starts) - 1, stream, facts, more))
         except (ValueError, AttributeError, RecursionError) as error:
             raise RecordError(
                 f"{self.path.name}: what it says of the engine is damaged; restore the file"

@@ -28,6 +28,7 @@ WORD = "1.2.840.10008.5.1.4.1.1.7.3"
 MAX_PIXEL_BYTES = 0xFFFFFFFE
 """A value of explicit length holds no more (PS3.5 7.1.1)."""
 NOTICE = "Research tool, not a medical device."
+DERIVED = ("synthetic", "attention")
 Progress = Callable[[], None]
 
 
@@ -56,22 +57,31 @@ def write_dicom(out: Path, segment: Segment, progress: Progress) -> list[Path]:
     top = frame_format.max_value
     turned = frame_format.photometric is Photometric.MONOCHROME1
     files = [_write(live, out, (turn(frame.message.live, top, turned) for frame in segment), progress)]
-    if not (drawn := segment.synthetic):
-        return files
-    for name, plane_format in (
-        ("synthetic", frame_format),
-        ("attention", FrameFormat(frame_format.rows, frame_format.columns)),
-    ):
-        derived = _object(segment, study, plane_format, name)
-        derived.ImageType = ["DERIVED", "SECONDARY"]
-        derived.ConversionType = "SYN"
-        derived.SyntheticData = "YES"
-        derived.DerivationDescription = _derivation(name, segment.capture.engine)
-        derived.SourceImageSequence = _sources(live, drawn)
-        _time(derived, segment.times_ms(drawn), segment.rate_hz)
-        planes = _planes(segment, drawn, name, top, turned)
-        files.append(_write(derived, out.with_name(f"{out.stem}-{name}.dcm"), planes, progress))
+    try:
+        for name in DERIVED if segment.synthetic else ():
+            files.append(_derived(out, segment, live, name, progress))
+    except BaseException:  # all objects of a recording, or none
+        for file in files:
+            file.unlink(missing_ok=True)
+        raise
     return files
+
+
+def _derived(out: Path, segment: Segment, live: Any, name: str, progress: Progress) -> Path:
+    """Write what was synthesized, or its attention."""
+    drawn, frame_format = segment.synthetic, segment.frame_format
+    plane_format = (
+        FrameFormat(frame_format.rows, frame_format.columns) if name == "attention" else frame_format
+    )
+    derived = _object(segment, live.StudyInstanceUID, plane_format, name)
+    derived.ImageType = ["DERIVED", "SECONDARY"]
+    derived.ConversionType = "SYN"
+    derived.SyntheticData = "YES"
+    derived.DerivationDescription = _derivation(name, segment.engines)
+    derived.SourceImageSequence = _sources(live, drawn)
+    _time(derived, segment.times_ms(drawn), segment.rate_hz)
+    planes = _planes(segment, drawn, name)
+    return _write(derived, out.with_name(f"{out.stem}-{name}.dcm"), planes, progress)
 
 
 def turn(plane: np.ndarray, top: int, turned: bool) -> np.ndarray:
@@ -79,9 +89,9 @@ def turn(plane: np.ndarray, top: int, turned: bool) -> np.ndarray:
     return np.subtract(top, plane, dtype=plane.dtype) if turned else plane
 
 
-def _planes(
-    segment: Segment, places: tuple[int, ...], name: str, top: int, turned: bool
-) -> Iterable[np.ndarray]:
+def _planes(segment: Segment, places: tuple[int, ...], name: str) -> Iterable[np.ndarray]:
+    top = segment.frame_format.max_value
+    turned = segment.frame_format.photometric is Photometric.MONOCHROME1
     for place in places:
         message = segment.capture.frame(segment.first + place).message
         assert message.synthetic is not None  # unpack refuses a SYNTHETIC message without
@@ -180,13 +190,16 @@ def _time(made: Any, times_ms: list[float], rate_hz: float) -> None:
     made.CineRate = max(1, round(rate_hz))
 
 
-def _derivation(name: str, engine: dict[str, Any]) -> str:
+def _derivation(name: str, engines: list[dict[str, Any]]) -> str:
     what = "Vessels drawn into the live frames" if name == "synthetic" else "Where vessels were drawn"
-    model = engine.get("model_sha256")
-    how = f", engine {engine.get('backend')} {engine.get('precision')}" if engine.get("backend") else ""
+    models = [
+        f"model SHA-256 {engine['model_sha256'] or 'unknown'}"
+        + (f", engine {engine['backend']} {engine['precision']}" if engine["backend"] else "")
+        for engine in engines
+    ]
     return (
-        f"{what} by contrastream {version('contrastream')} (CAS-GAN), model SHA-256 {model or 'unknown'}{how}. They are synthetic: "
-        f"plausible, not this patient's. {NOTICE}"
+        f"{what} by contrastream {version('contrastream')} (CAS-GAN), {', then '.join(models) or 'model SHA-256 unknown'}. They are "
+        f"synthetic: plausible, not this patient's. {NOTICE}"
     )
 
 

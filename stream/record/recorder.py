@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from stream.config import RecordConfig
 from stream.endpoint import choose_keys, parse_endpoint
-from stream.errors import RecordError
+from stream.errors import RecordError, StreamError
 from stream.frame import State
 from stream.record.arrays import about, write_arrays
-from stream.record.capture import SUFFIX, Capture, CaptureWriter
+from stream.record.capture import ENGINE_FACTS, SUFFIX, Capture, CaptureWriter
 from stream.record.segment import Segment, segments
 from stream.session import stopped_by_signals, write_json
 from stream.subscribe import Subscriber
@@ -28,6 +28,8 @@ from stream.timing import NS_PER_S, MonotonicClock
 
 FIRST_FRAME_S = 10.0
 POLL_MS = 100
+ENGINE_EVERY_S = 60.0
+"""What draws is said when it changes and so often, for whoever looks at the middle of a long capture."""
 NOT_LIVE = (State.STALE, State.NO_SIGNAL)
 """States that no frame carries."""
 ENDED_S = 0.5
@@ -101,6 +103,8 @@ class Recorder:
         self.lost = 0
         self._bytes = 0
         self._began_ns = 0
+        self._said_engine: dict[str, Any] = {}
+        self._said_engine_at = 0.0
 
     def stop(self) -> None:
         """End soon; safe from a signal handler."""
@@ -117,6 +121,8 @@ class Recorder:
             writer = CaptureWriter(self._path)
             try:
                 self._record(subscriber, writer)
+                if writer.frames:
+                    writer.finish(self._clock.now_ns())
             finally:
                 writer.close()
                 if writer.frames == 0:
@@ -128,7 +134,6 @@ class Recorder:
     def _record(self, subscriber: Subscriber, writer: CaptureWriter) -> None:
         begin = time.monotonic()
         said_at, ended_at = 0.0, None
-        said_engine: dict[str, Any] = {}
         said_state: State | None = None
         while not self._stopped.is_set():
             message = subscriber.poll(POLL_MS)
@@ -150,9 +155,8 @@ class Recorder:
                 writer.add_stop(shown.state, shown.age_ms, self._clock.now_ns())
             said_state = shown.state
             status = subscriber.status or {}
-            if (engine := status.get("engine") or {}) and engine != said_engine and writer.frames:
-                said_engine = engine
-                writer.add_engine(engine, self._clock.now_ns())
+            if writer.frames:
+                self._add_engine(writer, status, now)
             if status.get("ended"):
                 ended_at = ended_at or now
                 if now - ended_at > ENDED_S:
@@ -162,6 +166,15 @@ class Recorder:
             if now - said_at > LINE_S:
                 said_at = now
                 self._say(subscriber)
+
+    def _add_engine(self, writer: CaptureWriter, status: dict[str, Any], now: float) -> None:
+        engine = status.get("engine") or {}
+        facts = {"stream": status.get("stream"), **{name: engine.get(name) for name in ENGINE_FACTS}}
+        if not engine or (facts == self._said_engine and now - self._said_engine_at < ENGINE_EVERY_S):
+            return
+        self._said_engine, self._said_engine_at = facts, now
+        more = {"restarts": status.get("engine_restarts"), "gpu": status.get("gpu")}
+        writer.add_engine({**facts, **more}, self._clock.now_ns(), stream=status.get("stream"))
 
     def _count(self, state: State, subscriber: Subscriber, writer: CaptureWriter) -> None:
         self._began_ns = self._began_ns or subscriber.received_ns
@@ -211,23 +224,32 @@ def convert(capture: Path, out: Path) -> int:
     """
     opened = Capture(capture)
     if opened.cut_off is not None:
-        print(f"record: {opened.cut_off}; the {len(opened)} whole frames before are kept", file=sys.stderr)
+        print(f"record: {opened.cut_off}; the {len(opened)} whole frames are kept", file=sys.stderr)
     for place, segment in enumerate(segments(opened)):
         name = out if place == 0 else out.with_name(f"{out.stem}-{place + 1}{out.suffix}")
-        work = len(segment) + 2 * len(segment.synthetic) * (out.suffix != ".mp4")
+        _make(name, segment, capture)
+    return 0
+
+
+def _make(name: Path, segment: Segment, capture: Path) -> None:
+    """Make the files of a segment: all of them, or none."""
+    files: list[Path] = []
+    work = len(segment) + 2 * len(segment.synthetic) * (name.suffix != ".mp4")
+    try:
         with tqdm(total=work, desc=name.name, unit="frame", disable=None, leave=False) as bar:
             files = _write(name, segment, bar.update)
-        said = {
-            **about(segment),
-            "files": [file.name for file in files],
-            "frame": _frames(segment),
-        }
+        said = {**about(segment), "files": [file.name for file in files], "frame": _frames(segment)}
         write_json(name.with_suffix(".json"), said)
-        print(
-            f"wrote {', '.join(file.name for file in files)} and {name.with_suffix('.json').name}",
-            file=sys.stderr,
-        )
-    return 0
+    except StreamError as error:
+        for file in files:
+            file.unlink(missing_ok=True)
+        raise RecordError(
+            f"{error}; the recording is kept, make the files elsewhere with: contrastream record {capture} OUT"
+        ) from error
+    print(
+        f"wrote {', '.join(file.name for file in files)} and {name.with_suffix('.json').name}",
+        file=sys.stderr,
+    )
 
 
 def _write(out: Path, segment: Segment, progress: Callable[[], None]) -> list[Path]:

@@ -76,6 +76,37 @@ class Segment:
             if self.first <= stop.after < end or (stop.after < 0 and self.first == 0)
         ]
 
+    @property
+    def engines(self) -> list[dict[str, Any]]:
+        """Each engine that drew frames of this publisher: from which frame of the segment on, and its facts.
+
+        A heartbeat says them ten times a second, so that "from" is as true as that.
+        """
+        stream = self.headers[0].stream.hex()
+        found: list[dict[str, Any]] = []
+        for said in self.capture.engines:
+            if said.after >= self.first + len(self) or said.stream not in (None, stream):
+                continue
+            drew = {"from_frame": max(0, said.after + 1 - self.first), **said.facts}
+            if found and all(found[-1][name] == value for name, value in said.facts.items()):
+                continue
+            if found and found[-1]["from_frame"] == drew["from_frame"]:
+                found.pop()  # it drew none of these frames
+            found.append(drew)
+        if found:
+            found[0]["from_frame"] = 0
+        return found
+
+    @property
+    def engine_by_minute(self) -> list[dict[str, Any]]:
+        """What else was said of the engine, once a minute and when it changed: frame, restarts, GPU."""
+        stream, end = self.headers[0].stream.hex(), self.first + len(self)
+        return [
+            {"after_frame": said.after - self.first, **said.more}
+            for said in self.capture.engines
+            if self.first <= said.after < end and said.stream in (None, stream)
+        ]
+
     def times_ms(self, places: tuple[int, ...] | None = None) -> list[float]:
         """When frames were due, from the first frame of the segment on, in ms and rising.
 

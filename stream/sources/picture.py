@@ -1,5 +1,7 @@
 """Between what a decoder delivers and the caller's buffer: region, gray conversion, checks."""
 
+import os
+
 import numpy as np
 from jaxtyping import UInt8
 
@@ -83,7 +85,9 @@ def check_out(out: np.ndarray, wanted: FrameFormat) -> None:
 
 
 def quiet_opencv() -> None:
-    """Keep OpenCV's log lines from stderr; what matters of them is said by our sentences."""
+    """Keep OpenCV's and its FFmpeg's log lines from stderr; what matters of them is said by our sentences."""
+    # FFmpeg's own log goes to stderr past every logger; this is read when the first film is opened.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     import cv2
 
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -1,6 +1,5 @@
 """Video files through OpenCV's FFmpeg: MP4, AVI, Matroska, MPEG, ASF, as 8-bit gray."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -198,8 +197,6 @@ class VideoSource(Source):
 
 
 def _open_capture(path: Path) -> Any:
-    # FFmpeg's own log goes to stderr past every logger; what matters is said by our sentences
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     import cv2
 
     quiet_opencv()

@@ -315,18 +315,20 @@ def take_site() -> Callable[[bytes], None]:
 
 
 def capture_seeds() -> list[bytes]:
-    """A recording of three frames with an engine and a stop."""
+    """A recording of two frames with an engine, a stop and its end."""
     from stream.record.capture import CaptureWriter
 
     path = _file("seed.capture")
     writer = CaptureWriter(path)
     writer.add(unpack(message()), 5)
     writer.add_engine(
-        {"backend": "openvino", "precision": "bf16", "model_sha256": "0" * 64, "taught": True}, 6
+        {"backend": "openvino", "precision": "bf16", "model_sha256": "0" * 64, "taught": True},
+        6,
+        stream="00" * 16,
     )
     writer.add(unpack(message(State.PASSTHROUGH)), 7)
     writer.add_stop(State.STALE, 600.0, 8)
-    writer.close()
+    writer.finish(9)
     return [path.read_bytes()]
 
 

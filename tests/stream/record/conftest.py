@@ -67,7 +67,7 @@ def captured(tmp_path: Path) -> Callable[..., Path]:
             live_only = {"state": State.PASSTHROUGH, "reason": Reason.DEADLINE} if number == 2 else {}
             writer.add(message_of(number, due_ns, **(fields | live_only)), due_ns + 3 * NS_PER_MS)
             due_ns += (200 if number == 4 else 50) * NS_PER_MS
-        writer.close()
+        writer.finish(due_ns)
         return writer.path
 
     return write

@@ -15,7 +15,7 @@ from stream.record.capture import Capture, CaptureWriter
 from stream.record.segment import segments
 from stream.timing import NS_PER_MS
 
-from .conftest import BEGIN_NS, FORMAT, message_of
+from .conftest import BEGIN_NS, ENGINE, FORMAT, message_of
 
 Captured = Callable[..., Path]
 
@@ -34,7 +34,8 @@ def test_what_was_captured_comes_back_bit_for_bit(captured: Captured) -> None:
 
 def test_a_recording_that_was_cut_off_anywhere_keeps_its_whole_frames_and_says_so(captured: Captured) -> None:
     path = captured()
-    whole = path.read_bytes()
+    done = path.read_bytes()
+    whole = done[: done.rindex(b"DONE")]
     last = len(whole) - whole.rindex(b"FRME")
     for cut in (1, 20, 5000, last - 20, last - 1):
         path.write_bytes(whole[:-cut])
@@ -43,6 +44,49 @@ def test_a_recording_that_was_cut_off_anywhere_keeps_its_whole_frames_and_says_s
         assert capture.cut_off is not None
         assert "after its frame 7 are no whole frame" in capture.cut_off
         assert [frame.message.header.sequence for frame in capture] == list(range(7))
+
+
+def test_a_recorder_that_was_killed_between_two_frames_left_no_end_which_is_said(captured: Captured) -> None:
+    path = captured()
+    data = path.read_bytes()
+    for end in (data.rindex(b"DONE"), len(data) - 1):
+        path.write_bytes(data[:end])
+        capture = Capture(path)
+        assert len(capture) == 8
+        assert capture.cut_off is not None
+        assert "the recording was cut off" in capture.cut_off
+
+
+def test_each_publisher_s_frames_are_told_with_the_engines_that_drew_them(tmp_path: Path) -> None:
+    """A run that was started again with another model ends no recording."""
+    first, second = bytes(16), b"x" * 16
+    writer = CaptureWriter(tmp_path / "e.capture")
+
+    def add(number: int, stream: bytes) -> None:
+        writer.add(message_of(number, BEGIN_NS + number * 50 * NS_PER_MS, stream=stream), BEGIN_NS)
+
+    def draws(model: str, stream: bytes, restarts: int) -> None:
+        said = {**ENGINE, "model_sha256": model, "restarts": restarts, "gpu": None}
+        writer.add_engine(said, BEGIN_NS, stream=stream.hex())
+
+    add(0, first)
+    draws("aa", first, 0)
+    add(1, first)
+    draws("aa", first, 0)  # a minute later
+    add(2, first)
+    draws("bb", first, 1)
+    add(3, first)
+    add(0, second)
+    draws("cc", second, 0)
+    writer.finish(BEGIN_NS)
+    one, two = segments(Capture(writer.path))
+    assert [(said["from_frame"], said["model_sha256"]) for said in one.engines] == [(0, "aa"), (3, "bb")]
+    assert [(said["from_frame"], said["model_sha256"]) for said in two.engines] == [(0, "cc")]
+    assert [(said["after_frame"], said["restarts"]) for said in one.engine_by_minute] == [
+        (0, 0),
+        (1, 0),
+        (2, 1),
+    ]
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

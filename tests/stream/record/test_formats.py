@@ -1,6 +1,8 @@
 """What is made of a capture, read by others: pydicom, dciodvfy, our own replay, OpenCV and numpy."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -145,6 +147,27 @@ def test_too_many_pixels_for_one_object_are_refused_before_they_are_written(
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a.capture"]
 
 
+@pytest.mark.parametrize("ending", [".dcm", ".mp4", ".npz"])
+def test_a_disk_that_is_full_while_files_are_made_leaves_none_of_them_and_says_how_to_go_on(
+    captured: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """The last thing that is written does not fit: the attention of the DICOM objects, the JSON beside the others."""
+    path = captured()
+    replace = os.replace
+
+    def full(partial: Any, out: Any) -> None:
+        if "attention" in str(out) or str(out).endswith(".json"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(partial, out)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(
+        RecordError, match=r"No space left on device; .* with: contrastream record .*a\.capture OUT"
+    ):
+        convert(path, tmp_path / f"d{ending}")
+    assert [each.name for each in tmp_path.iterdir()] == ["a.capture"]
+
+
 def test_the_film_keeps_time_and_dims_what_is_missing(captured: Captured, tmp_path: Path) -> None:
     convert(captured(), tmp_path / "f.mp4")
     film = cv2.VideoCapture(str(tmp_path / "f.mp4"))
@@ -170,7 +193,7 @@ def test_the_arrays_hold_everything(captured: Captured, tmp_path: Path) -> None:
         np.testing.assert_array_equal(stored["stamps_ns"][:, 5], [frame.received_ns for frame in frames])
         np.testing.assert_array_equal(stored["state"], [1, 1, 2, 1, 1, 1, 1, 1])
         about: dict[str, Any] = json.loads(str(stored["about"]))
-    assert about["engine"]["model_sha256"] == "ab" * 32
+    assert [engine["model_sha256"] for engine in about["engines"]] == ["ab" * 32]
     assert "synthetic" in about["notice"]
     said = json.loads((tmp_path / "n.json").read_text())
     assert said["files"] == ["n.npz"]
@@ -182,7 +205,8 @@ def test_a_cut_off_capture_makes_what_is_whole_and_says_so(
     captured: Captured, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = captured()
-    path.write_bytes(path.read_bytes()[:-100])
+    data = path.read_bytes()
+    path.write_bytes(data[: data.rindex(b"DONE") - 100])
     convert(path, tmp_path / "c.dcm")
     assert "the recording was cut off" in capsys.readouterr().err
     assert pydicom.dcmread(tmp_path / "c.dcm").NumberOfFrames == 7
@@ -193,7 +217,8 @@ def test_two_sizes_make_two_sets(captured: Captured, tmp_path: Path) -> None:
     path = captured(3)
     other = captured(3, "b.capture", frame_format=FrameFormat(64, 64))
     data = other.read_bytes()
-    path.write_bytes(path.read_bytes() + data[data.index(b"FRME") :])
+    begun = path.read_bytes()
+    path.write_bytes(begun[: begun.rindex(b"DONE")] + data[data.index(b"FRME") :])
     convert(path, tmp_path / "t.dcm")
     assert len(segments(Capture(path))) == 2
     assert pydicom.dcmread(tmp_path / "t.dcm").Rows == 96
