@@ -9,6 +9,10 @@ class SourceError(StreamError):
     """A source could not be opened or read: missing, hostile, unsupported, or of another kind."""
 
 
+class SourceGone(SourceError):
+    """The source is not there now and may come back: the guard opens it again, with waits between."""
+
+
 class WireError(StreamError):
     """Bytes that are no message of ours, or a message of another major version."""
 

@@ -30,13 +30,13 @@ from stream.control import (
     receive_ring,
     unpack_json,
 )
-from stream.errors import SourceError
+from stream.errors import SourceError, SourceGone
 from stream.frame import FrameFormat
 from stream.guard import Grabbed
 from stream.pacing import Pacing, Schedule, frame_times_ms
 from stream.repeats import RepeatDetector
 from stream.ring import RingMemory
-from stream.sources.source import FormatChanged, Source, SourceGone
+from stream.sources.source import FormatChanged, Source
 from stream.timing import NS_PER_MS, MonotonicClock, sleep_until_ns
 
 LEAD_NS = 20 * NS_PER_MS

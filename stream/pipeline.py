@@ -29,7 +29,15 @@ from stream.credit import Credit
 from stream.endpoint import parse_endpoint
 from stream.engine_side import MALFORMED, EngineSide
 from stream.engine_supply import EngineSupply, OwnEngine
-from stream.errors import AuditError, EndpointError, KeyFileError, PipelineError, SourceError, StreamError
+from stream.errors import (
+    AuditError,
+    EndpointError,
+    KeyFileError,
+    PipelineError,
+    SourceError,
+    SourceGone,
+    StreamError,
+)
 from stream.frame import FrameFormat, Reason, State
 from stream.guard import Guard, Outgoing
 from stream.histograms import FrameHistograms
@@ -339,7 +347,8 @@ class Pipeline:
                 # A device that is gone may come back: its process ends now and is started again.
                 self.on_note(str(said["message"]))
                 return
-            self._source_failure = (SourceError if said["input"] else PipelineError)(said["message"])
+            kind_of = SourceGone if said.get("gone") else SourceError if said["input"] else PipelineError
+            self._source_failure = kind_of(said["message"])
             self._source_ended = True
 
     def _take_fault(self, said: dict[str, Any]) -> None:

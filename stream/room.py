@@ -10,7 +10,7 @@ from calib.record import SiteRecord
 from calib.record_text import from_plain, to_plain
 from stream.control import MAX_PACKET, Kind, become_child, pack_json, unpack_json
 from stream.engine_supply import SharedEngine
-from stream.errors import PipelineError, StreamError
+from stream.errors import PipelineError, SourceGone, StreamError
 from stream.pacing import Pacing
 from stream.pipeline import Pipeline, PipelineConfig, engine_config
 from stream.site import Site
@@ -55,7 +55,7 @@ def run_room(supervisor: socket.socket) -> int:
         pipeline.run()
     except StreamError as error:
         fault = isinstance(error, PipelineError)
-        say(Kind.ERROR, {"message": str(error), "input": not fault})
+        say(Kind.ERROR, {"message": str(error), "input": not fault, "gone": isinstance(error, SourceGone)})
         return 1 if fault else 2
     say(Kind.END, {})
     return 0

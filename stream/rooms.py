@@ -47,6 +47,8 @@ class Room:
         self.failure: str | None = None
         self.input_failed = False
         """Whether the user can mend what it failed of."""
+        self.source_gone = False
+        """Whether it failed of a device or sender that is not there, which another time it may be."""
 
     @property
     def published(self) -> bool:
@@ -91,7 +93,8 @@ class Rooms:
         """Run until every room has ended or `stop` is called. Leaves no process behind.
 
         Raises:
-            StreamError: A room could not begin, so none goes on.
+            StreamError: A room could not begin, so none goes on; or the device or sender of one is not there, and the
+                others ran to their end.
             PipelineError: Rooms failed after they had begun, by a fault of ours; the others ran to their end.
         """
         try:
@@ -143,6 +146,7 @@ class Rooms:
             elif packet[0] == Kind.ERROR:
                 said = unpack_json(packet)
                 room.failure, room.input_failed = str(said["message"]), bool(said["input"])
+                room.source_gone = bool(said["gone"])
         if over:
             self._lose_room(room, child)
 
@@ -155,7 +159,7 @@ class Rooms:
             return
         if room.failure is None:
             room.failure = f"its process ended too early ({exit_words(status)})"
-        if room.input_failed and not room.published:
+        if room.input_failed and not room.published and not room.source_gone:
             self._stop.set()  # what was typed cannot be run: say so at once, and run none of it
             return
         log.error("room %d: %s; the other rooms go on", room.number, room.failure)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from stream.errors import SourceError
+from stream.errors import SourceError, SourceGone
 from stream.frame import FrameFormat, Photometric
 from stream.sources.faults import ENDING, FOR_EVER, Fault, parse_faults
-from stream.sources.source import FormatChanged, Source, SourceFrame, SourceGone
+from stream.sources.source import FormatChanged, Source, SourceFrame
 from stream.timing import NS_PER_S, MonotonicClock
 
 FOR_EVER_S = 1e9

@@ -1,10 +1,9 @@
 """A GStreamer pipeline as a source, `gst:PIPELINE`, for an OpenCV that was built with GStreamer; the one from PyPI is not."""
 
-from stream.errors import SourceError
+from stream.errors import SourceError, SourceGone
 from stream.sources.live_video import LiveVideoSource
 from stream.sources.options import SourceOptions
 from stream.sources.picture import quiet_opencv
-from stream.sources.source import SourceGone
 from stream.sources.within import within
 
 OPEN_WITHIN_S = 5.0

@@ -9,12 +9,12 @@ import socket
 
 import numpy as np
 
-from stream.errors import SourceError, WireError
+from stream.errors import SourceError, SourceGone, WireError
 from stream.frame import FrameFormat
 from stream.igtl.message import HEADER, Head, check_body, read_image, unpack_head
 from stream.sources.options import SourceOptions
 from stream.sources.picture import check_out, frame_format, region
-from stream.sources.source import FormatChanged, Source, SourceFrame, SourceGone
+from stream.sources.source import FormatChanged, Source, SourceFrame
 from stream.timing import Clock, MonotonicClock
 
 DEFAULT_PORT = 18944

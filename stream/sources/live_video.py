@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from stream.errors import SourceError
+from stream.errors import SourceError, SourceGone
 from stream.frame import FrameFormat
 from stream.sources.options import SourceOptions
 from stream.sources.picture import MAX_DECODED_SIDE, GrayFromColour, check_out, frame_format, region
-from stream.sources.source import FormatChanged, Source, SourceFrame, SourceGone
+from stream.sources.source import FormatChanged, Source, SourceFrame
 from stream.sources.transit import Transit
 from stream.timing import NS_PER_MS, NS_PER_S, Clock, MonotonicClock
 

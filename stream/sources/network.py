@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from stream.errors import SourceError
+from stream.errors import SourceError, SourceGone
 from stream.sources.live_video import LiveVideoSource
 from stream.sources.options import SourceOptions
 from stream.sources.picture import quiet_opencv
-from stream.sources.source import SourceGone
 from stream.sources.within import within
 
 OPEN_WITHIN_S = 5.0

@@ -11,10 +11,6 @@ from stream.errors import SourceError
 from stream.frame import FrameFormat
 
 
-class SourceGone(SourceError):
-    """The source is not there now and may come back: the guard opens it again, with waits between."""
-
-
 class FormatChanged(SourceError):
     """The next frame has another format; `source.format` is already the new one. Read again with a new buffer."""
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,24 @@ def test_a_source_that_is_not_there_ends_every_room_with_its_sentence(
     assert "Traceback" not in printed
 
 
+def test_a_sender_that_is_not_there_is_said_and_ends_no_other_room(
+    start: Any, loop: Path, endpoint: str, tmp_path: Path
+) -> None:
+    report = tmp_path / "rooms.json"
+    with socket.socket() as taken:  # bound and not listening: nobody answers there
+        taken.bind(("127.0.0.1", 0))
+        sender = f"rtsp://127.0.0.1:{taken.getsockname()[1]}/x"
+        running = start(
+            "run", str(loop), sender, "--engine", "off", "--endpoint", endpoint, "--out", str(report)
+        )
+        printed = running.finish(60)
+    assert running.process.returncode == 2
+    assert "room 2: needed an RTSP server at 127.0.0.1" in printed
+    assert "the other rooms go on" in printed
+    assert "Traceback" not in printed
+    assert json.loads(report.read_text())["rooms"][0]["counters"]["due"] == 40
+
+
 def test_rooms_end_when_their_recordings_do_and_the_report_has_each(
     start: Any, loop: Path, endpoint: str, tmp_path: Path
 ) -> None:
@@ -146,7 +165,7 @@ def test_rooms_end_when_their_recordings_do_and_the_report_has_each(
     assert "not a medical device" in printed
     body = json.loads(report.read_text())
     assert body["schema"] == "contrastream.rooms/1"
-    assert [room["counters"]["published"] for room in body["rooms"]] == [40, 40]
+    assert [room["counters"]["due"] for room in body["rooms"]] == [40, 40]
     assert [room["ended"] for room in body["rooms"]] == [True, True]
 
 

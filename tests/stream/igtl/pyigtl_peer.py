@@ -14,7 +14,7 @@ import pyigtl
 def receive(port: int, count: int, out: str) -> None:
     """Keep what comes."""
     client = pyigtl.OpenIGTLinkClient("127.0.0.1", port)
-    live, synthetic, stamps, words = [], [], [], []
+    live, synthetic, stamps, drawn_at, words = [], [], [], [], []
     matrix = np.zeros((4, 4))
     over = time.monotonic() + 60.0
     while len(live) < count and time.monotonic() < over:
@@ -25,11 +25,14 @@ def receive(port: int, count: int, out: str) -> None:
                 matrix = message.ijk_to_world_matrix
             elif message.device_name == "SyntheticResearch":
                 synthetic.append(message.image[0].copy())
+                drawn_at.append(message.timestamp)
             else:
                 words.append(str(message.status_message if hasattr(message, "status_message") else message))
         time.sleep(0.002)
     client.stop()
-    np.savez(out, live=live, synthetic=synthetic, stamps=stamps, matrix=matrix, words=words)
+    np.savez(
+        out, live=live, synthetic=synthetic, stamps=stamps, drawn_at=drawn_at, matrix=matrix, words=words
+    )
 
 
 def send(port: int) -> None:

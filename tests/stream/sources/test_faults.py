@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from stream.errors import SourceError
+from stream.errors import SourceError, SourceGone
 from stream.frame import FrameFormat, Photometric
 from stream.sources.faults import Fault, parse_faults
 from stream.sources.faulty import FaultySource
-from stream.sources.source import FormatChanged, Source, SourceFrame, SourceGone
+from stream.sources.source import FormatChanged, Source, SourceFrame
 
 
 class Counting(Source):

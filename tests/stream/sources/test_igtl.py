@@ -13,13 +13,13 @@ import pytest
 
 pytest.importorskip("pyigtl")
 
-from stream.errors import SourceError
+from stream.errors import SourceError, SourceGone
 from stream.igtl.message import HEADER, image_body, pack
 from stream.sources import igtl
 from stream.sources.igtl import IgtlSource
 from stream.sources.open import open_source
 from stream.sources.options import SourceOptions
-from stream.sources.source import FormatChanged, SourceGone
+from stream.sources.source import FormatChanged
 from stream.timing import MonotonicClock
 
 PEER = Path(__file__).parent.parent / "igtl" / "pyigtl_peer.py"

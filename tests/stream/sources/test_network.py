@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 
 from calib.target import find_targets, read_code
-from stream.errors import SourceError
+from stream.errors import SourceError, SourceGone
 from stream.sources import network
 from stream.sources.open import open_source
-from stream.sources.source import SourceGone
 from stream.sources.transit import Transit
 
 ROOT = Path(__file__).parents[3]
