@@ -225,14 +225,17 @@ class Bench:
 
     def limits(self, model: str) -> dict[str, Any]:
         from bench.machine_limits import machine_limits, network_work
-        from engines.model import load_model
+        from engines.untaught import find_model
 
         assert self._memory is not None
         frame_format = self._memory.frame_format
         return {
             "machine": machine_limits(),
             "network": network_work(
-                load_model(model).path, frame_format.rows, frame_format.columns, frame_format.sample_bytes
+                find_model(model, untaught=True).path,
+                frame_format.rows,
+                frame_format.columns,
+                frame_format.sample_bytes,
             ),
         }
 

@@ -92,7 +92,10 @@ class Picture:
             (self.settings.inverse, settings.inverse),
             (self.settings.field, settings.field),
         ):
-            target.copy_(torch.tensor(array, pin_memory=self._pinned), non_blocking=True)
+            given = torch.from_numpy(np.array(array))
+            # `torch.tensor(array, pin_memory=True)` refuses an array of numpy's. The page-locked copy is torch's own, which
+            # keeps it until the copy to the GPU is over.
+            target.copy_(given.pin_memory() if self._pinned else given, non_blocking=True)
 
 
 class HostSlot(BaseSlot):

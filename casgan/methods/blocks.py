@@ -37,10 +37,11 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width, 1, 1))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        x = x.float()
-        centred = x - x.mean(dim=(1, 2, 3), keepdim=True)
+        exact = x.float()
+        centred = exact - exact.mean(dim=(1, 2, 3), keepdim=True)
         variance = (centred * centred).mean(dim=(1, 2, 3), keepdim=True)
-        return centred / torch.sqrt(variance + 1e-5) * self.weight + self.bias
+        # In the precision that came, which a network held in 16 bits goes on in.
+        return (centred / torch.sqrt(variance + 1e-5) * self.weight + self.bias).to(x.dtype)
 
 
 class Descent(nn.Module):

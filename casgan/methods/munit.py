@@ -86,7 +86,10 @@ class StyledBlock(nn.Module):
         self.norm = instance_norm(width)
 
     def forward(self, z: Latent, gammas: Settings, betas: Settings) -> Latent:
-        inner = functional.relu(self.norm(self.first(z)) * gammas[0] + betas[0])
+        first = self.norm(self.first(z))
+        # The settings are kept in 32 bits; a network held in 16 goes on in those.
+        gammas, betas = ([each.to(first.dtype) for each in part] for part in (gammas, betas))
+        inner = functional.relu(first * gammas[0] + betas[0])
         return z + self.norm(self.second(inner)) * gammas[1] + betas[1]
 
 

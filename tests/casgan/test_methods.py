@@ -157,6 +157,20 @@ def test_casgan_without_vsgg_draws_the_same_picture_through_a_derived_attention(
     assert float((drawn - own).abs().max()) < 0.6 * LEVEL + 0.004
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_network_held_in_sixteen_bits_draws_nearly_the_same(method: str, tiny: PresetConfig) -> None:
+    # As the torch engine holds it on a GPU, without autocast: every layer must go on in what it was given.
+    torch.manual_seed(0)
+    network = live_path(tiny, method).eval().folded()
+    picture = torch.rand(1, 1, 64, 64) * 2.0 - 1.0
+    with torch.no_grad():
+        exact = network.logits_and_latent(picture)
+        coarse = network.to(torch.bfloat16).logits_and_latent(picture.to(torch.bfloat16))
+    for one, other in zip(exact[:2], coarse[:2], strict=True):
+        assert other.isfinite().all()
+        assert (torch.tanh(one) - torch.tanh(other.float())).abs().mean() < 0.1
+
+
 def test_the_styles_of_munit_are_fixed_averaged_and_counted(tiny: PresetConfig) -> None:
     path = MunitPath(tiny).eval()
     x = torch.rand(2, 1, 64, 64) - 0.5

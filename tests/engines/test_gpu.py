@@ -27,8 +27,9 @@ from engines.tensorrt_engine import TensorRtEngine, open_tensorrt
 pytestmark = pytest.mark.gpu
 
 SPEC = EngineSpec(512, 512)
-WORK = 1024
-"""Side of the matrices whose product stands for the time of a network."""
+WORK = 4096
+"""Side of the matrices whose product stands for the time of a network: some milliseconds, longer than this process takes to
+submit a frame, without which two frames would never meet on the GPU."""
 
 
 def percentiles(times_ns: list[int]) -> str:
