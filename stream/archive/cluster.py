@@ -36,6 +36,9 @@ STARTING_S = 180.0
 """How long a cluster on this machine may take to start, which is 5 s where it is idle."""
 LOOK_S = 0.2
 MAX_LOCAL = 64
+NO_TOKEN = b"InvalidAuthToken"
+"""What Ray writes where a cluster wants a token that it is not given."""
+WANTS_TOKEN = "it wants its token: put it into RAY_AUTH_TOKEN or ~/.ray/auth_token"
 MAX_TEMP_PATH = 30
 """Ray puts sockets below its folder, and a socket's path has at most 107 bytes."""
 
@@ -77,7 +80,9 @@ class Cluster:
             ClusterError: It does not, or has too few CPUs.
         """
         env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
-        if self._local is not None:
+        if self._local is None:
+            env |= self._token_mode(env)
+        else:
             self._folder = _short_folder()
             # Who may use the cluster that is started here: this run alone.
             env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -109,6 +114,33 @@ class Cluster:
             raise
         return self
 
+    def _token_mode(self, env: dict[str, str]) -> dict[str, str]:
+        """What Ray must be told to give the cluster its token, where it wants one and the user has not said so.
+
+        `ray start` takes a token by itself where the user has one; a program that joins must be told by RAY_AUTH_MODE, and with a
+        token that a cluster does not want its workers never begin.
+
+        Raises:
+            ClusterError: It wants a token, and there is none; or it does not answer.
+        """
+        if "RAY_AUTH_MODE" in env:
+            return {}
+        address = [] if self._address == "auto" else ["--address", self._address]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "status", *address]
+        try:
+            said = subprocess.run(command, capture_output=True, env=env, timeout=READY_S, check=False)
+        except subprocess.TimeoutExpired:
+            raise self._no_answer(READY_S) from None
+        if NO_TOKEN not in said.stdout + said.stderr:
+            return {}
+        if not (
+            env.get("RAY_AUTH_TOKEN")
+            or env.get("RAY_AUTH_TOKEN_PATH")
+            or (Path.home() / ".ray" / "auth_token").exists()
+        ):
+            raise ClusterError(f"--ray {self._address}: {WANTS_TOKEN}")
+        return {"RAY_AUTH_MODE": "token"}
+
     def _tell(self, said: dict[str, Any]) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
@@ -122,7 +154,10 @@ class Cluster:
         while time.monotonic() < over:
             if (said := self._line()) is not None:
                 return said
-        raise ClusterError(
+        raise self._no_answer(within_s)
+
+    def _no_answer(self, within_s: float) -> ClusterError:
+        return ClusterError(
             f"--ray {self._address}: needed a Ray cluster, and none answered within {within_s:.0f} s; is it Ray's own port, and "
             "is Ray of this version there? See: ray status"
         )
@@ -141,7 +176,10 @@ class Cluster:
             if not select.select([pipe], [], [], LOOK_S)[0]:
                 return None
             if not (more := os.read(pipe, 1 << 16)):
-                raise ClusterError(f"--ray {self._address}: Ray's driver ended: {self._last_words()}")
+                mode = os.environ.get("RAY_AUTH_MODE")
+                token = f"; RAY_AUTH_MODE is {mode} here, is it on the cluster?" if mode else ""
+                words = self._last_words().rstrip(".")
+                raise ClusterError(f"--ray {self._address}: Ray's driver ended: {words}{token}")
             self._unread += more
         line, found, rest = self._unread.partition(b"\n")
         if not found:
@@ -149,16 +187,16 @@ class Cluster:
         self._unread = rest
         said: dict[str, Any] = json.loads(line)
         if "error" in said:
-            raise ClusterError(f"--ray {self._address}: {said['error']}{self._token_missing()}")
+            raise ClusterError(
+                f"--ray {self._address}: {WANTS_TOKEN if self._token_refused() else said['error']}"
+            )
         return said
 
-    def _token_missing(self) -> str:
-        """What to do where the cluster wants a token, which Ray says in its log alone."""
+    def _token_refused(self) -> bool:
+        """Whether the cluster wants another token, which Ray says in its log alone."""
         assert self._log is not None
         self._log.seek(0)
-        if b"InvalidAuthToken" not in self._log.read():
-            return ""
-        return "; it wants its token: set RAY_AUTH_MODE=token, with the token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+        return NO_TOKEN in self._log.read()
 
     def _last_words(self) -> str:
         assert self._log is not None

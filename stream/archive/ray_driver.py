@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import queue
+import re
 import sys
 import threading
 from pathlib import Path
@@ -93,6 +94,21 @@ def connect(said: dict[str, Any]) -> tuple[int, int, bool]:
     return workers, machines, kind == "GPU"
 
 
+def in_words(error: Exception) -> str:
+    """A sentence of what Ray says in many lines when a cluster is not there or has another version."""
+    text = str(error)
+    if isinstance(error, ConnectionError):
+        return text.splitlines()[0] + "; is it Ray's own port? See, on a machine of the cluster: ray status"
+    versions = re.findall(r"(Ray|Python): *(\S+)", text)
+    if "ersion mismatch" not in text or len(versions) < 4:
+        return text.splitlines()[0]
+    there, here = (" and ".join(" ".join(each) for each in versions[at : at + 2]) for at in (0, 2))
+    return (
+        f"needed the same versions on both sides, the cluster has {there}, this environment {here}; install that Ray here, or start "
+        "the cluster from this environment"
+    )
+
+
 def make(said: dict[str, Any], tasks: list[dict[str, Any]], workers: int, on_gpus: bool) -> None:
     """Have the loops made, and write what became of each."""
     import ray.data
@@ -155,7 +171,7 @@ def main() -> int:
     try:
         workers, machines, on_gpus = connect(said)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        say({"error": str(error).splitlines()[0]})
+        say({"error": in_words(error)})
         return 2
     say({"workers": workers, "nodes": machines})
     tasks = json.loads(given.get())

@@ -57,13 +57,19 @@ def kill_in_the_middle(made: Path) -> bool:
 def test_a_worker_that_is_killed_loses_no_loop_and_none_is_made_twice(
     place: Path, model: str, loop_frames: np.ndarray
 ) -> None:
+    kill_a_worker(place, model, loop_frames, dict(os.environ), "local:2")
+    assert list(place.glob("csr-*")) == []  # nothing of Ray stays
+
+
+def kill_a_worker(place: Path, model: str, loop_frames: np.ndarray, env: dict[str, str], *ray: str) -> None:
+    """Have loops made by two workers, one of which is killed when it has written frames of a loop."""
     lab, out = place / "DOE^JANE", place / "out"
     for number in range(LOOPS):
         write_loop(lab / f"MILLER^ANN{number}", np.roll(loop_frames[:FRAMES], number + 1, 1))
     command = [sys.executable, "-m", "contrastream", "synthesize", str(lab), "--out", str(out), "--model", model,
-               "--no-film", "--ray", "local:2"]  # fmt: skip
+               "--no-film", "--ray", *ray]  # fmt: skip
     process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "TMPDIR": str(place)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=ROOT, env={**env, "TMPDIR": str(place)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )  # fmt: skip
     try:
         # In the middle: some loops lie in their place, and this worker has written frames of another.
@@ -75,7 +81,7 @@ def test_a_worker_that_is_killed_loses_no_loop_and_none_is_made_twice(
         before = inodes(out)
         assert len(before) < LOOPS
         wait_for(lambda: len(inodes(out)) > len(before) or process.poll() is not None)
-        logs = [path for path in place.glob("csr-*/session_*/logs/**/*") if path.is_file()]
+        logs = [path for path in place.glob("*/session_*/logs/**/*") if path.is_file()]
         leaks = [path for path in logs if b"DOE^JANE" in (data := path.read_bytes()) or b"MILLER" in data]
         printed, _ = process.communicate(timeout=100)
     finally:
@@ -95,7 +101,6 @@ def test_a_worker_that_is_killed_loses_no_loop_and_none_is_made_twice(
     assert manifest["runs"][0]["lost_with_their_worker"] == 1
     assert logs
     assert leaks == []
-    assert list(place.glob("csr-*")) == []  # nothing of Ray stays
 
 
 def free_port() -> int:
