@@ -19,6 +19,7 @@ from engines.config import BuildConfig, ExportConfig
 from stream.config import (
     AuditConfig,
     KeysConfig,
+    PatientConfig,
     RecordConfig,
     ReplayConfig,
     RunConfig,
@@ -45,6 +46,7 @@ class CompletionConfig:
 Command = (
     Annotated[RunConfig, tyro.conf.subcommand("run")]
     | Annotated[ReplayConfig, tyro.conf.subcommand("replay")]
+    | Annotated[PatientConfig, tyro.conf.subcommand("patient")]
     | Annotated[ViewConfig, tyro.conf.subcommand("view")]
     | Annotated[RecordConfig, tyro.conf.subcommand("record")]
     | Annotated[TrainConfig, tyro.conf.subcommand("train")]
@@ -121,6 +123,10 @@ def dispatch(config: object) -> int:
             from stream.session import replay
 
             return replay(config)
+        case PatientConfig():
+            from stream.patient_command import patient
+
+            return patient(config)
         case ViewConfig():
             from stream.display.view import view
 

@@ -22,6 +22,7 @@ from bench import machine
 from calib.bolus import Bolus, tell_bolus
 from calib.filling import connected_line_share, dark_line_share
 from calib.heart_phase import HeartPhase, heart_phase
+from calib.patient_gate import PatientGate, make_gate
 from casgan.patient_phantom import RATE_HZ, Moments, PhantomPatient, moments
 
 SCHEMA = "contrastream.patient/1"
@@ -101,8 +102,7 @@ def one_patient(seed: int, config: PatientEvaluation) -> dict[str, Any]:
     """Teach on one recording, measure on all that comes later."""
     from casgan.adapt import AdaptSettings, adapt, held_dice
     from casgan.device import best_device
-    from casgan.patient_gate import make_gate
-    from casgan.patient_lessons import Masks, patient_lessons, well_filled
+    from casgan.patient_lessons import Masks, held_out, patient_lessons, well_filled
     from casgan.patient_masks import patient_masks
     from casgan.segmenter import load_segmenter
     from engines.model import load_model
@@ -126,7 +126,9 @@ def one_patient(seed: int, config: PatientEvaluation) -> dict[str, Any]:
         "taught": {},
     }
     models = {"general": general}
-    gate = None
+    free = np.flatnonzero(bolus.free)
+    looked, apart = looked_at(frames[free], config), held_out(len(free), heart)
+    gate = make_gate(looked[~apart], looked[apart])
     for labels, masks_of in found.items():
         lessons = patient_lessons(frames, bolus, heart, masks_of)
         taught = adapt(
@@ -147,14 +149,11 @@ def one_patient(seed: int, config: PatientEvaluation) -> dict[str, Any]:
             "history": taught.history,
             "held_dice": held_dice(taught.generator, lessons.held),
         }
-        gate = make_gate(
-            general, np.unique(lessons.learn.plain, axis=0), np.unique(lessons.held.plain, axis=0)
-        )
     # The roadmaps have the true vessels of well filled frames: better ones than any room has.
     full = np.flatnonzero(well_filled(bolus, heart))
     road = (frames[full], truth[full], at.heart[full])
     facts["scenes"] = {
-        scene.name: measured(scene, models, road, patient.spacing_mm) | refused(scene, gate, general)
+        scene.name: measured(scene, models, road, patient.spacing_mm) | refused(scene, gate, config)
         for scene in scenes(patient, seed)
     }
     return facts
@@ -243,13 +242,23 @@ def flicker_of(masks: np.ndarray) -> float:
     return float(np.mean(changes)) if changes else float("nan")
 
 
-def refused(scene: Scene, gate: Any, general: Any) -> dict[str, Any]:
+def looked_at(frames: np.ndarray, config: PatientEvaluation) -> np.ndarray:
+    """What the live graph says of frames: (n, 71) features."""
+    from engines.taught_domain import features_of
+
+    size = frames.shape[1]
+    return np.asarray(features_of(config.model, ((size, frame) for frame in frames), threads=config.threads))
+
+
+def refused(scene: Scene, gate: PatientGate, config: PatientEvaluation) -> dict[str, Any]:
     """Which share of the frames the gate refuses, and how far away they are."""
-    far = gate.distance(general, scene.plain)
+    far = gate.distances(looked_at(scene.plain, config))
     return {
         "gate": {
             "refused": float((far > gate.limit).mean()),
             "distance": float(far.mean()),
+            "nearest": float(far.min()),
+            "farthest": float(far.max()),
             "limit": gate.limit,
         }
     }

@@ -28,6 +28,8 @@ Map of the room:
     domain.py              is this frame like those the network was taught on: features, distance, threshold
     domain_site.py         the same for a site, from its own frames
     domain_changes.py      what tells a site's frames from the same ones inverted or enlarged
+    patient_facts.py       what a patient's adaptation says of itself
+    patient_gate.py        is this frame still of the projection that a patient was taught on
     phantom.py             one patient as a stream of frames with truth: `Phantom`, `training_pairs`
     phantom_view.py        patient coordinates, and how a C-arm projects them
     phantom_patient.py     who the patient is, and the pose of heart and diaphragm at a time

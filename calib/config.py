@@ -335,6 +335,8 @@ class CalibPatientConfig:
     """The general model: a shipped one's name, or an ONNX file."""
     trust_model: FlagCreatePairsOff[bool] = False
     """Trust MODEL, a file from elsewhere, from here on."""
+    site: Annotated[Path | None, arg(metavar="FILE")] = None
+    """The site's record that the run has too: its grey levels are those that are taught with."""
     segmenter: Annotated[Path | None, arg(metavar="FILE")] = None
     """A vessel segmenter (python -m casgan.segmenter); the shipped one knows the digital phantom, and real vessels less well."""
     steps: Annotated[int, arg(metavar="N")] = 400

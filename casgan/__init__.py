@@ -30,8 +30,8 @@ Map of the room:
     frechet.py     distances between sets of pictures on the judge's features
     steadiness.py  the shift test, and from frame to frame
     baseline.py    the mean tree in the heart's outline
-    adapt.py       M taught on one patient; patient_lessons.py: on what; patient_masks.py: whose vessels; patient_gate.py: is it
-                   still that projection; patient_file.py: on disk; patient_phantom.py, roadmap.py: what it is judged by
+    adapt.py       M taught on one patient; patient_lessons.py: on what; patient_masks.py: whose vessels; patient_file.py: on
+                   disk; patient_weights.py: read without torch; patient_phantom.py, roadmap.py: what it is judged by
     checkpoint.py  a run on disk
     errors.py      what can be wrong with it
 """

@@ -94,8 +94,7 @@ def patient_lessons(
     masks = masks_of(filled, free[np.linspace(0, len(free) - 1, min(USUAL, len(free))).round().astype(int)])
     # The last beat is held out.
     last = np.arange(len(filled)) >= len(filled) - round(heart.frames_per_beat)
-    # Contrast-free frames are held out in stretches of a beat: neighbours look alike.
-    stretch = (np.arange(len(free)) // max(1.0, heart.frames_per_beat)).astype(int) % 4 == 3
+    stretch = held_out(len(free), heart)
     depth = vessel_depth(grey[filled], masks)
     parts = []
     for part_free, part_filled in ((free[~stretch], ~last), (free[stretch], last)):
@@ -106,6 +105,11 @@ def patient_lessons(
         said = f"{len(learn)} and {len(held)} pairs of {len(free)} contrast-free frames"
         raise DataError(_too_few_free(heart, said))
     return PatientLessons(learn, held, beats)
+
+
+def held_out(count: int, heart: HeartPhase) -> Bool[np.ndarray, " n"]:
+    """Which of so many contrast-free frames, in order, are held out: every fourth stretch of a beat, since neighbours look alike."""
+    return np.asarray((np.arange(count) // max(1.0, heart.frames_per_beat)).astype(int) % 4 == 3)
 
 
 def _too_few_free(heart: HeartPhase, got: str) -> str:

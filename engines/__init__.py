@@ -8,7 +8,8 @@ Map of the room:
     open.py                `open_engine`: the first usable runtime, and why others were skipped
     model.py               the ONNX file and its sidecar; `load_model`
     trust.py               which model files may be opened: shipped, made here, or trusted by the user
-    onnx_parts.py          no weights in other files, seen without a library
+    onnx_parts.py          no weights in other files, and where the weights lie, seen without a library
+    adapted.py             the model adapted to one patient: the same file with other weights
     planes.py              the caller's arrays as the graph's bytes; grey tables and field
     openvino_engine.py     the CPU engine
     onnxruntime_engine.py  the second CPU engine

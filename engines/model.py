@@ -156,6 +156,8 @@ class ModelFile:
 
     path: Path
     card: ModelCard
+    kept: bool = True
+    """Whether what is derived from it may lie in a cache; not of a model that was taught on a patient."""
 
 
 def file_sha256(path: Path) -> str:

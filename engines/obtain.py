@@ -7,7 +7,7 @@ from engines.engine import EngineSpec
 from engines.errors import EngineError
 from engines.interrupts import held_interrupts
 from engines.model import ModelFile
-from engines.plan_cache import Built, CachedPlan, cached_plan, read_blob, write_blob
+from engines.plan_cache import Built, CachedPlan, built_plan, cached_plan, read_blob, write_blob
 from engines.plan_facts import PlanKey, PlanPrecision, recipe
 
 DEFAULT_GPUS = "its default GPUs"
@@ -106,4 +106,4 @@ def obtain_plan(
             write_blob(key, "timing", built.timing_cache)
         return built
 
-    return cached_plan(key, build)
+    return cached_plan(key, build) if model.kept else built_plan(key, build, "a patient's model is not kept")

@@ -5,7 +5,11 @@ runtimes then read: such data are refused wherever in the graph they hang. Only 
 whether the rest is a graph of ours is the runtime's and `engines.graph`'s business.
 """
 
+import math
 from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float32
 
 from engines.errors import ModelError
 
@@ -24,6 +28,9 @@ _INSIDE: dict[str, dict[int, str]] = {
 }
 _EXTERNAL_DATA = 13
 _DATA_LOCATION = 14
+_GRAPH, _INITIALIZER = 7, 5
+_DIMS, _DATA_TYPE, _NAME, _RAW_DATA = 1, 2, 8, 9
+_FLOAT = 1
 
 
 def check_one_file(data: memoryview, name: str) -> None:
@@ -57,6 +64,46 @@ def check_one_file(data: memoryview, name: str) -> None:
                     waiting.append((inner, value, depth + 1))
         except (IndexError, ValueError):
             raise ModelError(f"{name} must be an ONNX file, got bytes that are none; copy it again") from None
+
+
+def float_tensors(data: memoryview) -> dict[str, Float32[np.ndarray, "..."]]:
+    """The weights of a model's own graph by name, as arrays that look into its bytes and, where these can be written, change them.
+
+    Args:
+        data: An ONNX file of ours, whole (`engines.model.load_model` has compared its hash).
+    """
+    found = {}
+    for field, graph in _fields(data):
+        if field != _GRAPH or not isinstance(graph, memoryview):
+            continue
+        for inner, tensor in _fields(graph):
+            if inner == _INITIALIZER and isinstance(tensor, memoryview):
+                name, array = _float_tensor(tensor)
+                if array is not None:
+                    found[name] = array
+    return found
+
+
+def _float_tensor(tensor: memoryview) -> "tuple[str, Float32[np.ndarray, '...'] | None]":
+    """A tensor's name, and its values where they are fp32 and lie together."""
+    name, kind, sides, raw = "", 0, [], None
+    for field, value in _fields(tensor):
+        if field == _DIMS and isinstance(value, memoryview):  # packed
+            place = 0
+            while place < len(value):
+                side, place = _varint(value, place)
+                sides.append(side)
+        elif field == _DIMS and isinstance(value, int):
+            sides.append(value)
+        elif field == _DATA_TYPE and isinstance(value, int):
+            kind = value
+        elif field == _NAME and isinstance(value, memoryview):
+            name = bytes(value).decode()
+        elif field == _RAW_DATA and isinstance(value, memoryview):
+            raw = value
+    if kind != _FLOAT or raw is None or 4 * math.prod(sides) != len(raw):
+        return name, None
+    return name, np.frombuffer(raw, "<f4").reshape(sides)
 
 
 def _fields(part: memoryview) -> Iterator[tuple[int, "int | memoryview"]]:

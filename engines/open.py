@@ -10,7 +10,7 @@ from engines import onnxruntime_engine, openvino_engine, tensorrt_engine, torch_
 from engines.cuda_calls import CudaCalls
 from engines.engine import AUTO_ORDER, BackendName, Engine, EngineSpec, Opened, Precision
 from engines.errors import EngineError
-from engines.model import OWN
+from engines.model import OWN, ModelFile
 from engines.untaught import find_model
 
 IN_A_CONTEXT: tuple[BackendName, ...] = ("tensorrt", "tensorrt_rtx")
@@ -60,7 +60,7 @@ def load_runtime(backend: BackendName | Literal["auto"]) -> None:
 
 
 def open_engine(
-    model: str | Path,
+    model: str | Path | ModelFile,
     spec: EngineSpec,
     backend: BackendName | Literal["auto"] | str = "auto",  # checked here: it comes from the command line
     *,
@@ -74,7 +74,7 @@ def open_engine(
 
     Args:
         model: A shipped model's name, the path of an ONNX file with its sidecar beside it, or, with `untaught`, a
-            preset's name.
+            preset's name; or a model that was found and checked before.
         spec: Frame size, bits and slots.
         backend: `auto` takes the first usable of `AUTO_ORDER`; a name is taken at its word, never replaced.
         untaught: Take a model with random weights too; it never streams as SYNTHETIC.
@@ -91,7 +91,7 @@ def open_engine(
     """
     if backend != "auto" and backend not in AUTO_ORDER:
         raise ValueError(f"backend must be auto or one of {', '.join(AUTO_ORDER)}, got {backend!r}")
-    file = find_model(model, untaught=untaught)
+    file = model if isinstance(model, ModelFile) else find_model(model, untaught=untaught)
     skipped: list[tuple[BackendName, str]] = []
     for name in AUTO_ORDER if backend == "auto" else [known for known in AUTO_ORDER if known == backend]:
         if (precision == "int8" or int8_frames_sha256) and name != "openvino":

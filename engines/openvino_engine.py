@@ -116,7 +116,7 @@ class OpenVinoEngine(BaseEngine["OpenVinoSlot"]):
         }
         if threads is not None:
             properties["INFERENCE_NUM_THREADS"] = threads
-        if (folder := cache_folder("openvino", LOST)) is not None:
+        if model.kept and (folder := cache_folder("openvino", LOST)) is not None:
             properties["CACHE_DIR"] = str(folder)
         try:
             graph.reshape(

@@ -96,7 +96,7 @@ def cached_plan(key: PlanKey, build: Callable[[], Built]) -> CachedPlan:
     """
     folder = plan_folder()
     if folder is None:
-        return _built(key, build, None, "plans are not kept here")
+        return built_plan(key, build, "plans are not kept here")
     with contextlib.suppress(Unfit):  # looked at again under the lock, when nobody is writing
         return read_plan(folder, key)
     path = folder / f"{key.name}.plan"
@@ -105,7 +105,7 @@ def cached_plan(key: PlanKey, build: Callable[[], Built]) -> CachedPlan:
             held.enter_context(locked(path))
         except OSError as error:
             warn_once(f"{LOST}: {folder}: {error.strerror or error}")
-            return _built(key, build, None, "plans are not kept here")
+            return built_plan(key, build, "plans are not kept here")
         try:
             return read_plan(folder, key)
         except Unfit as reason:
@@ -114,7 +114,7 @@ def cached_plan(key: PlanKey, build: Callable[[], Built]) -> CachedPlan:
         if not path.exists():
             level, why = (logging.WARNING, other) if (other := _nearest(folder, key)) else (logging.INFO, why)
         log.log(level, "building the plan %s: %s", key.identity, why)
-        return _keep(_built(key, build, path, why), path)
+        return _keep(built_plan(key, build, why, path=path), path)
 
 
 def forget_plan(key: PlanKey, why: str) -> None:
@@ -157,7 +157,15 @@ def _nearest(folder: Path, key: PlanKey) -> str:
     return ""
 
 
-def _built(key: PlanKey, build: Callable[[], Built], path: Path | None, why: str) -> CachedPlan:
+def built_plan(key: PlanKey, build: Callable[[], Built], why: str, *, path: Path | None = None) -> CachedPlan:
+    """A plan that is built now and not kept yet.
+
+    Args:
+        key: Everything that it is built for.
+        build: Builds it.
+        why: Why none of the cache will do.
+        path: Where it will lie; None where it will not be kept.
+    """
     start = time.monotonic()
     built = build()
     facts = PlanFacts(

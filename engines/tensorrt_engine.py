@@ -204,7 +204,8 @@ class TensorRtEngine:
         self._machine = CudaSlots(calls, spec, contexts.open, graphs=not is_rtx(trt), timed=timed)
         self.set_domain(domain)
         free, total = calls.memory_info()
-        contexts.keep_runtime_cache()
+        if model.kept:
+            contexts.keep_runtime_cache()
         log.info(
             "%s on %s: %d slots take %.0f MB, %.0f of %.0f MB are free",
             trt.__name__,

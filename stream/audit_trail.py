@@ -7,6 +7,8 @@ Beside what every entry has (`stream/audit_chain.py`):
     source    kind, rows, columns, bits_stored, rate_hz: the source is open, or its format has changed
     engine    backend, precision, model_sha256, taught: an engine is ready
     state     before, after: words as on the status line, with the reason
+    adaptation  what: ready (key, adapted_sha256, ready_ms), refused, or draws (before, after, key): a patient's adaptation by its
+              random key; after is off, adapted, or why the general model draws in its place
     restart   source, engine: how often each process has been started again so far; source_cause: what ended the last source
               process, "no_answer" (it hung and was killed), "ended", "malformed", or null
     clients   subscribers, in_memory, disconnected, and with CURVE denied, revoked, refused: when one of them changes
@@ -101,6 +103,11 @@ class AuditTrail:
         """The guard has entered another state."""
         if self.log is not None:
             self.log.write("state", before=before, after=after)
+
+    def adaptation(self, what: str, facts: dict[str, Any]) -> None:
+        """Something has become of a patient's adaptation; by its random key, never by its file's name."""
+        if self.log is not None:
+            self.log.write("adaptation", what=what, **facts)
 
     def see(
         self, status: dict[str, Any], opened: dict[str, Any], frame_format: FrameFormat | None, now_ns: int

@@ -17,8 +17,12 @@ from calib.config import CalibPatientConfig
 from calib.errors import CalibrationError
 from calib.filling import connected_line_share, dark_line_share
 from calib.heart_phase import CLEAR, HeartPhase, heart_phase
+from calib.patient_facts import PatientFacts, new_key
+from calib.patient_gate import make_gate
 from calib.record import write_files
+from stream.patient_look import GraphLook
 from stream.patient_recording import PatientRecording, read_patient_recordings
+from stream.site import open_site
 from stream.sources.options import SourceOptions, parse_crop
 
 if TYPE_CHECKING:
@@ -51,9 +55,8 @@ def patient(config: CalibPatientConfig) -> int:
 
     from casgan.adapt import AdaptSettings, adapt, held_dice
     from casgan.device import best_device
-    from casgan.patient_file import PatientFacts, new_key, save_patient
-    from casgan.patient_gate import make_gate
-    from casgan.patient_lessons import patient_lessons
+    from casgan.patient_file import save_patient
+    from casgan.patient_lessons import held_out, patient_lessons
     from casgan.patient_masks import patient_masks
     from casgan.segmenter import JUDGE, load_segmenter
     from engines.model import load_model
@@ -67,10 +70,21 @@ def patient(config: CalibPatientConfig) -> int:
     general = reference.network
     segmenter = load_segmenter(config.segmenter or JUDGE).to(best_device())
     size = file.card.network_size
-    with _bar(None, "reading", "frames") as bar:
-        recording = read_patient_recordings(
-            config.recordings, _options(config), size, lambda done, total: bar.update(done - bar.n)
-        )
+    options = _options(config)
+    site = open_site(config.site, options, model=config.model)
+    look = GraphLook(file, site, config.threads)
+    try:
+        with _bar(None, "reading", "frames") as bar:
+            recording = read_patient_recordings(
+                config.recordings,
+                options,
+                size,
+                look,
+                None if site is None else site.blank_json,
+                lambda done, total: bar.update(done - bar.n),
+            )
+    finally:
+        look.close()
     bolus, heart = told(recording)
     print(bolus.describe())
     print(
@@ -102,9 +116,19 @@ def patient(config: CalibPatientConfig) -> int:
             f"needed an adaptation that draws the held-out heartbeat better than the general model (Dice {before:.3f}), got "
             f"{after:.3f}; nothing was written: record a longer run, or give a --segmenter that knows these vessels"
         )
-    gate = make_gate(general, np.unique(lessons.learn.plain, axis=0), np.unique(lessons.held.plain, axis=0))
+    free = np.flatnonzero(bolus.free)
+    held = held_out(len(free), heart)
+    gate = make_gate(recording.features[free[~held]], recording.features[free[held]])
     facts = PatientFacts(
-        file.card.sha256, new_key(), time.strftime("%H:%M"), taught.steps, lessons.beats, after, before
+        model_sha256=file.card.sha256,
+        key=new_key(),
+        levels_sha256=recording.levels_sha256,
+        taught_at=time.strftime("%H:%M"),
+        steps=taught.steps,
+        beats=lessons.beats,
+        held_dice=after,
+        general_dice=before,
+        **dict(zip(("primary_deg", "secondary_deg"), recording.angles_deg or (None, None), strict=True)),
     )
     picture = config.out.with_suffix(".png")
     write_files({picture: plot(recording, bolus, heart, lessons, general, taught)}, private=True)
@@ -114,7 +138,9 @@ def patient(config: CalibPatientConfig) -> int:
         f"{taught.seconds:.0f} s ({time.monotonic() - began:.0f} s with reading)\n"
         f"held-out heartbeat, Dice against its segmented vessels: general model {before:.3f}, adapted {after:.3f}; it also "
         "said when to stop, so frames that it has not seen will be a little worse\n"
+        f"{facts.describe()}\n"
         f"written  {config.out} ({size_bytes / 1e6:.1f} MB; no picture, name or date of the patient is in it, but weights that were taught on them)\n"
+        f"use it   contrastream run SOURCE --patient {config.out}; in a run that goes on: contrastream patient {config.out}\n"
         f"look at  {picture}, which shows frames of the patient: keep it as you keep the recording\n{NOTICE}"
     )
     return 0

@@ -78,6 +78,9 @@ class EngineConfig:
 class ServingConfig:
     """Where frames go."""
 
+    patient: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A patient's adaptation, as `contrastream calib patient` wrote it, while the projection is the one it was taught at; `contrastream patient` takes one over on the way."""
+
     domain: bool = True
     """Leave frames live that are unlike those the model was taught on, or the site's; --no-domain draws on any."""
     endpoint: Annotated[str | None, arg(metavar="ENDPOINT")] = None
@@ -166,6 +169,19 @@ class AuditConfig:
     """The audit log that `contrastream run` keeps: JSON lines, each chained to the one before under a key of this user."""
 
     step: Annotated[AuditVerifyConfig, subcommand("verify")] | Annotated[AuditShowConfig, subcommand("show")]
+
+
+@dataclass(frozen=True)
+class PatientConfig:
+    """Have a running stream take a patient's adaptation over, or go back to the general model, without losing a frame.
+
+    The adaptation is made ready beside what draws; then slots switch between two frames. It needs a run of yours on this host.
+    """
+
+    what: Annotated[Positional[str], arg(metavar="FILE|off")]
+    """What `contrastream calib patient` wrote; or off for the general model, with the next frame."""
+    endpoint: Annotated[str | None, arg(metavar="ENDPOINT")] = None
+    """The run's own --endpoint; this host's default stream when none is given."""
 
 
 @dataclass(frozen=True)

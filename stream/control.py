@@ -8,6 +8,7 @@ side's death is an end of file.
 import contextlib
 import ctypes
 import json
+import math
 import os
 import signal
 import socket
@@ -22,6 +23,8 @@ from stream.ring import RingMemory
 
 MAX_PACKET = 1 << 16
 PR_SET_PDEATHSIG = 1
+Angles = tuple[float, float]
+"""A C-arm's positioner primary (LAO positive) and secondary (cranial positive) angle, in degrees."""
 PARENT_VARIABLE = "CONTRASTREAM_PARENT"
 """Environment variable that tells a child its parent's process id."""
 
@@ -45,6 +48,10 @@ class Kind(IntEnum):
     """A room ends its stream."""
     GPU_SEEN = 8
     """JSON as of `GPU`, told on to a room."""
+    PATIENT = 9
+    """JSON with a serial number above 0: the engine makes ready the adaptation whose file's descriptor is beside it."""
+    PATIENT_OFF = 10
+    """The engine gives its adaptation up."""
 
     OPENED = 65
     """JSON: the source is open; its format, rate and notes."""
@@ -76,14 +83,20 @@ class Kind(IntEnum):
     """JSON: an injected fault begins; its place in the list, and when it ends."""
     ALIVE = 79
     """The source process lives; for how many ms it has been in the read in hand."""
+    ADAPTED = 80
+    """JSON: the adaptation of this serial number is warm; its facts, its gate's limit, and what it took."""
+    NOT_ADAPTED = 81
+    """JSON: the adaptation of this serial number cannot be had, with the sentence that says why."""
 
 
 SLOT = struct.Struct("<BI")
-LEASE = struct.Struct("<BIQ")
+LEASE = struct.Struct("<BIQI")
+"""Kind, slot, epoch; the serial number of the adaptation that is to draw, 0 for the general model."""
 ALIVE = struct.Struct("<BI")
 FRAME = struct.Struct("<BIIQQQBQQQ")
-DONE = struct.Struct("<BIQQQB5f")
-"""Kind, slot, epoch, submitted, inferred, valid; then of A minimum, maximum, mean and area, and the domain's score."""
+DONE = struct.Struct("<BIQQQB6fI")
+"""Kind, slot, epoch, submitted, inferred, valid; then of A minimum, maximum, mean and area, the domain's score, and the distance
+from what the patient's adaptation was taught on (NaN without one); the serial number of the adaptation that drew, 0 for none."""
 FLAG_REPEATED = 1
 FLAG_DISCONTINUITY = 2
 
@@ -175,6 +188,21 @@ def format_from_json(body: dict[str, Any]) -> FrameFormat:
         None if body["window_center"] is None else float(body["window_center"]),
         None if body["window_width"] is None else float(body["window_width"]),
     )
+
+
+def angles_from_json(opened: dict[str, Any]) -> Angles | None:
+    """The angles that a source said when it was opened; None where its header holds none.
+
+    Raises:
+        ValueError, TypeError: Not as a source says them.
+    """
+    said = opened.get("angles_deg")
+    if said is None:
+        return None
+    primary_deg, secondary_deg = (float(angle) for angle in said)
+    if not (math.isfinite(primary_deg) and math.isfinite(secondary_deg)):
+        raise ValueError("angles that are no numbers")
+    return primary_deg, secondary_deg
 
 
 def send_ring(sock: socket.socket, memory: RingMemory, ring_number: int) -> None:

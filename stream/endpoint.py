@@ -54,6 +54,17 @@ class Endpoint:
     curve: Curve | None = None
 
     @property
+    def control(self) -> Path:
+        """UNIX socket where this host's user commands the publisher (`stream/command_door.py`).
+
+        Raises:
+            EndpointError: A TCP endpoint's lies in the runtime folder, and that cannot be used.
+        """
+        if self.memory is not None:
+            return self.memory.with_suffix(".control")
+        return runtime_folder() / f"port-{urlsplit(self.frames).port}.control"
+
+    @property
     def text(self) -> str:
         """The address a user types to reach this stream."""
         return with_curve(self.frames.removesuffix(".frames"), self.curve)

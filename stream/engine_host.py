@@ -16,11 +16,11 @@ import socket
 import struct
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from stream.adapted_engine import AdaptedSide
 from stream.control import (
     LEASE,
     MAX_PACKET,
@@ -32,7 +32,8 @@ from stream.control import (
     receive_ring,
     unpack_json,
 )
-from stream.infer import Told, finish, open_warm, refusal
+from stream.drawer import Drawer
+from stream.infer import Told, finish, open_warm, refusal, taken
 from stream.ring import RingMemory
 from stream.timing import MonotonicClock
 from stream.turns import Turns
@@ -62,10 +63,8 @@ class HostedRoom:
         self.config: dict[str, Any] = {}
         self.memory: RingMemory | None = None
         self.opened: Opened | None = None
-        self.idle: deque[tuple[Slot, int]] = deque()
-        """The engine's slots that nothing is in, each with the ring slot it is bound to ahead."""
-        self.slots = 0
-        """How many engine slots it has."""
+        self.general: Drawer | None = None
+        self.adapted: AdaptedSide | None = None
         self.in_flight = 0
         self.told = Told()
         self.opening = False
@@ -77,22 +76,10 @@ class HostedRoom:
         with contextlib.suppress(OSError):
             self.socket.send(packet)
 
-    def bind(self, slot: "Slot", index: int) -> None:
-        """Point an engine slot at a ring slot's memory."""
-        assert self.memory is not None
-        view = self.memory.slots[index]
-        slot.bind(view.live, view.synthetic, view.attention)
-
-    def bind_ahead(self, slot: "Slot", index: int) -> None:
-        """Bind an idle slot to the ring slot it will most likely be asked for: binding takes longer than submitting."""
-        assert self.memory is not None
-        index %= len(self.memory.slots)
-        self.bind(slot, index)
-        self.idle.append((slot, index))
-
     def close(self) -> None:
         """Give its engine and its memory back, then say goodbye: from here on nothing of it is written."""
-        self.idle.clear()
+        if self.adapted is not None:
+            self.adapted.close()
         if self.opened is not None:
             self.opened.engine.close()
             self.opened = None
@@ -119,10 +106,10 @@ class EngineHost:
         self._end = end
         self._clock = MonotonicClock()
         self._rooms: list[HostedRoom] = []
-        self._turns: Turns[HostedRoom, tuple[int, int]] = Turns()
+        self._turns: Turns[HostedRoom, tuple[int, int, int]] = Turns()
         self._in_flight = 0
         self._alive = True
-        self._submitted: queue.SimpleQueue[tuple[HostedRoom, Slot, int, int, int] | None] = (
+        self._submitted: queue.SimpleQueue[tuple[HostedRoom, Drawer, Slot, int, int, int] | None] = (
             queue.SimpleQueue()
         )
         self._happened: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -168,10 +155,12 @@ class EngineHost:
             if not packet:
                 self._let_go(room)
             elif packet[0] == Kind.LEASE:
-                _, index, epoch = LEASE.unpack(packet)
-                older = self._turns.add(room, (index, epoch))
+                _, index, epoch, serial = LEASE.unpack(packet)
+                older = self._turns.add(room, (index, epoch, serial))
                 if older is not None:
                     room.send(LEASE.pack(Kind.PASSED_OVER, *older))
+            elif packet[0] in (Kind.PATIENT, Kind.PATIENT_OFF) and room.adapted is not None:
+                room.adapted.take(packet, list(descriptors))
             elif packet[0] == Kind.CONFIG:
                 room.config = unpack_json(packet)
             elif packet[0] == Kind.RING and room.memory is None:
@@ -216,9 +205,11 @@ class EngineHost:
         if room.gone:
             self._close_if_over(room)
             return
-        room.slots = len(slots)
-        for index, slot in enumerate(slots):
-            room.bind_ahead(slot, index)
+        assert room.memory is not None
+        room.general = Drawer(slots, room.memory)
+        room.adapted = AdaptedSide(
+            lambda kind, said: room.send(pack_json(kind, said)), room.memory, room.config, opened
+        )
         gc.freeze()  # what is loaded lives as long as the room
         room.send(pack_json(Kind.READY, {**ready, "rooms": self._round}))
 
@@ -246,23 +237,23 @@ class EngineHost:
     def _serve(self) -> None:
         """Fill the engines with the frames whose turn it is."""
         while self._in_flight < IN_FLIGHT and (turn := self._turns.next()) is not None:
-            room, (index, epoch) = turn
-            slot, bound = room.idle.popleft()
-            if bound != index:
-                room.bind(slot, index)
+            room, (index, epoch, serial) = turn
+            assert room.general is not None
+            drawer, slot = taken(room.general, room.adapted, index, serial)
             submitted_ns = self._clock.now_ns()
             slot.submit()
             room.in_flight += 1
             self._in_flight += 1
-            self._submitted.put((room, slot, index, epoch, submitted_ns))
+            self._submitted.put((room, drawer, slot, index, epoch, submitted_ns))
 
     def _wait_for_results(self) -> None:
         """In a thread of its own: wait for each inference in the order of submission and say so."""
         from engines.errors import CudaLost
 
         while (work := self._submitted.get()) is not None:
-            room, slot, index, epoch, submitted_ns = work
-            done, failure = finish(slot, index, epoch, submitted_ns)
+            room, drawer, slot, index, epoch, submitted_ns = work
+            gate = None if room.adapted is None else room.adapted.gate
+            done, failure = finish(slot, index, epoch, submitted_ns, drawer.serial, gate)
             if failure is not None and room.told.is_new(failure):
                 room.send(pack_json(Kind.NOTE, {"message": str(failure)}))
             if isinstance(failure, CudaLost):
@@ -270,16 +261,14 @@ class EngineHost:
                 self._end(1)
                 return
             room.send(done)
-            self._tell_loop(partial(self._take_back, room, slot, index))
+            self._tell_loop(partial(self._take_back, room, drawer, slot, index))
 
-    def _take_back(self, room: HostedRoom, slot: "Slot", index: int) -> None:
+    def _take_back(self, room: HostedRoom, drawer: Drawer, slot: "Slot", index: int) -> None:
         self._in_flight -= 1
         room.in_flight -= 1
+        drawer.give_back(slot, index)
         if room.gone:
             self._close_if_over(room)
-            return
-        # Engine slots take the ring's slots in turn, so the next for this one is as many further as there are of them.
-        room.bind_ahead(slot, index + room.slots)
 
 
 def main() -> int:

@@ -4,10 +4,12 @@
 """
 
 import logging
+import os
 import struct
 from collections.abc import Callable
 from typing import Any
 
+from stream.adaptation import Answer, PatientSide
 from stream.control import DONE, LEASE, Kind, send_ring, unpack_json
 from stream.engine_supply import EngineLink, EngineSupply, GpuReport
 from stream.errors import EngineRefused
@@ -32,19 +34,24 @@ class EngineSide:
         may_wait: Whether the live picture goes on while an engine cannot be opened; a recording that waits for its
             engine has none that could.
         note: Takes a sentence for a person.
+        patient: The adaptation to one patient, where one is asked for.
     """
 
     def __init__(
         self,
         supply: EngineSupply,
         *,
+        patient: PatientSide,
         wanted: bool,
         domain: bool,
         may_wait: bool,
         note: Callable[[str], None],
     ) -> None:
         self.supply = supply
+        self.patient = patient
         self.link: EngineLink | None = None
+        self._warm = False
+        """Whether this engine process has said that it is ready."""
         self._dying: tuple[EngineLink, Ring | None] | None = None
         """An engine that was killed and is not dead yet, and the ring that it may still write into."""
         self._replaced = False
@@ -66,7 +73,7 @@ class EngineSide:
     @property
     def settled(self) -> bool:
         """Whether there is nothing to wait for: it has been ready, or none is wanted."""
-        return bool(self.ready) or not self._wanted
+        return (bool(self.ready) and self.patient.settled) or not self._wanted
 
     # Given and taken ------------------------------------------------------------------------------------------
 
@@ -80,6 +87,7 @@ class EngineSide:
         if self.link is not None or self._dying is not None or not self._wanted:
             return
         self.link = self.supply.due()
+        self._warm = False
         if self.link is not None:
             self._failure, self._retries = None, False
             if memory is not None:
@@ -93,7 +101,22 @@ class EngineSide:
     def submit(self, slot: int, epoch: int) -> None:
         """Let the engine write a slot's planes under a lease."""
         if self.link is not None:
-            self.link.send(LEASE.pack(Kind.LEASE, slot, epoch))
+            self.link.send(LEASE.pack(Kind.LEASE, slot, epoch, self.patient.serial))
+
+    def ask_patient(self, descriptor: int, answer: Answer) -> None:
+        """Have an adaptation made ready; arguments as `PatientSide.ask` takes them."""
+        if not self._wanted:
+            os.close(descriptor)
+            answer(
+                False,
+                "needed a stream with an engine, got one that shows live pictures only; run it without --engine off",
+            )
+            return
+        self.patient.ask(descriptor, self.link if self._warm else None, answer)
+
+    def patient_off(self) -> bool:
+        """Back to the general model; returns whether an adaptation was asked for."""
+        return self.patient.off(self.link if self._warm else None)
 
     def replace(self) -> None:
         """Give this engine up, for frames of another format; the next one is asked for anew.
@@ -103,6 +126,7 @@ class EngineSide:
         if self.link is None:
             return
         link, self.link = self.link, None
+        self.patient.engine_gone()
         self._replaced = self.supply.replace(link)
         if not self._replaced:
             if self.guard is not None:
@@ -126,13 +150,22 @@ class EngineSide:
     def _take(self, packet: bytes) -> None:
         kind = packet[0]
         if kind == Kind.DONE and self.guard is not None:
-            _, slot, epoch, submitted_ns, inferred_ns, valid, *_, domain = DONE.unpack(packet)
-            self.guard.frame_inferred(Inferred(slot, epoch, submitted_ns, inferred_ns, bool(valid), domain))
+            _, slot, epoch, submitted_ns, inferred_ns, valid, *_, domain, away, serial = DONE.unpack(packet)
+            if valid:
+                self.patient.judge(away)
+            drew = self.patient.drew(serial)
+            self.guard.frame_inferred(
+                Inferred(slot, epoch, submitted_ns, inferred_ns, bool(valid), domain, drew)
+            )
         elif kind == Kind.PASSED_OVER and self.guard is not None:
-            _, slot, epoch = LEASE.unpack(packet)
+            _, slot, epoch, _ = LEASE.unpack(packet)
             self.guard.frame_passed_over(slot, epoch)
         elif kind == Kind.READY and self.guard is not None:
             self._take_ready(self.guard, unpack_json(packet))
+        elif kind == Kind.ADAPTED:
+            self.patient.take_ready(unpack_json(packet))
+        elif kind == Kind.NOT_ADAPTED:
+            self.patient.take_refused(unpack_json(packet))
         elif kind == Kind.NOTE:
             self._note(str(unpack_json(packet)["message"]))
         elif kind == Kind.ERROR:
@@ -158,6 +191,9 @@ class EngineSide:
         guard.engine_ready(
             taught=said["taught"], inference_ns=round(round_ms * NS_PER_MS), domain=self._domain_rule(said)
         )
+        self._warm = True
+        if self.link is not None:
+            self.patient.give(self.link)
         log.info(
             "engine ready: %s %s, one inference %.1f ms, opened in %.0f ms",
             said["backend"],
@@ -202,6 +238,7 @@ class EngineSide:
         """
         assert self.link is not None
         link, self.link = self.link, None
+        self.patient.engine_gone()
         link.end_soon()
         if self.guard is not None:
             self.guard.engine_dying(Reason.ENGINE_LOST if self.ready else Reason.STARTING)
@@ -233,6 +270,7 @@ class EngineSide:
 
     def end(self) -> dict[str, Any]:
         """The pipeline is over; what the GPU did over the run."""
+        self.patient.end()
         if self._dying is not None:
             self._dying[0].kill()
             self._dying = None

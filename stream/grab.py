@@ -351,6 +351,7 @@ def main() -> int:
             "notes": list(source.notes),
             "device": source.device,
             "sizes": dict(source.sizes),
+            "angles_deg": source.angles_deg,
             "times_ms": frame_times_ms(source, source.frame_count, pacing) if config.get("timed") else None,
             "read_within_s": source.read_within_s,
         }

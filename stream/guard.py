@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from stream.extensions import Adaptation
 from stream.frame import ALL_PLANES, Plane, Reason, State
 from stream.ring import Ring
 from stream.timing import NS_PER_MS, NS_PER_S, Clock
@@ -28,6 +29,8 @@ OUTCOMES_KEPT = 10
 OUTCOMES_TO_UNLATCH = 5
 LATCH_NS = NS_PER_S
 HANG_NS = 500 * NS_PER_MS
+OPENING_TIMES = 10
+"""So many times as long an engine may take before it counts as hung while it opens another beside: a compiler takes the cores."""
 UNCHANGED_AFTER_NS = 500 * NS_PER_MS
 UNCHANGED_EVERY_NS = 250 * NS_PER_MS
 STALE_AFTER_NS = 500 * NS_PER_MS
@@ -126,6 +129,8 @@ class Inferred:
     """The output is finite and has the right size."""
     domain: float = math.nan
     """How unlike the taught frames the frame is; NaN where that is not known."""
+    adaptation: Adaptation | None = None
+    """Which patient's adaptation drew it; None for the general model."""
 
 
 @dataclass
@@ -154,6 +159,11 @@ class Outgoing:
         return self.result is not None and (
             self.deadline_ns is None or self.result.inferred_ns <= self.deadline_ns
         )
+
+    @property
+    def adaptation(self) -> Adaptation | None:
+        """Which patient's adaptation drew what goes out; None for the general model, or where nothing drawn goes out."""
+        return self.result.adaptation if self.result is not None and self.planes == ALL_PLANES else None
 
     @property
     def stamps_ns(self) -> tuple[int, int, int, int]:
@@ -250,6 +260,8 @@ class Guard:
         self.counters = Counters()
         self.state = State.PASSTHROUGH
         self.reason = Reason.STARTING
+        self.opening_beside: Callable[[], bool] = lambda: False
+        """Whether the engine's process compiles an adapted model at present."""
         self.on_state: Callable[[str, str], None] = lambda _before, _after: None
         """Called with the names of the state that ends and of the one that begins."""
 
@@ -356,7 +368,8 @@ class Guard:
     def hung_since_ns(self) -> int | None:
         """When the oldest lease that is overdue was given; None while the engine answers."""
         oldest = min((out.leased_ns for out in self._leased.values()), default=None)
-        if oldest is None or self._clock.now_ns() - oldest < self._hang_ns:
+        limit_ns = OPENING_TIMES * self._hang_ns if self.opening_beside() else self._hang_ns
+        if oldest is None or self._clock.now_ns() - oldest < limit_ns:
             return None
         return oldest
 

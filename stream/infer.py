@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stream.adapted_engine import AdaptedSide
 from stream.control import (
     DONE,
     LEASE,
@@ -27,12 +28,16 @@ from stream.control import (
     receive_ring,
     unpack_json,
 )
+from stream.drawer import Drawer
 from stream.frame import FrameFormat
 from stream.ring import RingMemory
 from stream.timing import NS_PER_MS, MonotonicClock
 
 if TYPE_CHECKING:
-    from engines.engine import Opened, Slot
+    from calib.patient_facts import PatientFacts
+    from calib.patient_gate import PatientGate
+    from engines.engine import Engine, Opened, Slot
+    from engines.model import ModelFile
 
 WARM_UP = 8
 LARGEST_SCORE = 1e6
@@ -59,6 +64,49 @@ def open_for(frame_format: FrameFormat, config: dict[str, Any]) -> "Opened":
         int8_frames_sha256=int8,
     )
     set_up(opened.engine, frame_format, config.get("site"))
+    return opened
+
+
+def open_adapted(
+    frame_format: FrameFormat,
+    config: dict[str, Any],
+    general: "Engine",
+    model: "ModelFile",
+    facts: "PatientFacts",
+) -> "Opened":
+    """Open the engine of an adapted model beside the general one: the same runtime, grey tables, field and domain.
+
+    Args:
+        frame_format: Of the frames.
+        config: The guard's first packet.
+        general: The general engine, open for these frames.
+        model: The adapted model.
+        facts: What the adaptation says of itself.
+
+    Raises:
+        CheckpointError: It was taught with other grey levels than these frames have.
+        EngineError, CalibrationError, ValueError: It cannot be opened.
+    """
+    from calib.patient_facts import levels_name
+    from casgan.errors import CheckpointError
+    from engines.engine import EngineSpec
+    from engines.open import open_engine
+    from stream.site_engine import grey_tables, set_up
+
+    site = config.get("site")
+    table, _ = grey_tables(frame_format, None if site is None else site["intensity"])
+    if levels_name(table) != facts.levels_sha256:
+        raise CheckpointError(
+            "needed an adaptation that was taught with the grey levels of this stream, got one of another window or site "
+            "record; teach it from a recording of this room: contrastream calib patient, with the same --site"
+        )
+    spec = EngineSpec(
+        frame_format.rows, frame_format.columns, frame_format.bits_stored, slots=int(config["slots"])
+    )
+    # What is int8 was made of the general model's values: the adapted one is computed as without a site's frames.
+    precision = None if general.precision == "int8" else general.precision
+    opened = open_engine(model, spec, backend=general.backend, threads=config["threads"], precision=precision)
+    set_up(opened.engine, frame_format, site, model_sha256=facts.model_sha256)
     return opened
 
 
@@ -116,12 +164,13 @@ def open_warm(memory: RingMemory, config: dict[str, Any]) -> tuple["Opened", lis
 def refusal(error: Exception) -> dict[str, Any]:
     """The body of the ERROR packet for an engine that could not be opened."""
     from calib.errors import CalibrationError
+    from casgan.errors import CheckpointError
     from engines.errors import CudaOutOfMemory, EngineError
 
     if isinstance(error, CudaOutOfMemory):
         # Whoever fills the GPU may be done with it soon: the guard tries again while the live picture goes on.
         return {"message": str(error), "input": False, "retry": True}
-    if isinstance(error, (EngineError, CalibrationError, ValueError)):
+    if isinstance(error, (EngineError, CalibrationError, CheckpointError, ValueError)):
         return {"message": str(error), "input": True}
     said = f"the engine could not be opened: {type(error).__name__}: {error}"
     return {"message": said, "input": False}
@@ -142,51 +191,66 @@ class Told:
         return True
 
 
-def finish(slot: "Slot", index: int, epoch: int, submitted_ns: int) -> tuple[bytes, Exception | None]:
-    """Wait for a slot's inference: the DONE packet, and what went wrong where it says that the output is no use."""
+def finish(
+    slot: "Slot",
+    index: int,
+    epoch: int,
+    submitted_ns: int,
+    serial: int = 0,
+    gate: "PatientGate | None" = None,
+) -> tuple[bytes, Exception | None]:
+    """Wait for a slot's inference: the DONE packet, and what went wrong where it says that the output is no use.
+
+    Args:
+        slot: Submitted.
+        index: The ring slot.
+        epoch: Of its lease.
+        submitted_ns: When it was submitted.
+        serial: Of the adaptation that draws; 0 for the general model.
+        gate: Of the adaptation that is ready, whichever draws; None without one.
+    """
     from engines.errors import EngineError
 
     failure: Exception | None = None
+    away = math.nan
     try:
         said = slot.wait()
         # One value everywhere is no attention map, and would lie over the whole picture.
         valid = said.finite and not (said.minimum == said.maximum > 0.0)
         values = (said.minimum, said.maximum, said.mean, said.area, min(said.domain, LARGEST_SCORE))
+        if gate is not None:
+            away = min(gate.distance(said.features), LARGEST_SCORE)
     except EngineError as error:
         valid, values, failure = False, (0.0, 0.0, 0.0, 0.0, math.nan), error
     inferred_ns = MonotonicClock().now_ns()
-    return DONE.pack(Kind.DONE, index, epoch, submitted_ns, inferred_ns, valid, *values), failure
+    done = DONE.pack(Kind.DONE, index, epoch, submitted_ns, inferred_ns, valid, *values, away, serial)
+    return done, failure
 
 
 class Inferrer:
-    """Runs leased ring slots through the engine's slots, in the order they are leased.
+    """Runs leased ring slots through the engines' slots, in the order they are leased.
 
     Args:
         guard: The socket to the guard.
-        slots: The engine's slots, warm.
-        memory: The ring.
+        general: The general engine's slots.
+        adapted: What becomes of a patient's adaptation; None where there can be none.
         end: Ends this process at once with a status.
     """
 
     def __init__(
         self,
         guard: ChildSocket,
-        slots: list["Slot"],
-        memory: RingMemory,
+        general: Drawer,
+        adapted: AdaptedSide | None = None,
         *,
         end: Callable[[int], object] = os._exit,
     ) -> None:
         self._guard = guard
         self._end = end
-        self._memory = memory
+        self._general = general
+        self._adapted = adapted
         self._told = Told()
-        self._ahead = len(slots)
-        # Each idle engine slot is bound ahead to the ring slot it will most likely be asked for, since binding takes
-        # longer than anything else between a frame and its inference. Ring slots are given out in turn.
-        self._idle: queue.SimpleQueue[tuple[Slot, int]] = queue.SimpleQueue()
-        for index, slot in enumerate(slots):
-            self._bind_ahead(slot, index)
-        self._submitted: queue.SimpleQueue[tuple[Slot, int, int, int] | None] = queue.SimpleQueue()
+        self._submitted: queue.SimpleQueue[tuple[Drawer, Slot, int, int, int] | None] = queue.SimpleQueue()
         self._clock = MonotonicClock()
 
     def run(self) -> None:
@@ -194,30 +258,31 @@ class Inferrer:
         waiter = threading.Thread(target=self._return_leases, name="return-leases")
         waiter.start()
         while True:
-            packet, _ = self._guard.receive()
+            packet, descriptors = self._guard.receive()
             if not packet:
                 break
             if packet[0] == Kind.LEASE:
-                _, index, epoch = LEASE.unpack(packet)
-                self._infer(index, epoch)
+                _, index, epoch, serial = LEASE.unpack(packet)
+                self._infer(index, epoch, serial)
+            elif packet[0] in (Kind.PATIENT, Kind.PATIENT_OFF) and self._adapted is not None:
+                self._adapted.take(packet, descriptors)
         self._submitted.put(None)
         waiter.join()
 
-    def _infer(self, index: int, epoch: int) -> None:
-        slot, bound = self._idle.get()
-        if bound != index:
-            self._bind(slot, index)
+    def _infer(self, index: int, epoch: int, serial: int) -> None:
+        drawer, slot = taken(self._general, self._adapted, index, serial)
         submitted_ns = self._clock.now_ns()
         slot.submit()
-        self._submitted.put((slot, index, epoch, submitted_ns))
+        self._submitted.put((drawer, slot, index, epoch, submitted_ns))
 
     def _return_leases(self) -> None:
         """Wait for each inference in turn and say so; a thread of its own, so that the next one starts meanwhile."""
         from engines.errors import CudaLost
 
         while (work := self._submitted.get()) is not None:
-            slot, index, epoch, submitted_ns = work
-            done, failure = finish(slot, index, epoch, submitted_ns)
+            drawer, slot, index, epoch, submitted_ns = work
+            gate = None if self._adapted is None else self._adapted.gate
+            done, failure = finish(slot, index, epoch, submitted_ns, drawer.serial, gate)
             if failure is not None and self._told.is_new(failure):
                 self._guard.send_json(Kind.NOTE, {"message": str(failure)})
             if isinstance(failure, CudaLost):
@@ -228,15 +293,25 @@ class Inferrer:
                 self._guard.send(done)
             except OSError:
                 return
-            self._bind_ahead(slot, (index + self._ahead) % len(self._memory.slots))
+            drawer.give_back(slot, index)
 
-    def _bind(self, slot: "Slot", index: int) -> None:
-        view = self._memory.slots[index]
-        slot.bind(view.live, view.synthetic, view.attention)
 
-    def _bind_ahead(self, slot: "Slot", index: int) -> None:
-        self._bind(slot, index)
-        self._idle.put((slot, index))
+def taken(general: Drawer, adapted: AdaptedSide | None, index: int, serial: int) -> tuple[Drawer, "Slot"]:
+    """Who draws a frame, and the slot for it: the adaptation that was asked for while it is ready, else the general model.
+
+    Args:
+        general: The general engine.
+        adapted: The adaptation beside it; None where there can be none.
+        index: The ring slot.
+        serial: Of the adaptation that is asked for; 0 for the general model.
+    """
+    found = adapted.drawer(serial) if adapted is not None and serial else None
+    slot = None if found is None else found.take(index)
+    if found is not None and slot is not None:
+        return found, slot
+    slot = general.take(index)
+    assert slot is not None  # the general engine is never retired
+    return general, slot
 
 
 def main() -> int:
@@ -263,7 +338,9 @@ def main() -> int:
         return 2 if said["input"] else 1
     guard.send_json(Kind.READY, ready)
     gc.freeze()  # what was loaded so far lives as long as the process
-    Inferrer(guard, slots, memory).run()
+    adapted = AdaptedSide(guard.send_json, memory, config, opened)
+    Inferrer(guard, Drawer(slots, memory), adapted).run()
+    adapted.close()
     opened.engine.close()
     return 0
 

@@ -3,23 +3,27 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float32, UInt8
 
 from calib.errors import CalibrationError
 from calib.field import inside_field
 from calib.field_finder import find_field
-from calib.intensity import default_tables, field_landmarks, landmark_table
+from calib.intensity import field_landmarks, landmark_table
+from calib.patient_facts import levels_name, projection
 from calib.results import Box
-from stream.frame import Photometric
+from stream.frame import FrameFormat, Photometric
 from stream.recording import GRANTS, Recording
 from stream.sources.options import SourceOptions
 
 MOST_FRAMES = 4000
 """Of all recordings: four minutes at 15 per second, 260 MB at 256 pixels."""
 FIELD_FRAMES = 24
+SAME_DEG = 1.0
+"""So far two recordings' angles may be apart to be of one projection."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +31,35 @@ class PatientRecording:
     """Frames in order, at the network's size, letterboxed as live frames are."""
 
     grey: UInt8[np.ndarray, "n s s"]
-    """As the network sees them without a site's calibration: grey levels 0 to 255 over the stored range."""
+    """As the network sees them: grey levels 0 to 255, by the site's record or the recording's own window."""
     clear: UInt8[np.ndarray, "n s s"]
     """The same with the first frame's landmarks brought to the phantom's: what vessels are looked for in."""
     field: Bool[np.ndarray, "s s"]
     """True inside the collimated field."""
     rate_hz: float | None
+    features: Float32[np.ndarray, "n 71"]
+    """What the live graph says of each frame."""
+    levels_sha256: str
+    """Which grey levels the frames were given (`calib.patient_facts.levels_name`)."""
+    angles_deg: tuple[float, float] | None
+    """The C-arm's, where the recordings say them."""
+
+
+@runtime_checkable
+class Look(Protocol):
+    """`stream.patient_look.GraphLook`."""
+
+    def open(self, frame_format: FrameFormat) -> Float32[np.ndarray, "256"]: ...
+
+    def features(self, live: np.ndarray) -> Float32[np.ndarray, "71"]: ...
 
 
 def read_patient_recordings(
     sources: tuple[str, ...],
     options: SourceOptions,
     size: int,
+    look: Look,
+    blank: dict[str, Any] | None = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> PatientRecording:
     """Read recordings one after the other, as if they were one.
@@ -47,6 +68,8 @@ def read_patient_recordings(
         sources: In the order in which they were taken; of one patient and projection.
         options: What is asked of each.
         size: The network's rows and columns.
+        look: What the live graph says of a frame, and its grey levels.
+        blank: Regions that no frame may show, as `stream.blank.Blank.as_json` gives them.
         progress: Gets frames read so far, and how many the recording has (0 where unknown).
 
     Raises:
@@ -55,39 +78,64 @@ def read_patient_recordings(
         PipelineError: A source process failed.
     """
     frames: list[np.ndarray] = []
-    first: tuple[int, int, int, Photometric, float | None] | None = None
+    features: list[np.ndarray] = []
+    first: tuple[FrameFormat, float | None] | None = None
+    angles: tuple[float, float] | None = None
+    table = np.zeros(0, np.float32)
     for number, source in enumerate(sources):
-        with Recording(source, options, frames=None, slots=GRANTS + 2, stopped=lambda: False) as recording:
-            said = recording.format
-            kind = (said.rows, said.columns, said.bits_stored, said.photometric, recording.rate_hz)
+        with Recording(
+            source, options, frames=None, slots=GRANTS + 2, stopped=lambda: False, blank=blank
+        ) as recording:
+            kind = (recording.format, recording.rate_hz)
             first = first or kind
             if kind != first:
                 raise CalibrationError(
-                    f"needed recordings alike, got {_words(first)} and, as recording {number + 1}, {_words(kind)}; "
+                    f"needed recordings alike, got {_words(*first)} and, as recording {number + 1}, {_words(*kind)}; "
                     "give those of one room and rate"
                 )
+            angles = _one_projection(angles, recording.angles_deg, number)
+            table = look.open(recording.format)
             while (frame := recording.read()) is not None:
                 if len(frames) == MOST_FRAMES:
                     raise CalibrationError(
                         f"needed at most {MOST_FRAMES} frames, got more; give the last minutes before the injection only"
                     )
-                frames.append(_small(frame.view.live, size, said.bits_stored))
+                frames.append(_small(frame.view.live, size, recording.format.bits_stored))
+                features.append(look.features(frame.view.live))
                 recording.give_back(frame)
                 progress(len(frames), recording.frame_count)
     if first is None or not frames:
         raise CalibrationError("needed frames, got none; give another recording")
-    rows, columns, _, photometric, rate_hz = first
+    frame_format, rate_hz = first
     stored = np.stack(frames)
-    inverted = photometric is Photometric.MONOCHROME1
-    if inverted:
-        stored = 65535 - stored
-    return _levelled(stored, _boxed_field(stored, rows, columns, size), rate_hz)
+    looked = np.stack(features)
+    inverted = frame_format.photometric is Photometric.MONOCHROME1
+    upright = 65535 - stored if inverted else stored
+    field = _boxed_field(upright, frame_format.rows, frame_format.columns, size)
+    grey, clear = _in_levels(stored, table), _in_levels(upright, _clear_table(upright[0], field))
+    return PatientRecording(grey, clear, field, rate_hz, looked, levels_name(table), angles)
 
 
-def _words(kind: tuple[int, int, int, Photometric, float | None]) -> str:
-    rows, columns, bits, photometric, rate_hz = kind
+def _one_projection(
+    before: tuple[float, float] | None, now: tuple[float, float] | None, number: int
+) -> tuple[float, float] | None:
+    """The recordings' angles.
+
+    Raises:
+        CalibrationError: They are of two projections.
+    """
+    if before is not None and now is not None and max(map(abs, np.subtract(before, now))) > SAME_DEG:
+        raise CalibrationError(
+            f"needed recordings of one projection, got {projection(*before)} and, as recording {number + 1}, "
+            f"{projection(*now)}; give those of one"
+        )
+    return now if before is None else before
+
+
+def _words(kind: FrameFormat, rate_hz: float | None) -> str:
     rate = "an unknown rate" if rate_hz is None else f"{rate_hz:g} per second"
-    return f"{rows} x {columns}, {bits} bits, {photometric.name}, {rate}"
+    window = "" if kind.window_center is None else f", window {kind.window_center:g}/{kind.window_width:g}"
+    return f"{kind.rows} x {kind.columns}, {kind.bits_stored} bits, {kind.photometric.name}{window}, {rate}"
 
 
 def _place(rows: int, columns: int, size: int) -> Box:
@@ -120,18 +168,20 @@ def _boxed_field(stored: np.ndarray, rows: int, columns: int, size: int) -> np.n
     return field
 
 
-def _levelled(stored: np.ndarray, field: np.ndarray, rate_hz: float | None) -> PatientRecording:
-    """Both pictures of each frame in 8 bits."""
-    low, high = field_landmarks(stored[0], field)
+def _clear_table(first: np.ndarray, field: np.ndarray) -> np.ndarray:
+    """The grey levels that bring a frame's landmarks to the phantom's."""
+    low, high = field_landmarks(first, field)
     try:
-        clear_table, _ = landmark_table(low, high, 16)
+        return np.asarray(landmark_table(low, high, 16)[0])
     except ValueError:
         raise CalibrationError(
             "needed a first frame that shows something, got one grey level all over; give another recording"
         ) from None
-    seen = []
-    for table in (default_tables(16)[0], clear_table):
-        knots = np.linspace(0.0, 65535.0, len(table))
-        every = np.rint(255.0 * np.interp(np.arange(65536), knots, table)).clip(0, 255).astype(np.uint8)
-        seen.append(every[stored])
-    return PatientRecording(seen[0], seen[1], field, rate_hz)
+
+
+def _in_levels(stored: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Frames of 16 bits as grey levels 0 to 255."""
+    knots = np.linspace(0.0, 65535.0, len(table))
+    every = np.rint(255.0 * np.interp(np.arange(65536), knots, table)).clip(0, 255).astype(np.uint8)
+    seen: np.ndarray = every[stored]
+    return seen

@@ -11,15 +11,21 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import zmq
 
+from calib.errors import CalibrationError
+from calib.patient_facts import open_patient
+from stream.adaptation import Answer, PatientSide
 from stream.audit_trail import AuditTrail
 from stream.children import exit_words
+from stream.command_door import CommandDoor
 from stream.control import (
     SLOT,
     Kind,
+    angles_from_json,
     format_from_json,
     send_ring,
     unpack_frame,
@@ -32,6 +38,7 @@ from stream.engine_supply import EngineSupply, OwnEngine
 from stream.errors import (
     AuditError,
     EndpointError,
+    EngineRefused,
     KeyFileError,
     PipelineError,
     SourceError,
@@ -90,6 +97,8 @@ class PipelineConfig:
     """What this site's calibration found; None for the default grey levels on the whole frame."""
     audit_folder: str | None = None
     """Where the audit log is kept; None for none."""
+    patient: str | None = None
+    """The file of a patient's adaptation to begin with; None for the general model."""
 
 
 def engine_config(config: PipelineConfig) -> dict[str, Any]:
@@ -135,18 +144,29 @@ class Pipeline:
             if self._credit is not None:
                 self._credit.close()
             raise
+        try:
+            self._door = CommandDoor(self.endpoint.control, self._take_command)
+        except EndpointError:
+            self._publisher.close()
+            if self._credit is not None:
+                self._credit.close()
+            raise
         self._ring: Ring | None = None
         self._ring_number = 0
         self._retired: list[Ring] = []
         self._guard: Guard | None = None
         self._source = SourceSide(self._clock, self._source_config)
+        self._patient = PatientSide(self._clock, self._trail.adaptation)
         self._engine = EngineSide(
             supply or OwnEngine(self._clock, engine_config(config)),
+            patient=self._patient,
             wanted=config.engine != "off",
             domain=config.domain,
             may_wait=not config.wait_for_engine,
             note=lambda sentence: self.on_note(sentence),
         )
+        self._refused: str | None = None
+        """Why the adaptation that the run was started with cannot be had."""
         self._unfit: str | None = None
         """Why the site's record is not for the present format, so that there is no engine; None where it is."""
         self._dropped_before: dict[str, int] = {}
@@ -197,6 +217,8 @@ class Pipeline:
         why = "fault"
         self._trail.start(stream=self._publisher.stream, engine=self.config.engine, site=self.config.site)
         try:
+            if self.config.patient is not None:
+                self._ask_first_patient(self.config.patient)
             self._source.start()
             self._ask_for_engine()
             gc.freeze()  # what was loaded so far lives as long as the pipeline
@@ -209,6 +231,8 @@ class Pipeline:
                 if self._source.child is not None and self._source.child.socket.fileno() in ready:
                     self._hear_source()
                 self._see_deaths(ready)
+                if self._refused is not None:
+                    raise EngineRefused(self._refused)
                 if self._credit is not None:
                     self._credit.hear()
                 self._tick()
@@ -273,6 +297,7 @@ class Pipeline:
         if now_ns - self._heartbeat_ns >= HEARTBEAT_NS:
             self._heartbeat_ns = now_ns
             self._publisher.see_clients()
+            self._door.see_clients()
             if self._started and self.config.wait_for_client and self._publisher.measuring == 0:
                 raise PipelineError("the measuring client ended before the replay did")
             self.last_status = self.status()
@@ -361,6 +386,7 @@ class Pipeline:
     def _take_opened(self, opened: dict[str, Any]) -> None:
         self._source.take_opened(opened)
         self.opened = opened
+        self._patient.angles = angles_from_json(opened)
         self._publisher.rate_hz = float(opened["rate_hz"] or 0.0)
         if self._ring is None:
             curve = self.endpoint.curve
@@ -401,6 +427,7 @@ class Pipeline:
                 wait_for_engine=self.config.pacing.lossless,
             )
             self._guard.on_state = self._trail.state
+            self._guard.opening_beside = lambda: self._patient.opening
             self._engine.guard = self._guard
             if self.config.engine == "off":
                 self._guard.engine_gone(Reason.OFF)
@@ -510,6 +537,28 @@ class Pipeline:
         if self._unfit is None:
             self._engine.ask(self._ring.memory if self._ring else None, self._ring_number)
 
+    def _take_command(self, said: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """A command of this user's; raises what `stream.command_door.Handler` says for what is none."""
+        if said["command"] != "patient" or said["do"] not in ("on", "off"):
+            raise ValueError("no command that is known here")
+        if said["do"] == "on":
+            (descriptor,) = descriptors
+            self._engine.ask_patient(descriptor, answer)
+        else:
+            there = self._engine.patient_off()
+            answer(True, "the general model draws" + ("" if there else "; there was no adaptation"))
+
+    def _ask_first_patient(self, path: str) -> None:
+        try:
+            descriptor = open_patient(Path(path))
+        except CalibrationError as error:
+            raise EngineRefused(str(error)) from None
+        self._engine.ask_patient(descriptor, self._take_first_patient)
+
+    def _take_first_patient(self, done: bool, why: str) -> None:
+        """What became of the adaptation that the run was started with: it does not go on without."""
+        self._refused = None if done else why
+
     def _see_deaths(self, ready: set[int]) -> None:
         self._engine.see_death(ready)
         # Asked for once more, since a child started in this round may have taken over a dead one's descriptor.
@@ -591,6 +640,7 @@ class Pipeline:
             "faults": self._faults_said(),
             "engine": self.engine,
             "domain": guard.domain.as_dict() if guard else {},
+            "adaptation": self._patient.status(),
             "engine_why": self._engine.why or self._unfit,
             "gpu": gpu,
             "gpu_why": gpu_why or None,
@@ -626,6 +676,7 @@ class Pipeline:
             self.on_status(self.last_status)
         self._source.end()
         self.gpu = self._engine.end()
+        self._door.close()
         self._publisher.close()
         if self._credit is not None:
             self._credit.close()

@@ -176,6 +176,7 @@ class Publisher:
             publisher_pid=os.getpid(),
             crc=crc,
             spacing=self.spacing,
+            adaptation=out.adaptation,
         )
         length = pack_header(slot.bytes, header, ring.layout)
         self.publications += 1

@@ -14,7 +14,15 @@ from types import TracebackType
 from typing import Any
 
 from stream.children import Child, exit_words
-from stream.control import SLOT, Kind, format_from_json, send_ring, unpack_frame, unpack_json
+from stream.control import (
+    SLOT,
+    Kind,
+    angles_from_json,
+    format_from_json,
+    send_ring,
+    unpack_frame,
+    unpack_json,
+)
 from stream.errors import PipelineError, SourceError
 from stream.frame import FrameFormat
 from stream.pacing import Pacing
@@ -114,6 +122,8 @@ class Recording:
                 for name, size in opened["sizes"].items()
             }
             """What the header says of sizes and distances, in mm."""
+            self.angles_deg = angles_from_json(opened)
+            """The C-arm's positioner angles; None where the header does not say them."""
             self.device = str(opened["device"])
             """What tells the device from others; empty where nothing says."""
             count = None if opened["frame_count"] is None else int(opened["frame_count"])

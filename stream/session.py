@@ -144,7 +144,33 @@ def pipeline_config(config: RunConfig | ReplayConfig, pacing: Pacing, *, measure
         wait_for_engine=measured,
         wait_for_client=measured,
         audit_folder=_audit_folder(config),
+        patient=_patient(config),
     )
+
+
+def _patient(config: RunConfig | ReplayConfig) -> str | None:
+    """The file of the adaptation to begin with, found to be one of this model.
+
+    Raises:
+        CheckpointError: It is none, or of another model.
+        ValueError: Nothing would draw with it.
+    """
+    if config.patient is None:
+        return None
+    if config.engine == "off":
+        raise ValueError("--patient needs an engine, got --engine off; leave one out")
+    from calib.patient_facts import open_patient
+    from casgan.patient_weights import read_patient
+    from engines.adapted import adapted_bytes
+    from engines.untaught import find_model
+
+    descriptor = open_patient(config.patient)
+    try:
+        found = read_patient(descriptor, config.patient.name)
+    finally:
+        os.close(descriptor)
+    adapted_bytes(find_model(config.model, untaught=config.untaught), found, config.patient.name)
+    return str(config.patient.absolute())
 
 
 def _audit_folder(config: RunConfig | ReplayConfig) -> str | None:
@@ -305,6 +331,10 @@ def room_configs(config: RunConfig) -> list[RunConfig]:
     """
     sources = (config.source, *config.more)
     endpoint = choose_keys(config.endpoint, key=config.key, curve=config.curve)
+    if config.patient is not None:
+        raise ValueError(
+            "--patient is of one room, got several sources; run them, then: contrastream patient FILE --endpoint NAME-1"
+        )
     if len(sources) > MAX_ROOMS:
         raise ValueError(f"a run takes 1 to {MAX_ROOMS} sources, got {len(sources)}; start a second run")
     return [

@@ -10,13 +10,20 @@ if TYPE_CHECKING:
     from engines.engine import Engine, Precision
 
 
-def set_up(engine: "Engine", frame_format: FrameFormat, site: dict[str, Any] | None) -> None:
+def set_up(
+    engine: "Engine",
+    frame_format: FrameFormat,
+    site: dict[str, Any] | None,
+    *,
+    model_sha256: str | None = None,
+) -> None:
     """Give an engine its grey tables and its field.
 
     Args:
         engine: Open, for frames of this format.
         frame_format: Of the frames.
         site: `stream.site.Site.engine_settings`; None for the default grey levels on the whole frame.
+        model_sha256: The model that the record must be for: the general one of an adapted engine; None for the engine's own.
 
     Raises:
         CalibrationError: The record is for another model.
@@ -28,10 +35,10 @@ def set_up(engine: "Engine", frame_format: FrameFormat, site: dict[str, Any] | N
     from calib.record_text import from_plain
     from calib.results import DomainResult, GeometryResult
 
-    if site is not None and site["model_sha256"] != engine.model_sha256:
+    whose = model_sha256 or engine.model_sha256
+    if site is not None and site["model_sha256"] != whose:
         raise CalibrationError(
-            f"the site's record is for model {site['model_sha256'][:12]}, got {engine.model_sha256[:12]}; calibrate "
-            "this one"
+            f"the site's record is for model {site['model_sha256'][:12]}, got {whose[:12]}; calibrate this one"
         )
     engine.set_grey_table(*grey_tables(frame_format, None if site is None else site["intensity"]))
     if site is not None and site["domain"] is not None and engine.domain is not None:

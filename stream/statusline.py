@@ -86,6 +86,7 @@ def format_status(status: dict[str, Any]) -> str:
         + (f", now none: {why.partition('; ')[0]}" if (why := status.get("engine_why")) else "")
         + (f" | {why}" if (why := status.get("source_why")) else "")
         + domain_text(status)
+        + adaptation_text(status)
         + (f" | {gpu}" if gpu else "")
     )
 
@@ -112,6 +113,18 @@ def domain_text(status: dict[str, Any]) -> str:
     return f" | domain {domain['score']:.2f} of {domain['threshold']:.2f}"
 
 
+def adaptation_text(status: dict[str, Any]) -> str:
+    """Which patient's adaptation draws, or why the general model does; empty where none is asked for."""
+    said = status.get("adaptation")
+    if not said:
+        return ""
+    words = said["words"] or "patient adaptation"
+    if said["draws"]:
+        return f" | {words}"
+    why = said["why_general"] or said["failure"]
+    return f" | general model: {words}: {why.partition('; ')[0]}"
+
+
 def format_summary(status: dict[str, Any]) -> str:
     """What happened, from the last status of a stream."""
     counters, latency, engine = status["counters"], status["latency_ms"], status["engine"]
@@ -133,6 +146,7 @@ def format_summary(status: dict[str, Any]) -> str:
         + (f", one inference {engine['inference_ms']:.1f} ms" if engine else "")
         + f", {status['engine_restarts']} restarts",
         f"         passed over: {skipped}",
+        *([f"patient {said}"] if (said := adaptation_text(status)[2:]) else []),
         *(
             [f"gpu      {(status.get('gpu') or {}).get('name') or 'not known'}: at the end {gpu}"]
             if gpu

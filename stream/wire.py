@@ -44,6 +44,9 @@ then zeros to the next multiple of 8. A reader skips the types it does not know.
     type 3   pixel spacing (since version 1.1; absent where unknown): f64 mm from one row to the next, f64 mm from one
              column to the next, u32 where that holds: 1 at the detector (what lies in the patient is smaller), 2 at the
              isocentre, 3 where an object of known size lay; a reader takes other places for unknown
+    type 4   patient's adaptation (since version 1.2; absent where the general model drew, or nothing): 16 bytes key, random,
+             f64 positioner primary angle of the run that taught it, in degrees, LAO positive, f64 positioner secondary
+             angle, cranial positive, each NaN where unknown, u32 minute of the day at which it was taught
 
 Planes: rows x columns samples, row by row, without padding between rows. Live and synthetic are unsigned,
 1 or 2 bytes a sample; attention is 1 byte, 255 is wholly synthetic. Where attention is 0, synthetic equals
@@ -62,6 +65,13 @@ of the time of the frames that went out SYNTHETIC or PASSTHROUGH, since the publ
 
     histograms  buckets_ms, upper bounds; stages, an object with by name counts (frames in each bucket, the last one above
                 all bounds) and sum_ms. published is from due to published, the others are the stages of the reports
+
+of a patient's adaptation (stream/adaptation.py)
+
+    adaptation  null where none is asked for, or: words, as a viewer says it; key; adapted_sha256, of the adapted model; ready_ms,
+                what it took to make it ready; these four null before it is; next, whether another is being made ready
+                beside it; draws, whether it draws the next frame; why_general, why it does not; failure, why the one asked for
+                last cannot be had; distance of the newest frame from the taught projection, and its limit, null without
 
 and of the audit log (stream/audit_chain.py)
 
@@ -86,7 +96,7 @@ from stream.timing import Stage
 
 MAGIC = b"CNTRSTRM"
 MAJOR = 1
-MINOR = 1
+MINOR = 2
 CORE = struct.Struct("<8s4H16s3Q5Q2I6BHI3I6QQ8x")
 FLAG_CRC = 1
 FLAG_UNMASKED_TEXT = 2
@@ -160,6 +170,8 @@ class Header:
     """CRC-32 of live, synthetic, attention; None where the publisher sends none."""
     spacing: Spacing | None = None
     """How large a pixel is; None where nobody knows."""
+    adaptation: extensions.Adaptation | None = None
+    """Which patient's adaptation drew; None where the general model did, or nothing was drawn."""
 
     def stamp_ns(self, stage: Stage) -> int:
         """The stamp of a stage that is on the wire; 0 where the frame did not pass it."""
@@ -200,7 +212,7 @@ def pack_header(slot: memoryview, header: Header, layout: Layout) -> int:
         The length of the message in bytes: slot[:length] is what is sent.
     """
     frame_format = header.frame_format
-    said, count = extensions.packed(frame_format, header.rate_hz, header.spacing)
+    said, count = extensions.packed(frame_format, header.rate_hz, header.spacing, header.adaptation)
     end = CORE.size + len(said)
     slot[CORE.size : end] = said
     table, length = _places(layout, frame_format, int(header.planes))
@@ -317,6 +329,7 @@ def unpack(data: bytes | bytearray | memoryview, *, check_crc: bool = True) -> M
             publisher_pid=publisher_pid,
             crc=(crc_live, crc_synthetic, crc_attention) if flags & FLAG_CRC else None,
             spacing=said.spacing,
+            adaptation=said.adaptation,
         )
     except ValueError as error:
         raise WireError(f"the header holds a value that is not allowed: {error}") from error

@@ -89,6 +89,7 @@ class CineSource(Source):
         self.frame_count = header.frames
         self.notes = header.notes
         self.device = header.device
+        self.angles_deg = header.angles_deg
         # A crop leaves a pixel's size alone, and what a whole field measures says nothing of a part of it.
         self.sizes = {
             name: size

@@ -50,6 +50,8 @@ _SIZES = {
     "pixel_spacing_mm": (0x00280030, 2),
 }
 """What a header says of sizes and distances: element and number of values, by the names of `calib.spacing.HeaderGeometry`."""
+_ANGLES = (0x00181510, 0x00181511)
+"""Positioner Primary Angle (LAO positive) and Secondary Angle (cranial positive), in degrees (PS3.3 C.8.7.5)."""
 _TAGS = [
     *(_SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS, _ALLOCATED, _STORED, _HIGH, _SIGNED),
     *(_CENTER, _WIDTH, _SLOPE, _INTERCEPT, _INTENSITY_RELATIONSHIP, _MODALITY_LUT),
@@ -57,6 +59,7 @@ _TAGS = [
     *cine_timing.TAGS,
     *_DEVICE,
     _SERIES,
+    *_ANGLES,
     *(tag for tag, _ in _SIZES.values()),
 ]
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420", "PALETTE COLOR")
@@ -88,6 +91,8 @@ class CineHeader:
     extended_offsets: bytes | None
     sizes: dict[str, float | tuple[float, ...]]
     """Of `_SIZES` what it says, as plain positive numbers."""
+    angles_deg: tuple[float, float] | None
+    """Positioner primary and secondary angle; None where it does not say both."""
     device: str
     """A hash of what the header says of the device, which tells it from others and repeats no text of the file."""
     series: str
@@ -317,6 +322,7 @@ def _checked(
         pixel_vr=vr,
         extended_offsets=table if isinstance(table, bytes) and table else None,
         sizes=_sizes(dataset),
+        angles_deg=_angles(dataset),
         device=_device(dataset),
         series=_hashed(str(_value(dataset, _SERIES) or "").strip()),
     )
@@ -333,6 +339,13 @@ def _sizes(dataset: Any) -> dict[str, float | tuple[float, ...]]:
         if len(numbers) == count and all(math.isfinite(each) and each > 0 for each in numbers):
             said[name] = numbers if count == 2 else numbers[0]
     return said
+
+
+def _angles(dataset: Any) -> tuple[float, float] | None:
+    primary, secondary = (_number(dataset, tag) for tag in _ANGLES)
+    if primary is None or secondary is None or max(abs(primary), abs(secondary)) > 360.0:
+        return None
+    return primary, secondary
 
 
 def _device(dataset: Any) -> str:

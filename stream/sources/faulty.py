@@ -70,6 +70,7 @@ class FaultySource(Source):
                 self._size = (fault.rows, fault.columns)
         self.kind, self.live, self.rate_hz = inner.kind, inner.live, inner.rate_hz
         self.frame_count, self.sizes, self.device = inner.frame_count, inner.sizes, inner.device
+        self.angles_deg = inner.angles_deg
         self.read_within_s = inner.read_within_s
         self.notes = (*inner.notes, f"faults are injected: {spec} (seed {seed}); this is a test")
         self._use_format()

@@ -36,6 +36,7 @@ class PhantomSource(Source):
         self.rate_hz = config.rate_hz
         self.phantom = Phantom(config)
         self.sizes = {"pixel_spacing_mm": (config.spacing_mm, config.spacing_mm)}  # at the heart
+        self.angles_deg = (self.phantom.view.primary_deg, self.phantom.view.secondary_deg)
         self.notes = self._notes()
         frames, shape = self.phantom.loop.frames, (config.rows, config.columns)
         self._index = 0

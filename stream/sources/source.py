@@ -53,6 +53,8 @@ class Source(ABC):
     """What a person should know: what was negotiated, converted or assumed, a sentence each."""
     sizes: Mapping[str, float | tuple[float, ...]] = MappingProxyType({})
     """What a recording's header says of sizes and distances, in mm, by the names of `calib.spacing.HeaderGeometry`."""
+    angles_deg: tuple[float, float] | None = None
+    """The C-arm's positioner primary (LAO positive) and secondary (cranial positive) angle, in degrees; None where nothing says."""
     device: str = ""
     """What tells the device from others, for a site's record: a card's name, or a hash of what a header says of it."""
 

@@ -10,12 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from calib.bolus import AFTER, BEFORE, FILLED, Bolus
+from calib.errors import CalibrationError
 from calib.heart_phase import HeartPhase
+from calib.patient_facts import FORMAT, PatientFacts, new_key, projection
+from calib.patient_gate import PatientGate
 from casgan.adapt import AdaptSettings, adapt, held_dice
 from casgan.errors import CheckpointError, DataError
 from casgan.networks import Generator
-from casgan.patient_file import FORMAT, PatientFacts, load_patient, new_key, projection, save_patient
-from casgan.patient_gate import make_gate
+from casgan.patient_file import load_patient, save_patient
 from casgan.patient_lessons import Lessons, matched, patient_lessons
 from casgan.presets import PresetConfig
 from casgan.roadmap import moved_along
@@ -143,14 +145,16 @@ def test_vessels_move_with_the_background_under_optical_flow() -> None:
     assert (moved & truth).sum() > 0.5 * truth.sum() > (mask & truth).sum()
 
 
-FACTS = PatientFacts(MODEL, new_key(), "10:15", 90, 4.0, 0.8, 0.6, -30.0, 20.0)
+FACTS = PatientFacts(MODEL, new_key(), "c" * 64, "10:15", 90, 4.0, 0.8, 0.6, -30.0, 20.0)
+
+
+GATE = PatientGate(np.zeros(71, np.float32), np.eye(71, dtype=np.float32), 2.5)
 
 
 @pytest.fixture
 def file(tmp_path: Path, general: Generator, adapted: Generator) -> Path:
     path = tmp_path / "patient.safetensors"
-    gate = make_gate(general, lessons_of(20, 1).plain, lessons_of(6, 2).plain)
-    save_patient(path, general, adapted, gate, FACTS)
+    save_patient(path, general, adapted, GATE, FACTS)
     return path
 
 
@@ -164,8 +168,8 @@ def test_a_file_gives_the_adapted_network_back_and_says_its_projection(
     assert facts.describe() == "patient-adapted, run of 10:15, RAO 30 CRAN 20"
     assert projection(None, 3.0) == "projection not known"
     assert file.stat().st_mode & 0o077 == 0
-    assert (gate.distance(general, unseen.plain) <= gate.limit).mean() > 0.5
-    assert (gate.distance(general, 255 - unseen.plain) > gate.limit).all()
+    assert gate.limit == GATE.limit
+    np.testing.assert_array_equal(gate.axes, GATE.axes)
 
 
 def test_a_file_of_another_model_is_refused(file: Path, general: Generator) -> None:
@@ -193,8 +197,31 @@ def test_what_is_no_adaptation_or_was_changed_is_refused(file: Path, general: Ge
         save_file(some, file, metadata=metadata)
         with pytest.raises(CheckpointError, match="make it anew"):
             load_patient(file, general, MODEL)
-    file.write_bytes(b"\xff" * 100)
-    with pytest.raises(CheckpointError, match="got something else or a damaged one"):
-        load_patient(file, general, MODEL)
-    with pytest.raises(CheckpointError, match="cannot be read: No such file"):
+    # What the library that writes such files would not write.
+    table = {"x": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]}}
+    for changed in (
+        {"dtype": "F64"},
+        {"shape": [2**40, 2**40]},
+        {"shape": [-2]},
+        {"shape": "2"},
+        {"data_offsets": [0, 400]},
+        {"data_offsets": [2, 6]},
+        {"data_offsets": [4, 0]},
+    ):
+        text = json.dumps({"x": {**table["x"], **changed}}).encode()
+        file.write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+        with pytest.raises(CheckpointError, match="got something else or a damaged one"):
+            load_patient(file, general, MODEL)
+    for content in (
+        b"\xff" * 100,
+        b"",
+        (2**40).to_bytes(8, "little") + b"{}",
+        (4000).to_bytes(8, "little") + b"[" * 4000,
+    ):
+        file.write_bytes(content)
+        with pytest.raises(CheckpointError, match="got something else or a damaged one"):
+            load_patient(file, general, MODEL)
+    with pytest.raises(CheckpointError, match="must be a file, got something else"):
+        load_patient(file.parent, general, MODEL)
+    with pytest.raises(CalibrationError, match="cannot be read: No such file"):
         load_patient(file.with_name("none.safetensors"), general, MODEL)

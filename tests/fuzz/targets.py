@@ -130,8 +130,8 @@ def packet_seeds() -> list[bytes]:
     return [
         pack_frame(Grabbed(1, 2, 3, 4), 1, 0, 0, 0),
         pack_json(Kind.FORMAT, format_to_json(FORMAT)),
-        LEASE.pack(Kind.LEASE, 1, 2),
-        DONE.pack(Kind.DONE, 1, 2, 3, 4, 1, 0.0, 1.0, 0.5, 0.1, 0.2),
+        LEASE.pack(Kind.LEASE, 1, 2, 0),
+        DONE.pack(Kind.DONE, 1, 2, 3, 4, 1, 0.0, 1.0, 0.5, 0.1, 0.2, 0.3, 0),
     ]
 
 

@@ -43,6 +43,7 @@ def main(endpoint: str) -> None:
                 "live_crc": zlib.crc32(message.live.data),
                 "unmasked_text": header.unmasked_text,
                 "faults_injected": header.faults_injected,
+                "adaptation": None if header.adaptation is None else header.adaptation.key,
                 "spacing": None if header.spacing is None else dataclasses.astuple(header.spacing),
             }
             if message.synthetic is not None and message.attention is not None:

@@ -8,7 +8,11 @@ import pytest
 
 import contrastream
 from calib.config import CalibPatientConfig
+from calib.intensity import default_tables
+from calib.patient_facts import levels_name
 from calib.phantom import Phantom, PhantomConfig
+from engines.model import load_model
+from stream.patient_look import GraphLook
 from stream.patient_recording import read_patient_recordings
 from stream.sources.options import SourceOptions
 
@@ -25,7 +29,13 @@ def plain_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_recording_comes_at_the_networks_size_in_both_grey_levels(plain_run: Path) -> None:
-    read = read_patient_recordings((str(plain_run), str(plain_run)), SourceOptions(rate_hz=15.0), 64)
+    look = GraphLook(load_model("compact-s"), None, 1)
+    try:
+        read = read_patient_recordings(
+            (str(plain_run), str(plain_run)), SourceOptions(rate_hz=15.0), 64, look
+        )
+    finally:
+        look.close()
     assert read.grey.shape == read.clear.shape == (24, 64, 64)
     assert read.rate_hz == 15.0
     first = cv2.imread(str(plain_run / "frame_000.png"), cv2.IMREAD_GRAYSCALE)
@@ -33,6 +43,10 @@ def test_a_recording_comes_at_the_networks_size_in_both_grey_levels(plain_run: P
     assert np.abs(read.grey[0, 8:56].astype(int) - small).max() <= 1
     assert not read.field[:8].any()
     assert read.field.sum() > 1000
+    assert read.features.shape == (24, 71)
+    np.testing.assert_array_equal(read.features[:12], read.features[12:])
+    assert read.levels_sha256 == levels_name(default_tables(8)[0])
+    assert read.angles_deg is None
 
 
 def test_a_run_without_contrast_medium_is_refused_and_nothing_is_written(

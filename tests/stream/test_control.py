@@ -64,11 +64,11 @@ def test_a_frame_packet_comes_back_as_it_was(repeated: bool, discontinuity: bool
 
 
 def test_the_packets_of_every_frame_have_no_padding() -> None:
-    assert [each.size for each in (SLOT, LEASE, DONE)] == [5, 13, 50]
+    assert [each.size for each in (SLOT, LEASE, DONE)] == [5, 17, 58]
 
 
 def test_kinds_of_a_child_and_of_the_guard_cannot_be_taken_for_each_other() -> None:
-    to_children = {Kind.CONFIG, Kind.RING, Kind.GRANT, Kind.LEASE}
+    to_children = {Kind.CONFIG, Kind.RING, Kind.GRANT, Kind.LEASE, Kind.PATIENT, Kind.PATIENT_OFF}
     to_host_and_rooms = {Kind.ROOM, Kind.ENGINE, Kind.STOP, Kind.GPU_SEEN}
     assert {kind for kind in Kind if kind < 64} == to_children | to_host_and_rooms
 

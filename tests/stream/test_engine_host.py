@@ -60,7 +60,7 @@ class Guard:
     def lease(self, index: int, value: int = 0) -> None:
         """Give a slot whose live plane holds `value`; its epoch is `value` too."""
         self.memory.slots[index].live[:] = value % 256
-        self.socket.send(LEASE.pack(Kind.LEASE, index, value))
+        self.socket.send(LEASE.pack(Kind.LEASE, index, value, 0))
 
     def hear(self) -> tuple[Kind, Any]:
         """The next packet."""
@@ -71,7 +71,7 @@ class Guard:
         if kind is Kind.DONE:
             return kind, DONE.unpack(packet)[1:3]
         if kind is Kind.PASSED_OVER:
-            return kind, LEASE.unpack(packet)[1:]
+            return kind, LEASE.unpack(packet)[1:3]
         return kind, unpack_json(packet) if len(packet) > 1 else None
 
     def close(self) -> None:

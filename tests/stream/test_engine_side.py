@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from stream.adaptation import PatientSide
 from stream.engine_side import EngineSide
 from stream.frame import FrameFormat, Reason, State
 from stream.guard import Grabbed, Guard, Outgoing
@@ -92,7 +93,14 @@ def test_frames_go_on_at_once_and_the_slot_waits_for_the_death(ring: Ring, given
     lost = given_up == "lost"
     clock, link, out = FakeClock(), SlowToDie(), []
     supply = OneEngine(link)
-    side = EngineSide(supply, wanted=True, domain=False, may_wait=True, note=lambda _: None)
+    side = EngineSide(
+        supply,
+        wanted=True,
+        domain=False,
+        may_wait=True,
+        note=lambda _: None,
+        patient=PatientSide(clock, lambda *_: None),
+    )
 
     def publish(frame: Outgoing) -> None:
         out.append((frame.state, frame.reason))

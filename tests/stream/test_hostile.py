@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from calib.errors import CalibrationError
 from calib.record import read_record
+from stream.adaptation import PatientSide
 from stream.control import Kind, format_from_json, unpack_frame, unpack_json
 from stream.display.relay import Viewer
 from stream.engine_side import MALFORMED, EngineSide
@@ -26,7 +27,7 @@ from stream.guard import Guard
 from stream.memory_door import MemoryDoor
 from stream.memory_reader import MemoryReader
 from stream.ring import Ring
-from stream.timing import MonotonicClock
+from stream.timing import FakeClock, MonotonicClock
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 JSON = st.recursive(
@@ -198,10 +199,17 @@ READY = {"backend": "openvino", "precision": "f32", "model_sha256": "0" * 64, "t
 @QUICK
 @given(
     packet=st.binary(min_size=1, max_size=60)
-    | st.builds(lambda kind, body: bytes((kind,)) + body, st.sampled_from([Kind.READY, Kind.NOTE, Kind.ERROR]), mutated(READY))
+    | st.builds(lambda kind, body: bytes((kind,)) + body, st.sampled_from([Kind.READY, Kind.NOTE, Kind.ERROR, Kind.ADAPTED, Kind.NOT_ADAPTED]), mutated(READY))
 )  # fmt: skip
 def test_an_engine_that_says_what_it_must_not_is_killed_and_the_guard_goes_on(packet: bytes) -> None:
-    side = EngineSide(NoSupply(), wanted=True, domain=True, may_wait=True, note=lambda _said: None)  # type: ignore[arg-type]
+    side = EngineSide(
+        NoSupply(),
+        wanted=True,
+        domain=True,
+        may_wait=True,
+        note=lambda _said: None,
+        patient=PatientSide(FakeClock(), lambda *_: None),
+    )  # type: ignore[arg-type]
     side.watch_gpu = lambda _backend, _bus: None  # type: ignore[method-assign]
     ring = Ring(FrameFormat(64, 64), 2)
     side.guard = Guard(ring, MonotonicClock(), lambda _out: None, lambda _slot, _epoch: None, rate_hz=30.0)

@@ -10,6 +10,7 @@ import pytest
 from engines.engine import FrameStatistics
 from engines.errors import CudaError, CudaLost
 from stream.control import DONE, LEASE, ChildSocket, Kind, unpack_json
+from stream.drawer import Drawer
 from stream.frame import FrameFormat
 from stream.infer import Inferrer, Told, finish
 from stream.ring import RingMemory
@@ -51,10 +52,10 @@ def test_only_a_gpu_that_is_lost_ends_the_engine_process(
     memory = RingMemory.create(FrameFormat(64, 64, 8), 4)
     ended: list[int] = []
     guard = ChildSocket(theirs.detach())
-    inferrer = Inferrer(guard, [FailingSlot(fail)], memory, end=ended.append)
+    inferrer = Inferrer(guard, Drawer([FailingSlot(fail)], memory), end=ended.append)
     runner = threading.Thread(target=inferrer.run)
     runner.start()
-    ours.send(LEASE.pack(Kind.LEASE, 2, 7))
+    ours.send(LEASE.pack(Kind.LEASE, 2, 7, 0))
     note = ours.recv(1 << 16)
     assert note[0] == Kind.NOTE
     assert unpack_json(note)["message"] in ("the GPU is lost", "one frame failed")

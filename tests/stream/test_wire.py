@@ -153,7 +153,7 @@ def test_the_header_lies_at_the_documented_offsets() -> None:
 
     assert data[0:8] == b"CNTRSTRM"
     assert at(8, "H") == 1  # major
-    assert at(10, "H") == 1  # minor
+    assert at(10, "H") == 2  # minor
     assert at(12, "H") == 192
     header_bytes = at(14, "H")
     assert header_bytes == 192 + (8 + 16) + (8 + 8) + (8 + 24)
@@ -278,9 +278,11 @@ def test_a_pixel_that_has_no_size_is_refused(size: float) -> None:
 
 def test_the_extensions_bytes_are_built_once_for_a_format() -> None:
     spacing = Spacing(0.2, 0.2, SpacingPlace.DETECTOR)
-    first = extensions.packed(FrameFormat(64, 80), 15.0, spacing)
-    assert extensions.packed(FrameFormat(64, 80), 15.0, Spacing(0.2, 0.2, SpacingPlace.DETECTOR)) is first
-    assert extensions.packed(FrameFormat(64, 80), 30.0, spacing) is not first
+    first = extensions.packed(FrameFormat(64, 80), 15.0, spacing, None)
+    assert (
+        extensions.packed(FrameFormat(64, 80), 15.0, Spacing(0.2, 0.2, SpacingPlace.DETECTOR), None) is first
+    )
+    assert extensions.packed(FrameFormat(64, 80), 30.0, spacing, None) is not first
 
 
 @pytest.mark.parametrize("longer", [4, 8, 64], ids=["not a multiple of 8", "8", "64"])
