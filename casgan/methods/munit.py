@@ -138,7 +138,7 @@ class MunitPath(DerivedPath):
         self.styles: StyleLayers | None = StyleLayers(preset)
 
     def picture_and_latent(self, x: Picture) -> tuple[Picture, Latent]:
-        z = self.encoder(x)
+        z = self.encoder(x).to(x.dtype)
         gammas, betas = self._settings(x.device)
         if len(x) > 1:  # a repetition of one would be a node of the live graph for nothing
             gammas, betas = ([each.repeat(len(x), 1, 1, 1) for each in part] for part in (gammas, betas))
