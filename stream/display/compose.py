@@ -72,7 +72,13 @@ class Composer:
         self._places: list[np.ndarray] = []
 
     def draw(
-        self, message: Message | None, view: View, shown: Shown, head: str, frozen: tuple[float, str] | None
+        self,
+        message: Message | None,
+        view: View,
+        shown: Shown,
+        head: str,
+        frozen: tuple[float, str] | None,
+        adaptation: str = "",
     ) -> marks.Image:
         """Draw the picture.
 
@@ -82,6 +88,7 @@ class Composer:
             shown: The state, by the clock.
             head: The head line's figures, after the state.
             frozen: Seconds the picture has been held and since what time of day; None while it is live.
+            adaptation: The words on the patient's adaptation, for the foot line; empty where none is asked for.
 
         Returns:
             (rows, columns, 3) blue, green, red. Owned by the composer and overwritten by the next call.
@@ -99,7 +106,7 @@ class Composer:
             marks.change_picture(self._area, shown)
         else:
             marks.mark_frozen(self._area, *frozen, shown)
-        self._draw_lines(message, shown, head)
+        self._draw_lines(message, shown, head, adaptation)
         if view.help:
             self._draw_help()
         return self.image
@@ -171,7 +178,7 @@ class Composer:
             grey = self._scaled
         cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR, dst=place)
 
-    def _draw_lines(self, message: Message | None, shown: Shown, head: str) -> None:
+    def _draw_lines(self, message: Message | None, shown: Shown, head: str, adaptation: str) -> None:
         colour = (
             marks.SYNTHETIC_COLOUR
             if shown.state is State.SYNTHETIC
@@ -184,7 +191,7 @@ class Composer:
         marks.write(head_line, words, (12, 26), colour, scale=0.6, thickness=2)
         left = 12 + marks.text_size(words, 0.6, 2)[0] + 24
         marks.write(head_line, head, (left, 26), marks.PLAIN_COLOUR, scale=0.48)
-        foot = marks.NOT_A_DEVICE
+        foot = f"{adaptation}.  {marks.NOT_A_DEVICE}" if adaptation else marks.NOT_A_DEVICE
         if message is not None and message.header.unmasked_text:
             foot += "  Burned-in text is not masked: may show patient data."
         scale = min(0.45, 0.45 * (self.image.shape[1] - 24) / marks.text_size(foot, 0.45)[0])

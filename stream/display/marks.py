@@ -73,10 +73,25 @@ def synthetic_mark(message: Message, percent: int | None) -> tuple[str, Colour]:
         percent: The overlay's opacity; None for the synthetic plane alone.
     """
     if has_synthetic(message):
-        return "SYNTHETIC" if percent is None else f"SYNTHETIC {percent} %", SYNTHETIC_COLOUR
+        who = ", patient-adapted" if message.header.adaptation is not None else ""
+        return ("SYNTHETIC" if percent is None else f"SYNTHETIC {percent} %") + who, SYNTHETIC_COLOUR
     header = message.header
     why = f": {reason_text(header.reason)}" if header.state is State.PASSTHROUGH else ""
     return f"LIVE, AI off{why}", PLAIN_COLOUR
+
+
+def adaptation_words(message: Message | None, said: object) -> str:
+    """What the picture was drawn with, and why the general model drew where an adaptation is asked for; empty where none is.
+
+    Args:
+        message: The frame that is shown.
+        said: `adaptation` of the heartbeat.
+    """
+    if message is not None and has_synthetic(message) and message.header.adaptation is not None:
+        return message.header.adaptation.describe()
+    if not isinstance(said, dict) or not (why := said.get("why_general") or said.get("failure")):
+        return ""
+    return f"General model, not patient-adapted: {str(why).partition('; ')[0]}"
 
 
 def text_size(text: str, scale: float, thickness: int = 1) -> tuple[int, int]:

@@ -292,6 +292,7 @@ def heartbeat_figures(status: dict[str, Any]) -> dict[str, Any]:
         "engine": f"{engine['backend']} {engine.get('precision', '')}".strip()
         if engine.get("backend")
         else None,
+        "adaptation": _adaptation(_table(status, "adaptation")),
         "engine_why": status.get("engine_why"),
         "source_why": status.get("source_why"),
         "model": str(engine["model_sha256"])[:8] if engine.get("model_sha256") else None,
@@ -310,6 +311,19 @@ def heartbeat_figures(status: dict[str, Any]) -> dict[str, Any]:
         "ended": bool(status.get("ended")),
         "notes": [f"{note}" for note in _list(source, "notes")],
     }
+
+
+def _adaptation(said: dict[str, Any]) -> dict[str, Any] | None:
+    """What the page shows of a patient's adaptation; None where none is asked for."""
+    if not said:
+        return None
+    words = {name: said.get(name) for name in ("words", "why_general", "failure")}
+    numbers = {name: said.get(name) for name in ("ready_ms", "distance", "limit")}
+    if not all(value is None or isinstance(value, str) for value in words.values()):
+        return None
+    if not all(value is None or isinstance(value, int | float) for value in numbers.values()):
+        return None
+    return {**words, **numbers}
 
 
 def _table(status: dict[str, Any], name: str) -> dict[str, Any]:

@@ -137,7 +137,10 @@ class DesktopWindow:
         if self._frozen is not None:
             message = self._frozen.message
             frozen = ((now_ns - self._frozen.since_ns) / NS_PER_S, self._frozen.label)
-        image = self._composer.draw(message, self._view, shown, self._head(message, shown, now_ns), frozen)
+        adaptation = marks.adaptation_words(message, (self._subscriber.status or {}).get("adaptation"))
+        image = self._composer.draw(
+            message, self._view, shown, self._head(message, shown, now_ns), frozen, adaptation
+        )
         frame_size = None if message is None else message.live.shape
         if frame_size != self._frame_size:
             # Only for frames of another size: what the user has made of the window stays, whatever the mode.

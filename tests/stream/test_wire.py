@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from stream import extensions
 from stream.errors import WireError
+from stream.extensions import Adaptation
 from stream.frame import FrameFormat, Photometric, Plane, Reason, Spacing, SpacingPlace, State
 from stream.timing import Stage
 from stream.wire import (
@@ -283,6 +284,17 @@ def test_the_extensions_bytes_are_built_once_for_a_format() -> None:
         extensions.packed(FrameFormat(64, 80), 15.0, Spacing(0.2, 0.2, SpacingPlace.DETECTOR), None) is first
     )
     assert extensions.packed(FrameFormat(64, 80), 30.0, spacing, None) is not first
+
+
+def test_which_adaptation_drew_comes_back_and_what_is_none_is_refused() -> None:
+    for name in (Adaptation("0f" * 16, 615, -30.0, 20.5), Adaptation("f0" * 16, 0)):
+        data, _ = message_of(rate_hz=30.0, adaptation=name)
+        assert unpack(data).header.adaptation == name
+    for at, form, value in ((32, "I", 1440), (16, "d", 361.0), (24, "d", float("inf"))):
+        changed = bytearray(data)
+        struct.pack_into("<" + form, changed, 192 + 16 + 8 + at, value)
+        with pytest.raises(WireError, match="at a minute of the day, at angles within a turn"):
+            unpack(bytes(changed))
 
 
 @pytest.mark.parametrize("longer", [4, 8, 64], ids=["not a multiple of 8", "8", "64"])

@@ -100,6 +100,7 @@ export class Numbers {
       ["Synthetic", said?.published > 0 ? `${said.synthetic} of ${said.published}` : "--"],
       ["One inference", typeof inference === "number" ? `${inference.toFixed(1)} ms` : "--"],
       ...engineLines(said),
+      ...adaptationLines(said?.adaptation),
       ["Engine restarts", said?.engine_restarts ?? "--"],
       ...(said?.source_why ? [["Source", said.source_why]] : []),
       ["Skipped by this viewer", this.skipped],
@@ -118,6 +119,18 @@ export class Numbers {
     for (const note of said?.notes ?? []) lines.push(["Note", note]);
     return lines.map(([name, value]) => `${name.padEnd(COLUMN)}${folded(value)}`).join("\n");
   }
+}
+
+/** [name, value] pairs on the patient's adaptation; none where none is asked for. */
+function adaptationLines(said) {
+  if (!said) return [];
+  const lines = [["Adaptation", said.words ?? said.failure ?? "being made ready"]];
+  if (typeof said.ready_ms === "number") lines.push(["Made ready in", `${(said.ready_ms / 1000).toFixed(2)} s`]);
+  if (typeof said.distance === "number") {
+    lines.push(["Projection", `distance ${said.distance.toFixed(2)}, limit ${said.limit.toFixed(2)}`]);
+  }
+  if (said.why_general) lines.push(["General model", said.why_general]);
+  return lines;
 }
 
 /** How large a pixel is, and where: what lies nearer to the focal spot is shown larger. */

@@ -101,5 +101,20 @@ export function syntheticMark(frame, percent) {
     const why = frame.state === "PASSTHROUGH" ? `: ${reasonText(frame.reason)}` : "";
     return [`LIVE, AI off${why}`, PLAIN_COLOUR];
   }
-  return [percent === null ? "SYNTHETIC" : `SYNTHETIC ${percent} %`, SYNTHETIC_COLOUR];
+  const who = frame.adaptation ? ", patient-adapted" : "";
+  return [`${percent === null ? "SYNTHETIC" : `SYNTHETIC ${percent} %`}${who}`, SYNTHETIC_COLOUR];
+}
+
+/**
+ * The line on the patient's adaptation: what the picture was drawn with, and why the general model drew where one is asked for.
+ * @param frame The frame that is shown; null before the first.
+ * @param said The server's last state message; null before the first.
+ * @returns {{words: string, adapted: boolean} | null} null where no adaptation is asked for.
+ */
+export function adaptationWords(frame, said) {
+  if (frame !== null && hasSynthetic(frame) && frame.adaptation) return { words: frame.adaptation.words, adapted: true };
+  const asked = said?.adaptation;
+  if (!asked) return null;
+  const why = asked.why_general ?? asked.failure;
+  return why ? { words: `General model, not patient-adapted: ${why.split("; ")[0]}`, adapted: false } : null;
 }

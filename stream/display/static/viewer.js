@@ -4,7 +4,16 @@ import { Link } from "./link.js";
 import { engineWords, gpuWords } from "./engine.js";
 import { Picture, Window } from "./picture.js";
 import { compose, save } from "./snapshot.js";
-import { currentState, hasSynthetic, largeWords, NOT_LIVE, seconds, stateWords, syntheticMark } from "./states.js";
+import {
+  adaptationWords,
+  currentState,
+  hasSynthetic,
+  largeWords,
+  NOT_LIVE,
+  seconds,
+  stateWords,
+  syntheticMark,
+} from "./states.js";
 import { Numbers } from "./numbers.js";
 import { decode, WireError } from "./wire.js";
 
@@ -121,6 +130,10 @@ function tick() {
   const test = drawn !== null && drawn.faultsInjected;
   element("test").hidden = !test;
   body.test = `${test}`;
+  const adaptation = adaptationWords(drawn, said);
+  element("adaptation").hidden = adaptation === null;
+  if (adaptation !== null) text("adaptation", adaptation.words);
+  body.adapted = `${adaptation?.adapted ?? false}`;
   element("warning").hidden = !(drawn !== null && drawn.unmaskedText);
   const live = !NOT_LIVE.has(now.state) && frozen === null;
   const age = numbers.age(nowMs, link.clock, live);
@@ -196,7 +209,7 @@ async function snapshot() {
   const now = currentState(performance.now(), link, said, newest);
   const shown = PANELS[view()];
   const synthetic = hasSynthetic(drawn) && shown.some((panel) => panel !== "live");
-  const what = synthetic ? "SYNTHETIC" : "LIVE";
+  const what = synthetic ? `SYNTHETIC${drawn.adaptation ? ", patient-adapted" : ""}` : "LIVE";
   const still = frozen === null ? "" : ` · FROZEN ${frozen.label}`;
   const state = now.state === "SYNTHETIC" ? "" : ` · ${stateWords(now)}`;
   const words = [

@@ -8,6 +8,7 @@ const CORE_BYTES = 192;
 const EXTENSION_WINDOW = 1;
 const EXTENSION_RATE = 2;
 const EXTENSION_SPACING = 3;
+const EXTENSION_ADAPTATION = 4;
 const PLACES = { 1: "at the detector", 2: "at the isocentre", 3: "at a calibrated object" };
 const FLAG_FAULTS = 8;
 const FLAG_UNMASKED_TEXT = 2;
@@ -86,7 +87,7 @@ export function decode(buffer) {
 }
 
 function readExtensions(view, at, end, count) {
-  const found = { windowCenter: null, windowWidth: null, rateHz: 0, spacing: null };
+  const found = { windowCenter: null, windowWidth: null, rateHz: 0, spacing: null, adaptation: null };
   for (let index = 0; index < count; index += 1) {
     need(at + 8 <= end, "the header ends inside an extension");
     const kind = view.getUint16(at, true);
@@ -104,10 +105,30 @@ function readExtensions(view, at, end, count) {
       // A place that a later minor version knows: a size without its place says nothing.
       const place = PLACES[view.getUint32(at + 16, true)];
       found.spacing = place === undefined ? null : { rowMm, columnMm, place };
+    } else if (kind === EXTENSION_ADAPTATION && length >= 36) {
+      found.adaptation = readAdaptation(view, at);
     }
     at += Math.ceil(length / 8) * 8;
   }
   return found;
+}
+
+/** Which patient's adaptation drew the frame: its random key, and what is said of it. */
+function readAdaptation(view, at) {
+  const [primary, secondary] = [view.getFloat64(at + 16, true), view.getFloat64(at + 24, true)];
+  const minutes = view.getUint32(at + 32, true);
+  const turn = (angle) => Number.isNaN(angle) || Math.abs(angle) <= 360;
+  need(minutes < 1440 && turn(primary) && turn(secondary), "the message names an adaptation that is none");
+  const two = (number) => `${number}`.padStart(2, "0");
+  const known = !Number.isNaN(primary) && !Number.isNaN(secondary);
+  const angle = (degrees, positive, negative) => `${degrees >= 0 ? positive : negative} ${Math.abs(degrees).toFixed(0)}`;
+  const projection = known
+    ? `${angle(primary, "LAO", "RAO")} ${angle(secondary, "CRAN", "CAUD")}`
+    : "projection not known";
+  return {
+    key: hex(new Uint8Array(view.buffer, at, 16)),
+    words: `patient-adapted, run of ${two(Math.floor(minutes / 60))}:${two(minutes % 60)}, ${projection}`,
+  };
 }
 
 function readPlane(view, index, bits, pixels, headerBytes) {

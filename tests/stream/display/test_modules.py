@@ -2,13 +2,16 @@
 
 import base64
 import json
+import struct
 from typing import Any
 
 import numpy as np
 import pytest
 
+from stream.display.marks import adaptation_words
+from stream.extensions import Adaptation
 from stream.frame import FrameFormat, Photometric, Plane, Reason, Spacing, SpacingPlace, State
-from stream.wire import CORE, Header, Layout, pack_header
+from stream.wire import CORE, Header, Layout, pack_header, unpack
 
 pytestmark = pytest.mark.browser
 
@@ -85,6 +88,7 @@ def test_the_page_reads_every_field_as_python_does(tab):
         "windowWidth": 900.0,
         "rateHz": 7.5,
         "spacing": None,
+        "adaptation": None,
         "live": [4090, 4091, 4092, 4093, 4094, 4095, 0, 1, 2, 3],
         "synthetic": [5, 4, 3, 2, 1, 0, 4095, 4094, 4093, 4092],
     }
@@ -99,6 +103,34 @@ def test_the_page_reads_a_pixels_size_and_takes_an_unknown_place_for_none(tab):
     assert json.loads(run(tab, DECODE, base64.b64encode(later).decode()))["spacing"] is None
     broken = message[:at] + bytes(8) + message[at + 8 :]
     assert "a pixel of 0 x 0.5 mm is not allowed" in run(tab, DECODE, base64.b64encode(broken).decode())
+
+
+def test_the_page_says_which_adaptation_drew_and_why_the_general_model_did(tab):
+    asked = {"why_general": "projection: the picture is unlike those it was taught on; more"}
+    for angles, projection in (((-30.4, 5.0), "RAO 30 CRAN 5"), ((None, None), "projection not known")):
+        message = packed(adaptation=Adaptation("0f" * 16, 615, *angles))
+        words = f"patient-adapted, run of 10:15, {projection}"
+        assert message_adaptation(message) == words  # the desktop window's own
+        said = json.loads(run(tab, DECODE, base64.b64encode(message).decode()))
+        assert said["adaptation"] == {"key": "0f" * 16, "words": words}
+    script = """const {adaptationWords, syntheticMark} = await import("./states.js");
+        const drawn = {state: "SYNTHETIC", synthetic: [1], adaptation: a};
+        return JSON.stringify([adaptationWords(drawn, {adaptation: b})?.words, syntheticMark(drawn, 60)[0]]);"""
+    adapted = json.loads(run(tab, script, {"words": "patient-adapted"}, asked))
+    assert adapted == ["patient-adapted", "SYNTHETIC 60 %, patient-adapted"]
+    general = json.loads(run(tab, script, None, asked))
+    assert general == [
+        "General model, not patient-adapted: projection: the picture is unlike those it was taught on",
+        "SYNTHETIC 60 %",
+    ]
+    assert json.loads(run(tab, script, None, None)) == [None, "SYNTHETIC 60 %"]
+    broken = bytearray(packed(adaptation=Adaptation("0f" * 16, 615)))
+    struct.pack_into("<I", broken, 192 + 24 + 16 + 8 + 32, 1440)
+    assert "names an adaptation that is none" in run(tab, DECODE, base64.b64encode(bytes(broken)).decode())
+
+
+def message_adaptation(data: bytes) -> str:
+    return adaptation_words(unpack(data), None)
 
 
 def changed(at: int, value: bytes) -> bytes:
