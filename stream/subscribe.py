@@ -37,7 +37,7 @@ class Shown:
     age_ms: float = 0.0
     """Age of the picture: since its frame was due; for NO_SIGNAL, since anything was heard."""
     why: str = ""
-    """For NO_SIGNAL: why a publisher that answers is not heard, for people; empty where that is not known."""
+    """For NO_SIGNAL: why a publisher that answers is not heard or cannot be read, for people; empty where that is not known."""
 
 
 class Subscriber:
@@ -122,6 +122,8 @@ class Subscriber:
         self._received = 0
         self._lost = 0
         self._refused = 0
+        self.refusal = ""
+        """Why the last frame was refused: another version, or no message of ours; empty where it was not."""
         self._streams = 0
 
     def _socket(
@@ -208,8 +210,9 @@ class Subscriber:
                 return None
             now_ns = self._clock.now_ns()
             message = unpack(data, check_crc=self._check_crc)
-        except WireError:
+        except WireError as error:
             self._refused += 1
+            self.refusal = str(error)
             return None
         if self._memory is not None and not IN_ORDER and message.header.crc is None:
             raise EndpointError(
@@ -223,6 +226,7 @@ class Subscriber:
         else:
             self._lost += max(0, message.header.publication - previous.publication - 1)
         self._received += 1
+        self.refusal = ""
         self.latest = message
         self._heard_ns = self.received_ns = now_ns
         return message
@@ -239,8 +243,10 @@ class Subscriber:
         if self._heard_ns is None or now_ns - self._heard_ns > NO_SIGNAL_AFTER_NS:
             silent_ns = 0 if self._heard_ns is None else now_ns - self._heard_ns
             why = "" if self._handshake is None else self._handshake.why()
-            return Shown(State.NO_SIGNAL, age_ms=silent_ns / NS_PER_MS, why=why)
+            return Shown(State.NO_SIGNAL, age_ms=silent_ns / NS_PER_MS, why=why or self.refusal)
         said = self.status or {}
+        if self.latest is None and self.refusal:
+            return Shown(State.NO_SIGNAL, why=self.refusal)  # a heartbeat is heard, and no frame can be read
         if self.latest is None:
             return Shown(
                 State(said.get("state_code", State.PASSTHROUGH)),
@@ -320,6 +326,7 @@ def frames(
 
     Raises:
         EndpointError: As `Subscriber`.
+        WireError: The publisher speaks another version.
     """
     subscriber = Subscriber(endpoint, memory=memory)
     clock = MonotonicClock()
@@ -330,6 +337,8 @@ def frames(
                 since_ns = clock.now_ns()
                 yield message
                 continue
+            if subscriber.latest is None and subscriber.refusal:
+                raise WireError(subscriber.refusal)
             ended = subscriber.status is not None and subscriber.status.get("ended")
             silent_ns = clock.now_ns() - since_ns
             if (ended and not subscriber.has_more()) or (

@@ -27,6 +27,8 @@ from stream.subscribe import Subscriber
 from stream.timing import NS_PER_S, MonotonicClock
 
 FIRST_FRAME_S = 10.0
+REFUSED_S = 1.0
+"""After so long without a frame that can be read, one that cannot be is said."""
 POLL_MS = 100
 ENGINE_EVERY_S = 60.0
 """What draws is said when it changes and so often, for whoever looks at the middle of a long capture."""
@@ -114,7 +116,7 @@ class Recorder:
         """Record.
 
         Raises:
-            RecordError: No frame came within 10 s, or the disk is full.
+            RecordError: No frame came within 10 s, those that come are of another version, or the disk is full.
         """
         subscriber = Subscriber(self._endpoint, newest_only=False, queue=QUEUE, memory=self._config.memory)
         try:
@@ -144,6 +146,8 @@ class Recorder:
                 if self._is_enough():
                     return
                 ended_at = None
+            elif writer.frames == 0 and subscriber.refusal and now - begin > REFUSED_S:
+                raise RecordError(f"{self._endpoint.plain}: {subscriber.refusal}")
             elif writer.frames == 0 and now - begin > FIRST_FRAME_S:
                 why = subscriber.shown_state().why
                 raise RecordError(

@@ -25,7 +25,7 @@ from stream.publish import SEND_QUEUE, Publisher
 from stream.ring import Ring
 from stream.subscribe import Shown, Subscriber, frames
 from stream.timing import NS_PER_MS, FakeClock
-from stream.wire import Message
+from stream.wire import MAGIC, Message
 
 FORMAT = FrameFormat(256, 320, 12)  # above 64 KiB, below which pyzmq copies although told not to
 ALL = Plane.LIVE | Plane.SYNTHETIC | Plane.ATTENTION
@@ -245,6 +245,25 @@ def test_the_newest_frame_wins(publish: Callable[..., Stream], subscribe: Callab
     statistics = slow.statistics()
     assert statistics["received"] == len(received)
     assert statistics["lost"] == 29 - received[0] - (len(received) - 1)
+
+
+def test_a_publisher_of_another_version_is_no_signal_with_the_reason(
+    publish: Callable[..., Stream], subscribe: Callable[..., Subscriber]
+) -> None:
+    stream, subscriber = publish(), subscribe(newest_only=False)
+    stream.wait_for_subscribers(1)
+    stream.publisher.frames.send(MAGIC + struct.pack("<H", 2) + bytes(182))
+    until(lambda: subscriber.poll(20) is None and subscriber.statistics()["refused"] == 1, "the refusal")
+    stream.publisher.heartbeat({})
+    until(lambda: subscriber.poll(20) is None and subscriber.status is not None, "the heartbeat")
+    shown = subscriber.shown_state()
+    assert (shown.state, shown.why) == (
+        State.NO_SIGNAL,
+        "needed a message of version 1.x, got 2; update the older side",
+    )
+    stream.send()
+    receive(subscriber)
+    assert subscriber.shown_state().why == ""
 
 
 def test_other_bytes_are_counted_and_passed_over(

@@ -4,8 +4,10 @@ import json
 import os
 import resource
 import signal
+import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,13 +16,16 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+import zmq
 
 import contrastream
 from stream.config import RecordConfig
+from stream.endpoint import parse_endpoint
 from stream.errors import RecordError
 from stream.record import recorder
 from stream.record.capture import Capture
 from stream.record.recorder import record
+from stream.wire import MAGIC
 
 PATIENCE_S = 30.0
 
@@ -206,6 +211,32 @@ def test_silence_is_a_sentence_and_leaves_nothing(
     with pytest.raises(RecordError, match=r"needed a running stream at .*, got silence"):
         record(RecordConfig(endpoint, tmp_path / "n.dcm"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_publisher_of_another_version_is_a_sentence_and_leaves_nothing(
+    tmp_path: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "REFUSED_S", 0.0)
+    over = threading.Event()
+    with zmq.Context() as context, context.socket(zmq.PUB) as publisher:
+        publisher.linger = 0
+        publisher.bind(parse_endpoint(endpoint).frames)
+
+        def send() -> None:
+            while not over.wait(0.02):
+                publisher.send(MAGIC + struct.pack("<H", 2) + bytes(182))
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        try:
+            with pytest.raises(
+                RecordError, match=r"needed a message of version 1.x, got 2; update the older side"
+            ):
+                record(RecordConfig(endpoint, tmp_path / "v.dcm"))
+        finally:
+            over.set()
+            sending.join()
+    assert not list(tmp_path.glob("v*"))
 
 
 @pytest.mark.parametrize(
