@@ -1,7 +1,7 @@
 // A client in C++, written from the text of stream/wire.py alone: receives a stream and prints a line for each frame.
 //
 //     g++ -std=c++17 -O2 examples/client.cpp -lzmq -o client        (Debian: libzmq3-dev cppzmq-dev)
-//     ./client ipc:///tmp/contrastream-0/main.frames 10             (the address is printed by: contrastream run)
+//     ./client ipc:///tmp/contrastream-0/main 10                    (the address that `contrastream run` prints)
 //     ./client --file message.bin                                   one message out of a file, for tests
 //
 // Each line: sequence, publication, state, reason, rows, columns, bits, photometric, rate, and for each plane that came the
@@ -127,15 +127,20 @@ int from_file(const char* path) {
     return 0;
 }
 
-int from_stream(const char* address, int count) {
+int from_stream(std::string address, int count) {
+    const std::string ending = ".frames";  // of an ipc endpoint: its frames
+    if (address.rfind("ipc://", 0) == 0 &&
+        (address.size() < ending.size() || address.compare(address.size() - ending.size(), ending.size(), ending) != 0))
+        address += ending;
     zmq::context_t context;
     zmq::socket_t socket(context, zmq::socket_type::sub);
     socket.set(zmq::sockopt::conflate, 1);  // the newest frame wins
     socket.set(zmq::sockopt::subscribe, "");
+    socket.set(zmq::sockopt::rcvtimeo, 10000);
     socket.connect(address);
     for (int received = 0; received < count; ++received) {
         zmq::message_t message;
-        if (!socket.recv(message)) return 1;
+        if (!socket.recv(message)) throw std::runtime_error("needed a frame at " + address + ", got none for 10 s; is it running?");
         print(message.data<std::uint8_t>(), message.size());
     }
     return 0;

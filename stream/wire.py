@@ -52,6 +52,9 @@ Planes: rows x columns samples, row by row, without padding between rows. Live a
 1 or 2 bytes a sample; attention is 1 byte, 255 is wholly synthetic. Where attention is 0, synthetic equals
 live bit for bit. Live carries the source's pixels unchanged.
 
+`contrastream run` prints a stream's endpoint. Of `ipc:///path` the frames are at `ipc:///path.frames` and the heartbeat at
+`ipc:///path.status`; of `tcp://host:port` the frames are at that port and the heartbeat at the next.
+
 The status endpoint's messages are one part of UTF-8 JSON, several times a second: the heartbeat. They are on
 an endpoint of their own since a heartbeat on a socket with CONFLATE would replace an unread frame.
 Of the GPU they say
