@@ -90,6 +90,7 @@ def about(segment: Segment) -> dict[str, Any]:
         else [spacing.row_mm, spacing.column_mm, spacing.place.name.lower()],
         "burned_in_text_may_show": segment.unmasked_text,
         "engines": segment.engines,
+        "adaptations": segment.adaptations,
         "engine_by_minute": segment.engine_by_minute,
     }
 

@@ -77,7 +77,7 @@ def _derived(out: Path, segment: Segment, live: Any, name: str, progress: Progre
     derived.ImageType = ["DERIVED", "SECONDARY"]
     derived.ConversionType = "SYN"
     derived.SyntheticData = "YES"
-    derived.DerivationDescription = _derivation(name, segment.engines)
+    derived.DerivationDescription = _derivation(name, segment)
     derived.SourceImageSequence = _sources(live, drawn)
     _time(derived, segment.times_ms(drawn), segment.rate_hz)
     planes = _planes(segment, drawn, name)
@@ -190,16 +190,20 @@ def _time(made: Any, times_ms: list[float], rate_hz: float) -> None:
     made.CineRate = max(1, round(rate_hz))
 
 
-def _derivation(name: str, engines: list[dict[str, Any]]) -> str:
+def _derivation(name: str, segment: Segment) -> str:
     what = "Vessels drawn into the live frames" if name == "synthetic" else "Where vessels were drawn"
     models = [
         f"model SHA-256 {engine['model_sha256'] or 'unknown'}"
         + (f", engine {engine['backend']} {engine['precision']}" if engine["backend"] else "")
-        for engine in engines
+        for engine in segment.engines
     ]
+    adapted = "".join(
+        f" In {count} of {len(segment.synthetic)} frames with its weights adapted to one patient (adaptation {key})."
+        for key, count in segment.adaptations.items()
+    )
     return (
-        f"{what} by contrastream {version('contrastream')} (CAS-GAN), {', then '.join(models) or 'model SHA-256 unknown'}. They are "
-        f"synthetic: plausible, not this patient's. {NOTICE}"
+        f"{what} by contrastream {version('contrastream')} (CAS-GAN), {', then '.join(models) or 'model SHA-256 unknown'}.{adapted} They "
+        f"are synthetic: plausible, not this patient's. {NOTICE}"
     )
 
 

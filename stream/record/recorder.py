@@ -278,6 +278,7 @@ def _frames(segment: Segment) -> list[dict[str, Any]]:
             "time_ms": round(time_ms, 3),
             "state": header.state.name,
             "reason": header.reason.name.lower(),
+            **({} if header.adaptation is None else {"adaptation": header.adaptation.key}),
         }
         for header, time_ms in zip(segment.headers, segment.times_ms(), strict=True)
     ]

@@ -52,6 +52,16 @@ class Segment:
         return tuple(place for place, header in enumerate(self.headers) if header.state is State.SYNTHETIC)
 
     @property
+    def adaptations(self) -> dict[str, int]:
+        """How many of them a patient's adaptation drew, by its random key; empty where the general model drew all."""
+        keys = [
+            header.adaptation.key
+            for header in self.headers
+            if header.state is State.SYNTHETIC and header.adaptation
+        ]
+        return {key: keys.count(key) for key in dict.fromkeys(keys)}
+
+    @property
     def lost(self) -> int:
         """Frames that were published and did not reach the recorder."""
         return sum(

@@ -15,9 +15,11 @@ import pydicom
 import pytest
 
 from stream.errors import RecordError
+from stream.extensions import Adaptation
 from stream.frame import FrameFormat, Photometric, Spacing, SpacingPlace
 from stream.record import dicom
 from stream.record.capture import Capture
+from stream.record.dicom import write_dicom
 from stream.record.recorder import convert
 from stream.record.segment import segments
 from stream.sources.cine import CineSource
@@ -52,6 +54,14 @@ def test_pydicom_reads_the_same_pixels_and_times(objects: dict[str, Path], captu
     (source,) = synthetic.SourceImageSequence
     assert source.ReferencedSOPInstanceUID == live.SOPInstanceUID
     assert list(source.ReferencedFrameNumber) == [1, 2, 4, 5, 6, 7, 8]
+
+
+def test_an_adaptation_that_drew_is_named_by_its_key(captured: Captured, tmp_path: Path) -> None:
+    (segment,) = segments(Capture(captured(adaptation=Adaptation("0f" * 16, 615))))
+    assert segment.adaptations == {"0f" * 16: 7}
+    _, synthetic, _ = write_dicom(tmp_path / "adapted.dcm", segment, lambda: None)
+    said = pydicom.dcmread(synthetic).DerivationDescription
+    assert f"In 7 of 7 frames with its weights adapted to one patient (adaptation {'0f' * 16})." in said
 
 
 def test_synthetic_objects_say_so_and_hold_nothing_of_a_patient(objects: dict[str, Path]) -> None:
