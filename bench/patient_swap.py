@@ -8,6 +8,7 @@ Markdown table is written beside it.
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -183,7 +184,10 @@ def _through(config: SwapConfig, watch: Watch, command: list[str], endpoint: str
     watch.phase = watch.phases["being made ready"]
     asked_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     taking = subprocess.Popen(
-        [*command, str(config.patient), "--endpoint", endpoint], stdout=subprocess.PIPE, text=True
+        [*command, str(config.patient), "--endpoint", endpoint],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=_as_a_user,
     )
 
     def taken(message: Any, status: dict[str, Any]) -> bool:
@@ -196,7 +200,9 @@ def _through(config: SwapConfig, watch: Watch, command: list[str], endpoint: str
     said, _ = taking.communicate()
     watch.lasting("adapted", config.seconds)
     ready = (watch.subscriber.status or {}).get("adaptation") or {}
-    off = subprocess.Popen([*command, "off", "--endpoint", endpoint], stdout=subprocess.DEVNULL)
+    off = subprocess.Popen(
+        [*command, "off", "--endpoint", endpoint], stdout=subprocess.DEVNULL, preexec_fn=_as_a_user
+    )
     # Until the command is there the adaptation draws; its answer comes when the pipeline has taken it.
     watch.until(lambda *_: off.poll() is not None, 60.0, "an answer to off")
     watch.lasting("general again", config.seconds)
@@ -209,6 +215,11 @@ def _through(config: SwapConfig, watch: Watch, command: list[str], endpoint: str
         "command_to_first_adapted_frame_ms": (first_ns - asked_ns) / NS_PER_MS,
         "adapted_after_off_was_answered": watch.phases["general again"].adapted,
     }
+
+
+def _as_a_user() -> None:
+    """A command is typed in a shell, whatever priority the stream runs at."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _drawn(message: Any, status: dict[str, Any]) -> bool:

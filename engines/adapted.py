@@ -83,4 +83,4 @@ def adapted_model(model: ModelFile, patient: PatientWeights, name: str) -> Itera
                 f"needed {len(content) / 1e6:.0f} MB in the temporary folder for the adapted model, got: {error.strerror}; "
                 "make room, or set TMPDIR"
             ) from error
-        yield ModelFile(path, card, kept=False)
+        yield ModelFile(path, card, kept=False, cache=Path(folder))

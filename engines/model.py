@@ -157,7 +157,9 @@ class ModelFile:
     path: Path
     card: ModelCard
     kept: bool = True
-    """Whether what is derived from it may lie in a cache; not of a model that was taught on a patient."""
+    """Whether what is derived from it may lie in the user's cache; not of a model that was taught on a patient."""
+    cache: Path | None = None
+    """A private folder for what is derived from it meanwhile, where it is not kept."""
 
 
 def file_sha256(path: Path) -> str:

@@ -116,7 +116,8 @@ class OpenVinoEngine(BaseEngine["OpenVinoSlot"]):
         }
         if threads is not None:
             properties["INFERENCE_NUM_THREADS"] = threads
-        if model.kept and (folder := cache_folder("openvino", LOST)) is not None:
+        folder = cache_folder("openvino", LOST) if model.kept else model.cache
+        if folder is not None:
             properties["CACHE_DIR"] = str(folder)
         try:
             graph.reshape(

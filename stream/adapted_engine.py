@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from calib.patient_gate import PatientGate
     from engines.engine import Opened
 
+BESIDE_S = 0.05
+"""Between two frames of the warm-up, for the frames that go on."""
 FILE = "the adaptation's file"
 """What it is called here: its name may be a patient's."""
 
@@ -129,6 +131,7 @@ class AdaptedSide:
         from casgan.patient_weights import read_patient
         from engines.adapted import adapted_model
         from engines.untaught import find_model
+        from stream.compile_ahead import compile_ahead
         from stream.infer import open_adapted, warm_up
 
         clock = MonotonicClock()
@@ -137,12 +140,13 @@ class AdaptedSide:
         patient = read_patient(descriptor, FILE)
         general = find_model(self._config["model"], untaught=bool(self._config["untaught"]))
         with adapted_model(general, patient, FILE) as model:
+            compile_ahead(self._config, self._general.engine, model)
             engine = open_adapted(
                 frame_format, self._config, self._general.engine, model, patient.facts
             ).engine
         try:
             slots = list(engine.slots(int(self._config["slots"])))
-            inference_ns = max(warm_up(slot, frame_format) for slot in slots)
+            inference_ns = max(warm_up(slot, frame_format, BESIDE_S) for slot in slots)
             drawer = Drawer(slots, self._memory, serial=serial, close=engine.close)
         except BaseException:
             engine.close()

@@ -11,6 +11,7 @@ import queue
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -110,8 +111,14 @@ def open_adapted(
     return opened
 
 
-def warm_up(slot: "Slot", frame_format: FrameFormat) -> int:
-    """Run some frames through a slot, one after the other; returns the median time of one in ns."""
+def warm_up(slot: "Slot", frame_format: FrameFormat, pause_s: float = 0.0) -> int:
+    """Run some frames through a slot, one after the other; returns the median time of one in ns.
+
+    Args:
+        slot: Idle.
+        frame_format: Of the frames.
+        pause_s: Between two of them, for an engine beside that has frames of its own.
+    """
     shape = (frame_format.rows, frame_format.columns)
     live = np.full(shape, frame_format.max_value // 2, frame_format.dtype)
     synthetic, attention = np.zeros_like(live), np.zeros(shape, np.uint8)
@@ -119,6 +126,7 @@ def warm_up(slot: "Slot", frame_format: FrameFormat) -> int:
     clock = MonotonicClock()
     times_ns = []
     for _ in range(WARM_UP):
+        time.sleep(pause_s)
         start_ns = clock.now_ns()
         slot.submit()
         slot.wait()
