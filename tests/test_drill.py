@@ -48,6 +48,35 @@ def test_a_broken_engine_is_named_survived_and_written_down(tmp_path: Path) -> N
     assert text.partition("-->\n")[2].startswith(out.with_suffix(".md").read_text()[:100])
 
 
+def test_a_client_whose_clock_moves_between_two_looks_is_judged_by_one_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A page's changes are put on the frame path's clock by an offset. The first SYNTHETIC is both what was expected and the
+    # recovery here; where the second look found it later than the first, it was "not SYNTHETIC again".
+    monkeypatch.syspath_prepend(str(ROOT / "tests"))
+    from drill.cases import CASES
+    from drill.clients import Plain, Seen
+    from drill.judge import Judged
+
+    class Shifting(Plain):
+        looks = 0
+
+        def __init__(self) -> None:
+            pass
+
+        def timeline(self) -> list[Seen]:
+            self.looks += 1
+            return [Seen(10 - self.looks, "PASSTHROUGH", "starting"), Seen(20 + self.looks, "SYNTHETIC")]
+
+    client = Shifting()
+    case = next(case for case in CASES if case.name == "frames lost and late")
+    judged = Judged(case, [client], "unused", None)
+    row = judged._row(client, 0, 5)
+    judged.close()
+    assert row.faults == ()
+    assert row.recover_s == pytest.approx(16e-9)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_no_client_ever_gets_a_mixed_picture() -> None:

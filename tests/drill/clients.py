@@ -166,18 +166,19 @@ class Page:
         if not line:
             self._server.wait(STOP_S)
             raise RuntimeError("the web viewer's server did not start; see the line above")
+        # Once: a look that found another offset would give the same change another time.
+        self._wall_ns = now_ns() - time.time_ns()
         self.page = browser.new_page(viewport={"width": 1280, "height": 800})
         self.page.goto(line.split()[-1])
         self.page.evaluate(WATCH)
 
     def timeline(self) -> list[Seen]:
-        offset_ns = now_ns() - time.time_ns()
         seen: list[Seen] = []
         words_of: list[set[str]] = []
         for line in self.page.evaluate("drillSeen"):
             reason = line["reason"] if line["state"] == "PASSTHROUGH" else ""
             if not seen or (seen[-1].state, seen[-1].reason) != (line["state"], reason):
-                seen.append(Seen(int(line["at"] * 1e6) + offset_ns, line["state"], reason))
+                seen.append(Seen(int(line["at"] * 1e6) + self._wall_ns, line["state"], reason))
                 words_of.append(set())
             words_of[-1].add(line["words"])
         # The age is in the large words, which therefore change while the state lasts.

@@ -226,7 +226,7 @@ class Judged:
                 and seen[-1].state == "SYNTHETIC"
                 and (
                     self._case.from_start
-                    or self._expected_at(client, begin_ns) is not None
+                    or self._expected_at(client, seen, begin_ns) is not None
                     or now_ns() - end_ns > 5 * NS
                 )
                 for client in self._clients
@@ -237,9 +237,8 @@ class Judged:
         except Unready:
             self._faults.append("SYNTHETIC did not come back in every client")
 
-    def _expected_at(self, client: Client, begin_ns: int) -> Seen | None:
+    def _expected_at(self, client: Client, timeline: Sequence[Seen], begin_ns: int) -> Seen | None:
         case = self._case
-        timeline = client.timeline()
         for seen, after in zip(timeline, [*timeline[1:], None], strict=True):
             said = (
                 seen.state
@@ -262,7 +261,7 @@ class Judged:
         case = self._case
         faults: list[str] = []
         timeline = client.timeline()
-        found = self._expected_at(client, begin_ns)
+        found = self._expected_at(client, timeline, begin_ns)
         states: list[str] = []
         for seen in timeline:
             said = f"{seen.state}({seen.reason})" if seen.reason else seen.state
