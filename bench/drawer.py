@@ -86,7 +86,8 @@ class EngineDrawer:
     """An ONNX model on the first runtime that is usable here."""
 
     def __init__(self, model: str, spec: EngineSpec, threads: int | None) -> None:
-        card = find_model(model, untaught=True).card
+        file = find_model(model, untaught=True)
+        card = file.card
         # An untaught network may be measured too; that it is one stands in the report.
         engine: Engine = open_engine(model, spec, untaught=True, threads=threads).engine
         self._engine = engine
@@ -94,7 +95,7 @@ class EngineDrawer:
         self._field: np.ndarray | None = None
         self.facts = ModelFacts(
             kind="onnx",
-            name=Path(model).name,
+            name=file.said_name,
             sha256=engine.model_sha256,
             preset=card.preset,
             network_size=card.network_size,
@@ -140,7 +141,7 @@ class CheckpointDrawer:
         self._settings = Settings.default(spec)
         self.facts = ModelFacts(
             kind="checkpoint",
-            name=folder.name,
+            name="run",  # a folder's name may say more than it should; the hash says which
             sha256=file_sha256(folder / checkpoint.NAME),
             preset=network.preset.name,
             network_size=network.preset.network_size,

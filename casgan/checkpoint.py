@@ -131,11 +131,14 @@ def taught_network(folder: Path) -> tuple[LivePath, TrainConfig, dict[str, Any]]
 
 
 def former_run(config: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
-    """What a run that starts from another says of it: what it was taught on, and how long. No path.
+    """What a run that starts from another says of it: what it was taught on, and how long. No name of a folder or file.
 
     Args:
         config: The other run's settings.
         facts: As `taught_network` gives them.
     """
-    kept = {name: Path(getattr(config, name)).name for name in ("data", "segmenter")}
+    kept = {
+        "data": "phantom" if config.data == "phantom" else "folder",
+        "segmenter": "file" if config.segmenter else "",
+    }
     return {**kept, **{name: facts[name] for name in ("stage", "step", "data_sha256", "seconds")}}

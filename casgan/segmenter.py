@@ -396,8 +396,8 @@ def taught(config: SegmenterConfig, report: Callable[[str], None]) -> dict[str, 
         report=report,
     )
     facts = {name: str(v) if isinstance(v, Path) else v for name, v in dataclasses.asdict(config).items()}
-    # Without its path, which may say more than it should, and which every evaluation would repeat.
-    facts["data"] = Path(config.data).name
+    # Without its name, which may be a patient's, and which every evaluation would repeat.
+    facts["data"] = "phantom" if str(config.data) == "phantom" else "folder"
     facts |= {
         "parameters": sum(weight.numel() for weight in segmenter.parameters()),
         "learnt_from": {"pictures": len(learn), "groups": len(set(learn.groups))},

@@ -27,6 +27,10 @@ from engines.overflow import overflow_margin, probing_frames
 from engines.parity import Parity, measure_parity
 from engines.reference import Reference
 
+PHANTOM = "phantom"
+FOLDER, FILE = "folder", "file"
+"""What stands in a card where a setting names one."""
+HASH_DIGITS = 12
 CPU_ENGINES: tuple[BackendName, ...] = ("openvino", "onnxruntime")
 LARGEST = LIMITS["f32"].grey_max
 """Grey levels of 255 that an engine may differ from torch in fp32: both round, so one is a tie broken otherwise."""
@@ -54,29 +58,38 @@ def run_folder(path: Path) -> Path:
     )
 
 
-def licence_of(run: TrainConfig, former: list[dict[str, Any]]) -> str:
+def licence_of(run: TrainConfig, facts: dict[str, Any]) -> str:
     """What may be done with a run's weights: that follows from what they, and those they started from, were taught on.
 
-    Folders and files are named without their path, which may say more than it should.
+    A folder is named by the hash of what was taught: its name may be a patient's.
 
     Args:
         run: The run's settings.
-        former: The runs that it started from, as `casgan.checkpoint.former_run` gives them.
+        facts: As `card_of` takes them.
     """
-    folders = [run.data if run.data == "phantom" else Path(run.data).resolve().name]
-    folders = [name for name in (*(each["data"] for each in former), *folders) if name != "phantom"]
-    segmenters = [*(each["segmenter"] for each in former), Path(run.segmenter).name]
+    runs = [*facts["former"], {"data": run.data, "segmenter": run.segmenter, **facts}]
+    folders = [each["data_sha256"][:HASH_DIGITS] for each in runs if each["data"] != PHANTOM]
     if folders:
-        taught_on = f"taught on data of {' and '.join(dict.fromkeys(folders))}; its terms apply"
+        taught_on = f"taught on data {' and '.join(dict.fromkeys(folders))} of a folder; its terms apply"
     else:
         taught_on = "Apache-2.0; taught on the digital phantom of this project alone"
-    for segmenter in dict.fromkeys(name for name in segmenters if name):
-        taught_on += f"; semantic loss by the vessel segmenter {segmenter}, whose terms apply too"
+    if any(each["segmenter"] for each in runs):
+        taught_on += "; semantic loss by a vessel segmenter of a file, whose terms apply too"
     return taught_on
 
 
+def without_names(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a run with words in place of the names of folders and files, which may be people's."""
+    kept = dict(settings)
+    kept["data"] = PHANTOM if kept["data"] == PHANTOM else FOLDER
+    for name in ("segmenter", "overrides"):
+        if kept.get(name):
+            kept[name] = FILE
+    return kept
+
+
 def card_of(run: TrainConfig, facts: dict[str, Any]) -> ModelCard:
-    """What the model file will say of itself; no path, and no name of a patient's folder.
+    """What the model file will say of itself; no path, and no name of a folder or a file.
 
     Args:
         run: The run's settings.
@@ -85,9 +98,7 @@ def card_of(run: TrainConfig, facts: dict[str, Any]) -> ModelCard:
     settings = dataclasses.asdict(run)
     for private in ("out", "start_from", "test_patients"):
         del settings[private]
-    for name in ("data", "segmenter", "overrides"):
-        if settings[name]:
-            settings[name] = Path(settings[name]).resolve().name
+    former = [without_names(each) for each in facts["former"]]  # checkpoints of earlier versions name them
     reached = {"stage": facts["stage"], "step": facts["step"], "seconds": round(facts["seconds"])}
     return ModelCard(
         preset=run.preset,
@@ -97,9 +108,9 @@ def card_of(run: TrainConfig, facts: dict[str, Any]) -> ModelCard:
         method=run.method,
         without=run.without,
         attention=attention_of(run.method, run.without),
-        training_run={**settings, "without": list(run.without), "former": facts["former"], **reached},
+        training_run={**without_names(settings), "without": list(run.without), "former": former, **reached},
         data_sha256=facts["data_sha256"],
-        licence=licence_of(run, facts["former"]),
+        licence=licence_of(run, facts),
         reference_greys=reference_of(run, facts),
     )
 

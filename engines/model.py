@@ -15,6 +15,7 @@ from typing import Any
 from calib.domain import FEATURES
 from calib.intensity import check_reference
 from casgan.methods.names import check_method
+from casgan.presets import PRESETS
 from engines.errors import ModelError
 from engines.onnx_parts import check_one_file
 from engines.trust import SHIPPED, is_trusted, remember_made_here
@@ -160,6 +161,12 @@ class ModelFile:
     """Whether what is derived from it may lie in the user's cache; not of a model that was taught on a patient."""
     cache: Path | None = None
     """A private folder for what is derived from it meanwhile, where it is not kept."""
+
+    @property
+    def said_name(self) -> str:
+        """What reports and records call it: a preset's name, or `file`, since another file's name may be a person's; the
+        hash beside it says which one it is."""
+        return self.path.stem if self.path.stem in PRESETS else "file"
 
 
 def file_sha256(path: Path) -> str:

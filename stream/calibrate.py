@@ -195,7 +195,7 @@ def measure(config: MeasuredConfig, steps: tuple[str, ...] | None, before: SiteR
     from engines.model import load_model
 
     file = load_model(config.model)
-    model = ModelIdentity(file.path.stem, file.card.sha256)
+    model = ModelIdentity(file.said_name, file.card.sha256)
     if before is not None:
         before.check_fits(model_sha256=model.sha256)
     frames = _read(config)

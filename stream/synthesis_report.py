@@ -63,7 +63,7 @@ def first_facts(
             "notes": list(recording.notes),
         },
         "model": {
-            "name": file.path.stem,
+            "name": file.said_name,
             "sha256": engine.model_sha256,
             "preset": file.card.preset,
             "taught": engine.taught,

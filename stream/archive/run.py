@@ -270,7 +270,7 @@ def _identity(config: SynthesizeConfig) -> Identity:
         open_site(config.site, source_options(config), model=config.model)
         site = hashlib.sha256(config.site.read_bytes()).hexdigest()
     settings = {name: getattr(config, name) for name in CHANGING}
-    return Identity(file.path.stem, file.card.sha256, settings, site)
+    return Identity(file.said_name, file.card.sha256, settings, site)
 
 
 def synthesize_archive(config: SynthesizeConfig) -> int:

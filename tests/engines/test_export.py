@@ -154,23 +154,30 @@ def test_a_run_that_cannot_be_exported_leaves_the_former_model(tmp_path: Path) -
     [
         pytest.param({}, "Apache-2.0; taught on the digital phantom of this project alone", id="phantom"),
         pytest.param(
-            {"data": "/site/JONES^TOM/angio"}, "taught on data of angio; its terms apply", id="a folder"
+            {"data": "/site/angio/JONES^TOM"},
+            "taught on data dddddddddddd of a folder; its terms apply",
+            id="a folder",
         ),
         pytest.param(
-            {"segmenter": "/site/JONES^TOM/vessels.safetensors"},
-            "Apache-2.0; taught on the digital phantom of this project alone; semantic loss by the vessel segmenter "
-            "vessels.safetensors, whose terms apply too",
+            {"segmenter": "/site/vessels-JONES^TOM.safetensors"},
+            "Apache-2.0; taught on the digital phantom of this project alone; semantic loss by a vessel segmenter "
+            "of a file, whose terms apply too",
             id="a segmenter",
         ),
     ],
 )
-def test_the_licence_says_what_the_weights_were_taught_on_without_a_path(
+def test_the_licence_says_what_the_weights_were_taught_on_and_the_card_names_no_folder_or_file(
     settings: dict[str, Any], licence: str
 ) -> None:
-    run = TrainConfig(out="/site/JONES^TOM/run", test_patients=("JONES^TOM",), **settings)
+    run = TrainConfig(
+        out="/site/JONES^TOM/run", test_patients=("JONES^TOM",), overrides="/site/JONES^TOM.toml", **settings
+    )
+    earlier = {"data": "JONES", "segmenter": "JONES.safetensors", "data_sha256": "e" * 64, "step": 1}
+    for former in ([], [earlier]):  # checkpoints of earlier versions name the folder
+        card = card_of(run, {**FACTS, "former": former})
+        assert "JONES" not in json.dumps(card.properties())
     card = card_of(run, FACTS)
     assert card.licence == licence
-    assert "JONES" not in json.dumps(card.properties())
     assert (card.training_run["stage"], card.training_run["step"], card.training_run["batch"]) == (
         "warm",
         3,
@@ -180,12 +187,12 @@ def test_the_licence_says_what_the_weights_were_taught_on_without_a_path(
 
 def test_the_licence_follows_from_what_a_run_started_from_too() -> None:
     site = checkpoint.former_run(
-        TrainConfig(data="/site/JONES^TOM/angio", segmenter="/site/JONES^TOM/vessels.safetensors"), FACTS
+        TrainConfig(data="/site/angio/JONES^TOM", segmenter="/site/vessels-JONES^TOM.safetensors"), FACTS
     )
     card = card_of(TrainConfig(start_from="/site/JONES^TOM/run"), {**FACTS, "former": [site]})
     assert card.licence == (
-        "taught on data of angio; its terms apply; semantic loss by the vessel segmenter vessels.safetensors, "
-        "whose terms apply too"
+        "taught on data dddddddddddd of a folder; its terms apply; semantic loss by a vessel segmenter of a file, whose "
+        "terms apply too"
     )
     assert card.training_run["former"][0]["step"] == 3
     assert "JONES" not in json.dumps(card.properties())

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engines.model import file_sha256
 from stream.archive.run import ArchiveRun, is_archive
 from stream.config import SynthesizeConfig
 from stream.errors import ArchiveError, OutputError
@@ -104,7 +105,7 @@ def test_another_model_or_other_settings_are_named_and_replace_nothing_unasked(
     before = inodes(out)
     with pytest.raises(
         ArchiveError,
-        match=r"an archive of the model tiny [0-9a-f]{8}, got other [0-9a-f]{8}; name another --out",
+        match=r"an archive of the model file [0-9a-f]{8}, got file [0-9a-f]{8}; name another --out",
     ):
         synthesized(source, out, other_model)
     with pytest.raises(
@@ -117,7 +118,8 @@ def test_another_model_or_other_settings_are_named_and_replace_nothing_unasked(
     assert [loop["kind"] for loop in manifest["stale"]] == ["folder"]  # there still, and of the model before
     status, run, manifest = synthesized(source, out, other_model)
     assert (status, run.made, run.kept, manifest["stale"]) == (0, 1, 0, [])
-    assert manifest["model"]["name"] == "other"
+    assert manifest["model"]["name"] == "file"  # its name may be a person's; the hash says which it is
+    assert manifest["model"]["sha256"] == file_sha256(Path(other_model))
     assert not set(inodes(out).items()) & set(before.items())
     check_hashes(out, manifest)
 
