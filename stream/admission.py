@@ -1,7 +1,7 @@
 """Who may come in: CURVE on the publisher's sockets, and clients authenticated by their public key (ZeroMQ's ZAP, RFC 27).
 
-One thread per ZeroMQ context answers ZAP, reads the folder of allowed clients anew four times a second, holds the number
-of connections down, and ends the sessions of clients that were revoked.
+One thread per ZeroMQ context answers ZAP, reads the folder of allowed clients anew four times a second, holds down what
+they may cost (`stream/turnstile.py`), and ends the sessions of clients that were revoked.
 
 pyzmq's own authenticator is not used: it answers 400 to a stranger, after which libzmq's client never tries again, not even
 when its key is allowed a minute later. 300 ends the connection without a word, and the client tries again.
@@ -9,24 +9,25 @@ when its key is allowed a minute later. 300 ends the connection without a word, 
 
 import contextlib
 import logging
-import threading
 import time
 
 import zmq
 from zmq.utils import z85
 
-from stream.connections import MAX_CONNECTIONS, Connections, bound_strangers
+from stream.connections import Connections
 from stream.endpoint import Curve
 from stream.errors import EndpointError, KeyFileError
 from stream.keys import KeyPair, allowed_clients, load_pair, read_public
+from stream.timing import NS_PER_MS
+from stream.turnstile import Turnstile
 
 log = logging.getLogger(__name__)
 
 DOMAIN = b"contrastream"
-REFRESH_MS = 250
+REFRESH_NS = 250 * NS_PER_MS
 
 
-class Admission:
+class Admission(Turnstile):
     """Decides who connects to the CURVE sockets of one ZeroMQ context.
 
     Args:
@@ -45,20 +46,15 @@ class Admission:
         self._labels = {key: label for label, key in clients.items()}
         self.admitted: dict[str, int] = {}
         """Handshakes of allowed keys so far, by label; `own` is the publisher's own pair. A client makes some, one a socket."""
-        self._followed: list[Connections] = []
-        self._lock = threading.Lock()
         self.denied = 0
         """Handshakes of keys that are not allowed."""
         self.ended = 0
         """Sessions ended because their key was revoked."""
         self._trouble = ""
-        zap = context.socket(zmq.ROUTER)
-        zap.linger = 0
-        zap.bind("inproc://zeromq.zap.01")
-        self._thread = threading.Thread(target=self._work, args=(zap,), name="admission", daemon=True)
-        self._thread.start()
+        self._refresh_ns = time.monotonic_ns()
+        super().__init__(context)
 
-    def protect(self, socket: "zmq.Socket[bytes]") -> Connections:
+    def protect(self, socket: "zmq.Socket[bytes]", *, sends_only: bool = False) -> Connections:
         """Make a socket, not bound yet, a CURVE server; returns its connections, which this follows from here on."""
         socket.curve_server = True
         socket.curve_secretkey = self._pair.secret
@@ -66,58 +62,26 @@ class Admission:
         socket.zap_domain = DOMAIN
         # Without this libzmq lets everybody in while nobody answers ZAP.
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        bound_strangers(socket)
-        connections = Connections(socket, MAX_CONNECTIONS)
-        with self._lock:
-            self._followed.append(connections)
-        return connections
+        return super().protect(socket, sends_only=sends_only)
 
     def admits(self, user: bytes) -> bool:
         """Whether a public key (Z85) may come in now."""
         return user in self._allowed
 
     def statistics(self) -> dict[str, int]:
-        """Handshakes denied, sessions ended by revoking, connections that were one too many."""
-        with self._lock:
-            refused = sum(connections.refused for connections in self._followed)
-        return {"denied": self.denied, "revoked": self.ended, "refused": refused}
+        """Handshakes denied, sessions ended by revoking, and what a turnstile says."""
+        return {"denied": self.denied, "revoked": self.ended, **super().statistics()}
 
-    def join(self) -> None:
-        """Wait for the thread; the context has been ended."""
-        self._thread.join()
+    def _open_ear(self, context: "zmq.Context[zmq.Socket[bytes]]") -> "zmq.Socket[bytes]":
+        zap = context.socket(zmq.ROUTER)
+        zap.linger = 0
+        zap.bind("inproc://zeromq.zap.01")
+        return zap
 
-    def _work(self, zap: "zmq.Socket[bytes]") -> None:
-        poller = zmq.Poller()
-        poller.register(zap, zmq.POLLIN)
-        following: list[Connections] = []
-        clock_ms, next_ms = _now_ms, _now_ms() + REFRESH_MS
-        try:
-            while True:
-                with self._lock:
-                    new = self._followed[len(following) :]
-                for connections in new:
-                    poller.register(connections.monitor, zmq.POLLIN)
-                    following.append(connections)
-                ready = dict(poller.poll(max(1, next_ms - clock_ms())))
-                for connections in following:
-                    connections.take_in()
-                if zap in ready:
-                    self._answer(zap)
-                if clock_ms() >= next_ms:
-                    next_ms = clock_ms() + REFRESH_MS
-                    self._refresh(following)
-        except zmq.ContextTerminated:
-            pass
-        finally:
-            with self._lock:
-                for connections in self._followed:
-                    connections.monitor.close(linger=0)
-            zap.close(linger=0)
-
-    def _answer(self, zap: "zmq.Socket[bytes]") -> None:
+    def _hear(self, ear: "zmq.Socket[bytes]") -> None:
         with contextlib.suppress(zmq.Again):
             while True:
-                parts = zap.recv_multipart(zmq.NOBLOCK)
+                parts = ear.recv_multipart(zmq.NOBLOCK)
                 route, (version, request, domain, _address, _identity, mechanism, *credentials) = (
                     parts[:2],
                     parts[2:],
@@ -132,7 +96,14 @@ class Admission:
                 else:
                     self.denied += 1
                     answer = (b"300", b"", b"")
-                zap.send_multipart([*route, version, request, *answer, b""], zmq.NOBLOCK)
+                ear.send_multipart([*route, version, request, *answer, b""], zmq.NOBLOCK)
+
+    def _look(self, following: list[Connections]) -> None:
+        super()._look(following)
+        now_ns = time.monotonic_ns()
+        if now_ns - self._refresh_ns >= REFRESH_NS:
+            self._refresh_ns = now_ns
+            self._refresh(following)
 
     def _refresh(self, following: list[Connections]) -> None:
         """Read who is allowed, and end the sessions of those who no longer are. What cannot be read allows nobody new or old."""
@@ -151,16 +122,24 @@ class Admission:
             self.ended += connections.end_unless(self.admits, strangers=gone)
 
 
-def _now_ms() -> int:
-    return time.monotonic_ns() // 1_000_000
+def open_turnstile(
+    context: "zmq.Context[zmq.Socket[bytes]]", address: str, curve: Curve | None
+) -> Turnstile | None:
+    """Who holds the clients of an address down, for a context with nothing in it yet, which is ended where that cannot be.
 
+    Args:
+        context: The context of the sockets.
+        address: Where they are bound.
+        curve: The publisher's keys; None for an address without CURVE.
 
-def open_admission(context: "zmq.Context[zmq.Socket[bytes]]", curve: Curve) -> Admission:
-    """An `Admission` for a context with nothing in it yet, which is ended where there can be none.
+    Returns:
+        None for an address that this user alone reaches.
 
     Raises:
         KeyFileError: As `Admission`.
     """
+    if curve is None:
+        return Turnstile(context) if address.startswith("tcp://") else None
     try:
         return Admission(context, curve)
     except KeyFileError:
@@ -169,11 +148,16 @@ def open_admission(context: "zmq.Context[zmq.Socket[bytes]]", curve: Curve) -> A
 
 
 def user_of(message: zmq.Frame) -> tuple[int, bytes] | None:
-    """The descriptor a message came over and the public key that has authenticated there; None without CURVE."""
+    """The descriptor a message came over and the public key that has authenticated there, empty without CURVE; None where
+    ZeroMQ does not say."""
     try:
-        return int(message.get("__fd")), str(message.get("User-Id")).encode()
+        descriptor = int(message.get("__fd"))
     except zmq.ZMQError:
         return None
+    try:
+        return descriptor, str(message.get("User-Id")).encode()
+    except zmq.ZMQError:
+        return descriptor, b""
 
 
 def client_keys(curve: Curve | None) -> tuple[KeyPair, bytes] | None:

@@ -21,7 +21,7 @@ from jaxtyping import Int64
 from calib.clock import LIMIT_MS, MIN_EXCHANGES, ClockEstimate, OneWay, estimate_clock, measure_clock
 from calib.errors import CalibrationError
 from calib.results import ClockResult
-from stream.admission import Admission, authenticate, client_keys, open_admission, user_of
+from stream.admission import authenticate, client_keys, open_turnstile, user_of
 from stream.connections import Connections, bound_strangers
 from stream.endpoint import Curve, Endpoint, parse_endpoint
 from stream.errors import EndpointError, StreamError
@@ -57,21 +57,19 @@ class ClockResponder:
 
     def __init__(self, address: str, clock: Clock, curve: Curve | None = None) -> None:
         self._clock = clock
-        self._admission: Admission | None = None
         self._connections: Connections | None = None
         self.answered = 0
         self.refused = 0
         """Messages that were no request of ours, or came too fast."""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        if curve is not None:
-            self._admission = open_admission(self._context, curve)
+        self._turnstile = open_turnstile(self._context, address, curve)
         socket = self._context.socket(zmq.ROUTER)
         socket.linger = 0
         socket.setsockopt(zmq.RCVHWM, QUEUE)
         socket.setsockopt(zmq.SNDHWM, QUEUE)
         bound_strangers(socket)
-        if self._admission is not None:
-            self._connections = self._admission.protect(socket)
+        if self._turnstile is not None:
+            self._connections = self._turnstile.protect(socket)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
         socket.setsockopt(zmq.IPV6, address.startswith("tcp://["))
         try:
@@ -112,13 +110,13 @@ class ClockResponder:
 
     def _admits(self, frame: zmq.Frame) -> bool:
         """Whether a request is of a client that may still ask; always without CURVE."""
-        if self._admission is None or self._connections is None:
+        if self._turnstile is None or self._connections is None:
             return True
         known = user_of(frame)
         if known is None:
             return False
         self._connections.belongs(*known)
-        return self._admission.admits(known[1])
+        return self._turnstile.admits(known[1])
 
     def close(self) -> None:
         """Stop answering; may be called twice."""

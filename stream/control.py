@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from stream.frame import FrameFormat, Photometric
 from stream.guard import Grabbed
@@ -93,10 +93,29 @@ SLOT = struct.Struct("<BI")
 LEASE = struct.Struct("<BIQI")
 """Kind, slot, epoch; the serial number of the adaptation that is to draw, 0 for the general model."""
 ALIVE = struct.Struct("<BI")
-FRAME = struct.Struct("<BIIQQQBQQQ")
+FRAME = struct.Struct("<BIIQQQBQQQQ")
 DONE = struct.Struct("<BIQQQB6fI")
 """Kind, slot, epoch, submitted, inferred, valid; then of A minimum, maximum, mean and area, the domain's score, and the distance
 from what the patient's adaptation was taught on (NaN without one); the serial number of the adaptation that drew, 0 for none."""
+
+
+class SourceDrops(NamedTuple):
+    """Frames that were due and never left the source process, so far, by reason."""
+
+    late: int = 0
+    """Passed over, since the source had fallen a period behind."""
+    full: int = 0
+    """Dropped, since no slot was granted."""
+    lost: int = 0
+    """Those that the source has lost."""
+    down: int = 0
+    """Due between the last frame of the process before and the first of this one."""
+
+    def more(self, *, late: int = 0, full: int = 0, lost: int = 0, down: int = 0) -> "SourceDrops":
+        """These and so many more."""
+        return SourceDrops(self.late + late, self.full + full, self.lost + lost, self.down + down)
+
+
 FLAG_REPEATED = 1
 FLAG_DISCONTINUITY = 2
 
@@ -121,17 +140,13 @@ def unpack_json(packet: bytes) -> dict[str, Any]:
     return body
 
 
-def pack_frame(
-    grabbed: Grabbed, ring_number: int, dropped_late: int, dropped_full: int, dropped_lost: int
-) -> bytes:
+def pack_frame(grabbed: Grabbed, ring_number: int, drops: SourceDrops) -> bytes:
     """A FRAME packet.
 
     Args:
         grabbed: The frame.
         ring_number: Which ring the slot is in; a slot of a ring that was replaced is ignored.
-        dropped_late: Frames passed over so far because the source fell a period behind.
-        dropped_full: Frames dropped so far because no slot was granted.
-        dropped_lost: Frames that the source has lost so far.
+        drops: So far.
     """
     flags = (FLAG_REPEATED if grabbed.repeated else 0) | (FLAG_DISCONTINUITY if grabbed.discontinuity else 0)
     return FRAME.pack(
@@ -142,15 +157,13 @@ def pack_frame(
         grabbed.due_ns,
         grabbed.grabbed_ns,
         flags,
-        dropped_late,
-        dropped_full,
-        dropped_lost,
+        *drops,
     )
 
 
-def unpack_frame(packet: bytes) -> tuple[Grabbed, int, int, int, int]:
-    """The inverse of `pack_frame`: the frame, the ring's number, frames dropped late, dropped full, and lost."""
-    _, slot, ring_number, sequence, due_ns, grabbed_ns, flags, late, full, lost = FRAME.unpack(packet)
+def unpack_frame(packet: bytes) -> tuple[Grabbed, int, SourceDrops]:
+    """The inverse of `pack_frame`: the frame, the ring's number, and the drops so far."""
+    _, slot, ring_number, sequence, due_ns, grabbed_ns, flags, *drops = FRAME.unpack(packet)
     grabbed = Grabbed(
         slot,
         sequence,
@@ -159,7 +172,7 @@ def unpack_frame(packet: bytes) -> tuple[Grabbed, int, int, int, int]:
         bool(flags & FLAG_REPEATED),
         bool(flags & FLAG_DISCONTINUITY),
     )
-    return grabbed, ring_number, late, full, lost
+    return grabbed, ring_number, SourceDrops(*drops)
 
 
 def format_to_json(frame_format: FrameFormat) -> dict[str, Any]:

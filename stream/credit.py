@@ -5,7 +5,7 @@ import contextlib
 
 import zmq
 
-from stream.admission import open_admission, user_of
+from stream.admission import open_turnstile, user_of
 from stream.connections import bound_strangers
 from stream.endpoint import Curve
 from stream.errors import EndpointError
@@ -30,10 +30,10 @@ class Credit:
         self._given = 0
         self._used = 0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._admission = None if curve is None else open_admission(self._context, curve)
+        self._turnstile = open_turnstile(self._context, address, curve)
         self.socket: zmq.Socket[bytes] = self._context.socket(zmq.PULL)
         bound_strangers(self.socket)
-        self._connections = None if self._admission is None else self._admission.protect(self.socket)
+        self._connections = None if self._turnstile is None else self._turnstile.protect(self.socket)
         self.socket.setsockopt(zmq.LINGER, 0)
         try:
             self.socket.bind(address)
@@ -65,13 +65,13 @@ class Credit:
 
     def _admits(self, frame: zmq.Frame) -> bool:
         """Whether credit comes from a client that may still give it; always without CURVE."""
-        if self._admission is None or self._connections is None:
+        if self._turnstile is None or self._connections is None:
             return True
         known = user_of(frame)
         if known is None:
             return False
         self._connections.belongs(*known)
-        return self._admission.admits(known[1])
+        return self._turnstile.admits(known[1])
 
     def close(self) -> None:
         """Close the socket."""

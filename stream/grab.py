@@ -23,6 +23,7 @@ from stream.control import (
     SLOT,
     ChildSocket,
     Kind,
+    SourceDrops,
     become_child,
     end_with_any_thread,
     format_to_json,
@@ -33,7 +34,7 @@ from stream.control import (
 from stream.errors import SourceError, SourceGone
 from stream.frame import FrameFormat
 from stream.guard import Grabbed
-from stream.pacing import Pacing, Schedule, frame_times_ms
+from stream.pacing import Pacing, Schedule, due_between, frame_times_ms
 from stream.repeats import RepeatDetector
 from stream.ring import RingMemory
 from stream.sources.source import FormatChanged, Source
@@ -55,12 +56,8 @@ class Decoded:
     """None for a live device without a driver stamp: due when it was read."""
     repeated: bool
     discontinuity: bool
-    dropped_late: int
-    """Frames before this one that were passed over, since the source had fallen behind."""
-    dropped_full: int
-    """Frames before this one that were dropped, since no slot was granted."""
-    dropped_lost: int
-    """Frames before this one that the source has lost."""
+    drops: SourceDrops
+    """Before this one."""
     late_ns: int = 0
     """How much later than due it is let go."""
 
@@ -73,6 +70,8 @@ class Grabber:
         source: An open source.
         pacing: When its frames are due.
         first_sequence: The number of its first frame; above 0 where another source process came before.
+        down_since_ns: When the last frame of that process was due: those due since then are counted as dropped. None where
+            there is no such process, or nothing is due while there is none.
         blank: Regions of burned-in text, made black before anybody sees the frame; frames of another size are left as
             they are, and the guard says so.
         reading: Entered for the time of each read.
@@ -85,12 +84,14 @@ class Grabber:
         pacing: Pacing,
         *,
         first_sequence: int = 0,
+        down_since_ns: int | None = None,
         blank: Blank | None = None,
         reading: AbstractContextManager[None] | None = None,
     ) -> None:
         self._blank = blank
         self._reading = reading or contextlib.nullcontext()
         self._first_sequence = self._next_sequence = first_sequence
+        self._down_since_ns = down_since_ns
         self._guard = guard
         self._source = source
         self._pacing = pacing
@@ -98,9 +99,7 @@ class Grabber:
         self._granted: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
         self._rings: queue.SimpleQueue[tuple[RingMemory, int]] = queue.SimpleQueue()
         self._decoded: queue.SimpleQueue[Decoded | FrameFormat | None] = queue.SimpleQueue()
-        self._dropped_late = 0
-        self._dropped_full = 0
-        self._dropped_lost = 0
+        self._drops = SourceDrops()
         self._warned: set[str] = set()
         self._failure: BaseException | None = None
 
@@ -117,13 +116,7 @@ class Grabber:
         if self._failure is not None:
             raise self._failure
         self._tell_warnings()
-        end = {
-            "sequence": self._next_sequence,
-            "dropped_late": self._dropped_late,
-            "dropped_full": self._dropped_full,
-            "dropped_lost": self._dropped_lost,
-        }
-        self._guard.send_json(Kind.END, end)
+        self._guard.send_json(Kind.END, {"sequence": self._next_sequence, "drops": self._drops})
 
     # The guard's words ----------------------------------------------------------------------------------------
 
@@ -160,7 +153,7 @@ class Grabber:
         while self._pacing.frames is None or sequence < self._pacing.frames:
             if schedule is not None and self._is_behind(schedule, index) and self._source.skip():
                 schedule.advance(index)
-                self._dropped_late += 1
+                self._drops = self._drops.more(late=1)
                 sequence, index, discontinuity = sequence + 1, index + 1, True
                 self._next_sequence = sequence
                 continue
@@ -187,15 +180,12 @@ class Grabber:
                 index = 0
                 continue
             if got.lost:
-                index = self._count_lost(got.lost, schedule, index)
-                sequence, discontinuity = sequence + got.lost, True
-                if self._pacing.frames is not None and sequence >= self._pacing.frames:
-                    # What was asked for ends among the lost ones.
-                    self._dropped_lost -= sequence - self._pacing.frames
-                    self._next_sequence = self._pacing.frames
+                index = self._pass_lost(got.lost, schedule, index)
+                sequence, discontinuity = sequence + self._count_up_to_the_last(sequence, lost=got.lost), True
+                if sequence == self._pacing.frames:
                     return
             if slot is None:
-                self._dropped_full += 1
+                self._drops = self._drops.more(full=1)
                 sequence, discontinuity = sequence + 1, True
                 self._next_sequence = sequence
                 continue
@@ -206,6 +196,10 @@ class Grabber:
                 due_ns = schedule.advance(index)
             if due_ns is None and got.late_ns:
                 due_ns = self._clock.now_ns()
+            if (down := self._down(due_ns)) > 0:
+                sequence += self._count_up_to_the_last(sequence, down=down)
+                if sequence == self._pacing.frames:
+                    return
             if blank is not None:
                 blank.write(
                     out, self._source.format
@@ -221,24 +215,37 @@ class Grabber:
                     due_ns,
                     repeated,
                     discontinuity,
-                    self._dropped_late,
-                    self._dropped_full,
-                    self._dropped_lost,
+                    self._drops,
                     got.late_ns,
                 )
             )
             sequence, index, discontinuity = sequence + 1, index + 1, False
             self._next_sequence = sequence
 
-    def _count_lost(self, lost: int, schedule: Schedule | None, index: int) -> int:
+    def _count_up_to_the_last(self, sequence: int, *, lost: int = 0, down: int = 0) -> int:
+        """Count frames from `sequence` on as dropped, but none beyond what was asked for; returns how many."""
+        if (frames := self._pacing.frames) is not None:
+            lost, down = min(lost, frames - sequence), min(down, frames - sequence)
+        self._drops = self._drops.more(lost=lost, down=down)
+        self._next_sequence = sequence + lost + down
+        return lost + down
+
+    def _pass_lost(self, lost: int, schedule: Schedule | None, index: int) -> int:
         """Frames that the source has lost were due all the same; returns the place in the recording after them."""
-        self._dropped_lost += lost
         passes = self._source.frame_count
         for _ in range(lost):
             if schedule is not None:
                 schedule.advance(index)
             index = index + 1 if passes is None else (index + 1) % passes
         return index
+
+    def _down(self, due_ns: int | None) -> int:
+        """Frames that were due while there was no source process, once, before the first frame of this one."""
+        since_ns, self._down_since_ns = self._down_since_ns, None
+        if since_ns is None:
+            return 0
+        now_ns = self._clock.now_ns() if due_ns is None else due_ns
+        return due_between(since_ns, now_ns, paced_hz(self._source, self._pacing))
 
     def _blank_for(self, frame_format: FrameFormat) -> Blank | None:
         return self._blank if self._blank is not None and self._blank.fits(frame_format) else None
@@ -281,9 +288,12 @@ class Grabber:
             frame.repeated,
             frame.discontinuity,
         )
-        self._guard.send(
-            pack_frame(grabbed, frame.ring_number, frame.dropped_late, frame.dropped_full, frame.dropped_lost)
-        )
+        self._guard.send(pack_frame(grabbed, frame.ring_number, frame.drops))
+
+
+def paced_hz(source: Source, pacing: Pacing) -> float | None:
+    """Frames per second that are due; None where nothing says."""
+    return source.rate_hz if source.live else pacing.intended_rate_hz(source.rate_hz)
 
 
 def open_configured(config: dict[str, Any]) -> tuple[Source, Pacing]:
@@ -319,7 +329,7 @@ def with_faults(source: Source, pacing: Pacing, config: dict[str, Any], guard: C
         faults["spec"],
         faults["seed"],
         rate_hz=pacing.intended_rate_hz(source.rate_hz) or source.rate_hz,
-        first=config["first_sequence"],
+        first=faults["first"],
         begun=[(int(place), int(ends_ns)) for place, ends_ns in faults["begun"]],
         tell=lambda place, ends_ns: guard.send_json(
             Kind.FAULT, {"place": place, "at_ns": MonotonicClock().now_ns(), "ends_ns": ends_ns}
@@ -344,7 +354,7 @@ def main() -> int:
         opened = {
             "kind": source.kind,
             "format": format_to_json(source.format),
-            "rate_hz": source.rate_hz if source.live else pacing.intended_rate_hz(source.rate_hz),
+            "rate_hz": paced_hz(source, pacing),
             "recorded_hz": source.rate_hz,
             "frame_count": source.frame_count,
             "live": source.live,
@@ -359,7 +369,13 @@ def main() -> int:
         alive = Alive(guard)
         blank = None if config.get("blank") is None else Blank.from_json(config["blank"])
         Grabber(
-            guard, source, pacing, first_sequence=config["first_sequence"], blank=blank, reading=alive
+            guard,
+            source,
+            pacing,
+            first_sequence=config["first_sequence"],
+            down_since_ns=config.get("down_since_ns"),
+            blank=blank,
+            reading=alive,
         ).run()
     except SourceError as error:
         gone = isinstance(error, SourceGone)

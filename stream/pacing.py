@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from stream.errors import SourceError
-from stream.timing import NS_PER_MS
+from stream.timing import NS_PER_MS, NS_PER_S
 
 MAX_TIMED = 4000
 """Frames whose times fit into a packet (stream.control.MAX_PACKET)."""
@@ -72,6 +72,19 @@ class Schedule:
         if interval_ms is None:
             raise SourceError("needed the frame rate, but the recording does not say it; add --rate")
         return interval_ms * NS_PER_MS / self._speed
+
+
+def due_between(before_ns: int, now_ns: int, rate_hz: float | None) -> int:
+    """Frames that were due after the one at `before_ns` and before one at `now_ns`; 0 where nothing says how many come.
+
+    Args:
+        before_ns: When the frame before was due.
+        now_ns: When the next one is.
+        rate_hz: Frames per second.
+    """
+    if not rate_hz:
+        return 0
+    return max(0, round((now_ns - before_ns) * rate_hz / NS_PER_S) - 1)
 
 
 def frame_times_ms(source: Timed, frames: int | None, pacing: Pacing) -> list[float] | None:

@@ -19,12 +19,14 @@ import zmq
 from calib.errors import CalibrationError
 from calib.patient_facts import open_patient
 from stream.adaptation import Answer, PatientSide
+from stream.admission import Admission
 from stream.audit_trail import AuditTrail
 from stream.children import exit_words
 from stream.command_door import CommandDoor
 from stream.control import (
     SLOT,
     Kind,
+    SourceDrops,
     angles_from_json,
     format_from_json,
     send_ring,
@@ -49,7 +51,7 @@ from stream.frame import FrameFormat, Reason, State
 from stream.guard import Guard, Outgoing
 from stream.histograms import FrameHistograms
 from stream.latency import RecentLatencies, RecentRate
-from stream.pacing import Pacing
+from stream.pacing import Pacing, due_between
 from stream.publish import Publisher
 from stream.ring import Ring
 from stream.site import Site
@@ -171,6 +173,8 @@ class Pipeline:
         """Why the site's record is not for the present format, so that there is no engine; None where it is."""
         self._dropped_before: dict[str, int] = {}
         """Drops of source processes that are gone; each one counts from 0."""
+        self._due_ns: int | None = None
+        """When the last frame that came was due."""
         self._faults_begun: list[dict[str, int]] = []
         """Injected faults, each with its place, when it began and when it ends."""
         self._publisher.faults_injected = config.fault is not None
@@ -305,8 +309,8 @@ class Pipeline:
             self._trail.see(
                 self.last_status, self.opened, self._ring.frame_format if self._ring else None, now_ns
             )
-            if self._publisher.admission is not None:
-                self._trail.admitted(dict(self._publisher.admission.admitted))
+            if isinstance(self._publisher.turnstile, Admission):
+                self._trail.admitted(dict(self._publisher.turnstile.admitted))
             self.on_status(self.last_status)
             self._retired = [ring for ring in self._retired if not self._drop_if_idle(ring)]
 
@@ -326,12 +330,15 @@ class Pipeline:
             "options": dataclasses.asdict(self.config.options),
             "pacing": dataclasses.asdict(self.config.pacing),
             "first_sequence": self._next_sequence,
+            "down_since_ns": None if self.config.pacing.lossless else self._due_ns,
             "blank": None if self.config.site is None else self.config.site.blank_json,
             "faults": None
             if self.config.fault is None
             else {
                 "spec": self.config.fault,
                 "seed": self.config.fault_seed,
+                # Of those it was asked for, so that the same seed does the same however long a process was gone.
+                "first": self._next_sequence - self._dropped_before.get("source_down", 0),
                 "begun": [(fault["place"], fault["ends_ns"]) for fault in self._faults_begun],
             },
         }
@@ -362,9 +369,7 @@ class Pipeline:
             self._take_fault(unpack_json(packet))
         elif kind == Kind.END:
             said = unpack_json(packet)
-            self._count_due(
-                int(said["sequence"]), *(int(said[f"dropped_{why}"]) for why in ("late", "full", "lost"))
-            )
+            self._count_due(int(said["sequence"]), SourceDrops(*(int(count) for count in said["drops"])))
             self._source_ended = True
         elif kind == Kind.ERROR:
             said = unpack_json(packet)
@@ -496,15 +501,15 @@ class Pipeline:
         return self._started
 
     def _take_frame(self, packet: bytes) -> None:
-        grabbed, ring_number, *dropped = unpack_frame(packet)
+        grabbed, ring_number, drops = unpack_frame(packet)
         if self._guard is None or self._ring is None:
             return
+        self._due_ns = grabbed.due_ns
+        self._count_due(grabbed.sequence + 1, drops)
         if ring_number != self._ring_number:
-            self._count_due(grabbed.sequence + 1, *dropped)
             self._count_dropped("former_ring")
             return
         self._grabbed_rate.add(grabbed.grabbed_ns)
-        self._count_due(grabbed.sequence + 1, *dropped)
         self._source.take_frame()
         self._ring.fill(grabbed.slot)
         repeated = self._guard.counters.repeated
@@ -512,24 +517,37 @@ class Pipeline:
         if self._credit is not None:
             self._credit.give_back(self._guard.counters.repeated - repeated)
 
-    def _count_due(self, next_sequence: int, dropped_late: int, dropped_full: int, dropped_lost: int) -> None:
+    def _count_due(self, next_sequence: int, drops: SourceDrops) -> None:
         """Take in how far the source is, and what it has dropped on the way."""
         self._next_sequence = next_sequence
         if self._guard is not None:
             dropped = self._guard.counters.dropped
             counts = {
-                "source_late": dropped_late,
-                "ring_full": dropped_full,
-                "source_lost": dropped_lost,
+                "source_late": drops.late,
+                "ring_full": drops.full,
+                "source_lost": drops.lost,
+                "source_down": drops.down,
             }
             for reason, count in counts.items():
                 if count:
                     dropped[reason] = self._dropped_before.get(reason, 0) + count
 
-    def _count_dropped(self, reason: str) -> None:
-        if self._guard is not None:
+    def _count_dropped(self, reason: str, frames: int = 1) -> None:
+        if self._guard is not None and frames > 0:
             dropped = self._guard.counters.dropped
-            dropped[reason] = dropped.get(reason, 0) + 1
+            dropped[reason] = dropped.get(reason, 0) + frames
+
+    def _count_down_at_the_end(self) -> None:
+        """The source process is gone or hangs as the run ends, so nobody else counts what has been due since its last frame."""
+        pacing = self.config.pacing
+        if self._due_ns is None or self._source_ended or pacing.lossless or not self._source.is_down:
+            return
+        # One period later the next frame would have been due.
+        frames = due_between(self._due_ns, self._clock.now_ns(), self.opened["rate_hz"])
+        if pacing.frames is not None:
+            frames = min(frames, pacing.frames - self._next_sequence)
+        self._next_sequence += frames
+        self._count_dropped("source_down", frames)
 
     # The engine -----------------------------------------------------------------------------------------------
 
@@ -670,6 +688,7 @@ class Pipeline:
     def _close(self) -> None:
         """Say that it is over, then take everything down."""
         if self._guard is not None:
+            self._count_down_at_the_end()
             self._guard.end()
             self.last_status = {**self.status(), "ended": True}
             self._publisher.heartbeat(self.last_status)

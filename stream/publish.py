@@ -12,7 +12,7 @@ from typing import Any
 
 import zmq
 
-from stream.admission import Admission, user_of
+from stream.admission import open_turnstile, user_of
 from stream.clock_exchange import ClockResponder
 from stream.connections import Connections, bound_strangers, end_connection, unread_bytes
 from stream.endpoint import Endpoint, EndpointLock
@@ -22,12 +22,17 @@ from stream.guard import Outgoing
 from stream.memory_door import MemoryDoor
 from stream.ring import Ring
 from stream.timing import NS_PER_S, Clock
+from stream.turnstile import Turnstile
 from stream.wire import MEASURING, Header, pack_header, pack_status, plane_crcs
 
+LINGER_MS = 200
+"""So long the last messages may take to leave."""
 SEND_QUEUE = 8
 """Frames a client may be behind before it loses some. 1 and 2 lost frames that had been read (facts: pyzmq)."""
 SLOTS_IN_RESERVE = 4
 """With fewer free slots than this a message is copied, so that slow clients cannot take the ring away."""
+MAX_HEARD = 64
+"""Subscriptions that are taken in at once; a frame does not wait for more."""
 STUCK_NS = 5 * NS_PER_S
 # As plain numbers: an enumeration's members cost more than what is asked with them.
 _EVENTS, _READABLE = int(zmq.EVENTS), int(zmq.POLLIN)
@@ -81,20 +86,18 @@ class Publisher:
         self._crc = crc
         self._lock = EndpointLock(endpoint)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._bound: list[tuple[zmq.Socket[bytes], Connections]] = []
         self._door: MemoryDoor | None = None
-        self.admission: Admission | None = None
-        """Who may come in, of an address with CURVE."""
+        self.turnstile: Turnstile | None = None
+        """Who holds clients down, and of an address with CURVE says who may come in; None of one that this user alone reaches."""
         try:
-            if endpoint.curve is not None:
-                self.admission = Admission(self._context, endpoint.curve)
+            self.turnstile = open_turnstile(self._context, endpoint.frames, endpoint.curve)
             self._door = self._open_door(endpoint)
             self.frames, self._connections = self._bind(endpoint.frames, SEND_QUEUE)
             self._status, self._status_connections = self._bind(endpoint.status, 4)
             self._clock_responder = self._answer_clocks(endpoint)
         except (EndpointError, KeyFileError):
-            self._context.destroy(linger=0)
-            if self.admission is not None:
-                self.admission.join()
+            self._close_sockets(linger_ms=0)
             if self._door is not None:
                 self._door.close()
             self._lock.close()
@@ -114,16 +117,16 @@ class Publisher:
         socket = self._context.socket(zmq.XPUB)
         socket.setsockopt(zmq.XPUB_VERBOSER, 1)
         bound_strangers(socket)
-        connections = self.admission.protect(socket) if self.admission is not None else Connections(socket)
-        socket.setsockopt(zmq.LINGER, 200)
+        connections = (
+            Connections(socket) if self.turnstile is None else self.turnstile.protect(socket, sends_only=True)
+        )
+        self._bound.append((socket, connections))
         socket.setsockopt(zmq.SNDHWM, queue)
         socket.setsockopt(zmq.IPV6, address.startswith("tcp://["))
         before = os.umask(0o077)  # an ipc socket is for this user alone, wherever its folder is
         try:
             socket.bind(address)
         except zmq.ZMQError as error:
-            socket.disable_monitor()
-            socket.close(linger=0)
             raise EndpointError(
                 f"needed a free address, got {address}: {error.strerror}; stop what uses it or choose another with "
                 "--endpoint"
@@ -216,7 +219,7 @@ class Publisher:
         self._hear_status_clients()
         if self._door is not None:
             self._door.see_clients()
-        if self.admission is None:  # which follows them in a thread of its own
+        if self.turnstile is None:  # which follows them in a thread of its own
             self._connections.take_in()
             self._status_connections.take_in()
         now_ns = self._clock.now_ns()
@@ -233,7 +236,7 @@ class Publisher:
 
     def _count_subscriptions(self) -> None:
         with contextlib.suppress(zmq.Again):
-            while True:
+            for _ in range(MAX_HEARD):
                 frame = self.frames.recv(zmq.NOBLOCK, copy=False)
                 self._attribute(self._connections, frame)
                 message = frame.bytes
@@ -245,12 +248,14 @@ class Publisher:
 
     def _hear_status_clients(self) -> None:
         with contextlib.suppress(zmq.Again):
-            while True:
+            for _ in range(MAX_HEARD):
                 self._attribute(self._status_connections, self._status.recv(zmq.NOBLOCK, copy=False))
 
     def _attribute(self, connections: Connections, frame: zmq.Frame) -> None:
-        if self.admission is not None and (known := user_of(frame)) is not None:
+        """A client has subscribed, or taken that back."""
+        if self.turnstile is not None and (known := user_of(frame)) is not None:
             connections.belongs(*known)
+            connections.subscribed(known[0], 1 if frame.bytes[:1] == b"\x01" else -1)
 
     def statistics(self) -> dict[str, int]:
         """Messages sent, messages copied, subscribers now and how many of them read memory, clients let go of, notes missed."""
@@ -260,7 +265,7 @@ class Publisher:
             "subscribers": self.subscribers,
             "in_memory": self._door.clients if self._door else 0,
             "disconnected": self.disconnected,
-            **({} if self.admission is None else self.admission.statistics()),
+            **({} if self.turnstile is None else self.turnstile.statistics()),
             "notes_missed": self._door.missed if self._door else 0,
         }
 
@@ -269,17 +274,19 @@ class Publisher:
         self._clock_responder.close()
         if self._door is not None:
             self._door.close()
-        for connections, socket in (
-            (self._connections, self.frames),
-            (self._status_connections, self._status),
-        ):
-            socket.disable_monitor()
-            if self.admission is None:
-                connections.monitor.close(linger=0)
-            socket.close()
-        self._context.term()  # the admission's thread wakes and closes its own
+        self._close_sockets(linger_ms=LINGER_MS)
         if self.endpoint.frames.startswith("ipc://"):
             for address in (self.endpoint.frames, self.endpoint.status, self.endpoint.clock):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(address.removeprefix("ipc://"))
         self._lock.close()
+
+    def _close_sockets(self, linger_ms: int) -> None:
+        for socket, connections in self._bound:
+            socket.disable_monitor()
+            if self.turnstile is None:
+                connections.monitor.close(linger=0)
+            socket.close(linger=linger_ms)
+        self._context.term()  # the turnstile's thread wakes and closes its own
+        if self.turnstile is not None:
+            self.turnstile.join()

@@ -57,6 +57,11 @@ class SourceSide:
         """How often a process was lost and another planned."""
         return self._backoff.restarts
 
+    @property
+    def is_down(self) -> bool:
+        """Whether no process gives frames now, since it is gone, has given none yet or is known to hang."""
+        return self.child is None or not self._began or self._told
+
     # Its life -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""Strangers at a stream's TCP ports while frames flow: floods of connects, half-open sessions, giant messages.
+"""Strangers at a stream's TCP ports while frames flow: floods of connects, half-open sessions, whole sessions, subscriptions, giant messages.
 
 What it costs the live picture is judged as in every other case: no frame later than its deadline and the longest gap of the
 witness in the same run. The strangers take cores as well, and the witness feels that too.
@@ -48,7 +48,24 @@ while time.monotonic() < over:
             if len(held) > 400:
                 held.pop(0).close()
             continue
-        stranger.sendall(GREETING + READY + b"\\x02" + struct.pack(">Q", 1 << (28 + turn % 16)))
+        stranger.sendall(GREETING + READY)
+        heard = b""
+        while len(heard) < 64 + 27:  # its greeting and its READY: what comes before them is hung up on for that alone
+            got = stranger.recv(4096)
+            if not got:
+                raise OSError
+            heard += got
+        if kind == "whole sessions":
+            stranger.sendall(b"\\x00\\x01\\x01")
+            held.append(stranger)
+            if len(held) > 400:
+                held.pop(0).close()
+            continue
+        if kind == "subscriptions":
+            while time.monotonic() < over:
+                stranger.sendall(b"".join(b"\\x00\\x3d\\x01" + os.urandom(60) for _ in range(256)))
+                sent += 256 * 63
+        stranger.sendall(b"\\x02" + struct.pack(">Q", 1 << (28 + turn % 16)))
         for _ in range(256):
             stranger.sendall(bytes(1 << 18))
             sent += 1 << 18
@@ -73,6 +90,11 @@ class Flood:
 FLOODS = (
     Flood("connects", "as many TCP connects as one process makes, each closed at once"),
     Flood("half-open sessions", "handshakes begun and left, 400 held at a time"),
+    Flood(
+        "whole sessions",
+        "handshakes to their end and a subscription to all frames, 400 held at a time, none read",
+    ),
+    Flood("subscriptions", "to 60 random bytes each, as many as one process sends"),
     Flood("giant messages", "messages of 256 MiB to 8 TiB announced and sent"),
 )
 

@@ -124,11 +124,11 @@ def take_status() -> Callable[[bytes], None]:
 
 def packet_seeds() -> list[bytes]:
     """Packets of the source and of the engine."""
-    from stream.control import DONE, LEASE, Kind, format_to_json, pack_frame, pack_json
+    from stream.control import DONE, LEASE, Kind, SourceDrops, format_to_json, pack_frame, pack_json
     from stream.guard import Grabbed
 
     return [
-        pack_frame(Grabbed(1, 2, 3, 4), 1, 0, 0, 0),
+        pack_frame(Grabbed(1, 2, 3, 4), 1, SourceDrops()),
         pack_json(Kind.FORMAT, format_to_json(FORMAT)),
         LEASE.pack(Kind.LEASE, 1, 2, 0),
         DONE.pack(Kind.DONE, 1, 2, 3, 4, 1, 0.0, 1.0, 0.5, 0.1, 0.2, 0.3, 0),

@@ -245,7 +245,7 @@ def test_credit_is_taken_only_from_those_who_belong(keys: Any) -> None:
 
 def test_nobody_gets_in_while_nobody_answers_zap(keys: Any) -> None:
     class Dead(Admission):
-        def _answer(self, zap: Any) -> None:
+        def _hear(self, ear: Any) -> None:
             raise zmq.ContextTerminated  # its thread ends, and its socket with it
 
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

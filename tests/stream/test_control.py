@@ -10,6 +10,7 @@ from stream.control import (
     SLOT,
     ChildSocket,
     Kind,
+    SourceDrops,
     format_from_json,
     format_to_json,
     pack_frame,
@@ -58,9 +59,10 @@ def test_a_format_without_a_field_is_refused() -> None:
 @pytest.mark.parametrize("discontinuity", [False, True], ids=["on", "gap"])
 def test_a_frame_packet_comes_back_as_it_was(repeated: bool, discontinuity: bool) -> None:
     grabbed = Grabbed(2**32 - 1, 2**63, 2**62, 2**62 + 5, repeated, discontinuity)
-    packet = pack_frame(grabbed, 3, 2**40, 7, 2**33)
+    drops = SourceDrops(2**40, 7, 2**33, 2**34)
+    packet = pack_frame(grabbed, 3, drops)
     assert packet[0] == Kind.FRAME
-    assert unpack_frame(packet) == (grabbed, 3, 2**40, 7, 2**33)
+    assert unpack_frame(packet) == (grabbed, 3, drops)
 
 
 def test_the_packets_of_every_frame_have_no_padding() -> None:

@@ -33,14 +33,17 @@ def test_a_broken_source_is_named_counted_recorded_and_comes_back(
     assert beat["source_restarts"] >= 2
     frames = client.of("frame")
     assert numbers(frames) == sorted(set(numbers(frames)))
-    assert max(numbers(frames)) < 220
     assert all(frame["faults_injected"] for frame in frames)
     assert {(frame["rows"], frame["columns"]) for frame in frames} == {(256, 256), (256, 320)}
     shown = [line["state"] for line in client.of("shown")]
     assert "STALE" in shown
     assert "UNCHANGED" in shown
     counters = beat["counters"]
-    assert counters["due"] == 220
+    # The source was asked for 220; more were due in the second without it, and while another process began, twice.
+    down = counters["dropped"]["source_down"]
+    assert down >= RATE_HZ
+    assert counters["due"] == 220 + down
+    assert max(numbers(frames)) < counters["due"]
     out = counters["published"] + counters["repeated"] + sum(counters["dropped"].values())
     assert counters["due"] == out
     # Of 220 a tenth by chance, and the second without frames.
@@ -58,6 +61,38 @@ def test_a_broken_source_is_named_counted_recorded_and_comes_back(
         )
     assert "UNCHANGED" in [frame["state"] for frame in before["frame"]]
     assert after["not_live"][-1]["state"] == "NO_SIGNAL"  # the end of the stream
+
+
+def test_frames_that_were_due_when_a_run_ends_without_its_source_are_counted(
+    start: Any, record: Any, endpoint: str
+) -> None:
+    client = record(endpoint)
+    running = start(
+        "run",
+        "phantom",
+        *(
+            "--size",
+            "128",
+            "--rate",
+            "30",
+            "--engine",
+            "off",
+            "--fault",
+            "unplug@20:60s",
+            "--endpoint",
+            endpoint,
+        ),
+    )
+    client.wait_for(
+        lambda line: line["what"] == "shown" and line["state"] == "STALE", within_s=60, what="STALE"
+    )
+    printed = running.end()
+    assert running.process.returncode == 0
+    counters = client.of("heartbeat")[-1]["counters"]
+    # STALE is said half a second after the last frame.
+    assert counters["dropped"]["source_down"] >= RATE_HZ // 2 - 1
+    assert counters["due"] == counters["published"] + sum(counters["dropped"].values())
+    assert f"accounts {counters['due']} due = " in printed
 
 
 def test_a_room_without_faults_says_nothing_of_them(start: Any, record: Any, endpoint: str) -> None:

@@ -17,6 +17,7 @@ from stream.control import (
     SLOT,
     ChildSocket,
     Kind,
+    SourceDrops,
     format_from_json,
     send_ring,
     unpack_frame,
@@ -29,7 +30,7 @@ from stream.guard import Grabbed
 from stream.pacing import Pacing, Schedule
 from stream.ring import Ring
 from stream.sources.source import FormatChanged, Source, SourceFrame
-from stream.timing import NS_PER_MS, NS_PER_S
+from stream.timing import NS_PER_MS, NS_PER_S, MonotonicClock
 
 SMALL, LARGE = FrameFormat(64, 64), FrameFormat(96, 128, 12)
 FAST_HZ = 500.0
@@ -106,6 +107,7 @@ class GuardsEnd:
         *,
         slots: int = 16,
         first_sequence: int = 0,
+        down_since_ns: int | None = None,
         blank: Blank | None = None,
     ) -> None:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -116,11 +118,16 @@ class GuardsEnd:
         self.pixels: list[int] = []
         self.picture = np.zeros(0)
         """The last frame; its first 8 rows may be blanked."""
-        self.dropped = (0, 0)
+        self.drops = SourceDrops()
         self._slots = slots
         self.use(source.format)
         self.grabber = Grabber(
-            OutlivingSocket(theirs.detach()), source, pacing, first_sequence=first_sequence, blank=blank
+            OutlivingSocket(theirs.detach()),
+            source,
+            pacing,
+            first_sequence=first_sequence,
+            down_since_ns=down_since_ns,
+            blank=blank,
         )
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -148,7 +155,7 @@ class GuardsEnd:
         packet = self.socket.recv(MAX_PACKET)
         if packet[0] == Kind.FORMAT:
             return unpack_json(packet)
-        grabbed, ring_number, *dropped = unpack_frame(packet)
+        grabbed, ring_number, self.drops = unpack_frame(packet)
         assert ring_number == len(self.rings)
         ring = self.rings[-1]
         ring.fill(grabbed.slot)
@@ -158,7 +165,6 @@ class GuardsEnd:
         ring.release(grabbed.slot)
         self.frames.append(grabbed)
         self.pixels.append(int(values[0]))
-        self.dropped = (dropped[0], dropped[1])
         return grabbed
 
     def hear_frames(self, count: int, *, grants: bool = True) -> list[Grabbed]:
@@ -168,6 +174,12 @@ class GuardsEnd:
             if grants:
                 self.grant()
         return self.frames
+
+    def hear_the_end(self) -> dict[str, Any]:
+        """What it says at its end, where no frame comes before that."""
+        packet = self.socket.recv(MAX_PACKET)
+        assert packet[0] == Kind.END
+        return unpack_json(packet)
 
     def wait_for_the_end(self) -> None:
         self._thread.join(30.0)
@@ -323,6 +335,29 @@ def test_a_source_that_was_started_again_goes_on_counting_and_says_so(
     end.wait_for_the_end()
 
 
+def test_frames_that_were_due_while_there_was_no_process_are_counted(
+    guard: Callable[..., GuardsEnd],
+) -> None:
+    since_ns = MonotonicClock().now_ns() - 30 * round(NS_PER_S / FAST_HZ)
+    end = guard(Loop([1, 2, 3]), Pacing(), first_sequence=10, down_since_ns=since_ns)
+    end.grant(3)
+    frame, after = end.hear_frames(2)
+    due = round((frame.due_ns - since_ns) * FAST_HZ / NS_PER_S) - 1
+    assert due >= 30
+    assert end.drops == SourceDrops(down=due)
+    assert (frame.sequence, after.sequence) == (10 + due, 11 + due)
+    end.wait_for_the_end()
+
+
+def test_no_more_frames_are_counted_than_were_asked_for(guard: Callable[..., GuardsEnd]) -> None:
+    since_ns = MonotonicClock().now_ns() - 30 * round(NS_PER_S / FAST_HZ)
+    end = guard(Loop([1, 2, 3]), Pacing(frames=12), first_sequence=10, down_since_ns=since_ns)
+    end.grant(1)
+    said = end.hear_the_end()
+    assert (said["sequence"], said["drops"]) == (12, [0, 0, 0, 2])
+    end.wait_for_the_end()
+
+
 def test_frames_before_one_that_cannot_be_decoded_still_come(guard: Callable[..., GuardsEnd]) -> None:
     end = guard(Loop([1, 2, 3, 4], fails_at=2))
     end.grant(3)
@@ -362,7 +397,7 @@ def test_a_recording_that_falls_behind_passes_frames_over_and_counts_them(
         end.hear_frames(1, grants=False)
     end.grant(1)
     end.hear_frames(1, grants=False)
-    after, late = end.frames[-1], end.dropped[0]
+    after, late = end.frames[-1], end.drops.late
     assert late >= 10
     assert after.sequence <= len(end.frames) - 1 + late  # the count runs ahead: some after this frame too
     assert end.pixels[-1] == (after.sequence + 1) % 251
@@ -379,7 +414,7 @@ def test_a_lossless_replay_passes_nothing_over(guard: Callable[..., GuardsEnd]) 
     end.grant(3)
     end.hear_frames(29)
     assert end.pixels == list(range(1, 31))
-    assert end.dropped == (0, 0)
+    assert (end.drops.late, end.drops.full) == (0, 0)
 
 
 def test_a_device_is_read_on_without_a_slot_and_the_loss_is_counted(guard: Callable[..., GuardsEnd]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import zmq
 
+from stream.connections import MAX_CONNECTIONS, MAX_SUBSCRIPTIONS
 from stream.endpoint import Endpoint, parse_endpoint
 from stream.errors import EndpointError
 from stream.frame import FrameFormat, Plane, Reason, State
@@ -418,10 +419,11 @@ def free_port() -> int:
             port = int(first.getsockname()[1])
             if port > 65533:
                 continue
-            with contextlib.suppress(OSError), socket.socket() as second:
+            with contextlib.suppress(OSError), socket.socket() as second, socket.socket() as third:
                 second.bind(("127.0.0.1", port + 1))
+                third.bind(("127.0.0.1", port + 2))
                 return port
-    raise AssertionError("no two free ports in a row")
+    raise AssertionError("no three free ports in a row")
 
 
 def test_a_second_publisher_on_an_endpoint_is_refused_and_harms_nothing(
@@ -479,6 +481,81 @@ def test_a_stranger_s_giant_message_is_hung_up_on_on_loopback_too(clock: FakeClo
                         pass
     finally:
         publisher.close()
+
+
+def session(address: str) -> socket.socket:
+    """A stranger's session at a socket without CURVE, its handshake over; ZMTP 3.0 by hand.
+
+    Raises:
+        ConnectionError: It is hung up on before that.
+    """
+    said = b"\x05READY\x0bSocket-Type\0\0\0\x03SUB"
+    greeting = b"\xff" + bytes(7) + b"\x01\x7f\x03\0NULL" + bytes(16 + 32)
+    with contextlib.ExitStack() as undo:
+        at = ("127.0.0.1", int(address.rpartition(":")[2]))
+        peer = undo.enter_context(socket.create_connection(at, timeout=PATIENCE_S))
+        peer.sendall(greeting + b"\x04" + bytes((len(said),)) + said)
+        heard = b""
+        while len(heard) < 64 + 27:  # the publisher's greeting and its READY
+            if not (more := peer.recv(4096)):
+                raise ConnectionResetError
+            heard += more
+        undo.pop_all()
+    return peer
+
+
+def subscribe_to(peer: socket.socket, topic: bytes) -> None:
+    peer.sendall(bytes((0, 1 + len(topic), 1)) + topic)
+
+
+def test_a_flood_of_whole_sessions_on_loopback_costs_64_connections_and_ends_no_client(
+    publish: Callable[..., Stream], subscribe: Callable[..., Subscriber]
+) -> None:
+    endpoint = parse_endpoint(f"tcp://127.0.0.1:{free_port()}")
+    stream, subscriber = publish(endpoint), subscribe(endpoint.text, newest_only=False)
+    stream.wait_for_subscribers(1)
+    for address in (endpoint.frames, endpoint.status):
+        before = len(os.listdir("/proc/self/fd"))
+        strangers = []
+        for _ in range(3 * MAX_CONNECTIONS):
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                strangers.append(session(address))
+                subscribe_to(strangers[-1], b"")
+            stream.publisher.see_clients()
+        limit = before + len(strangers) + MAX_CONNECTIONS + 2
+        until(lambda limit=limit: len(os.listdir("/proc/self/fd")) <= limit, "those beyond 64 to be ended")
+        for stranger in strangers:
+            stranger.close()
+    assert stream.publisher.statistics()["refused"] >= 2 * MAX_CONNECTIONS
+    stream.send()
+    assert receive(subscriber).header.sequence == 0  # who was there first is there still
+    assert subscriber.statistics()["publishers"] == 1
+
+
+def test_a_stranger_that_subscribes_without_end_is_ended(
+    publish: Callable[..., Stream], subscribe: Callable[..., Subscriber]
+) -> None:
+    # libzmq keeps a subscription byte by byte and files it in the thread that publishes: 5 MB of them cost 230 MiB and 2 s.
+    endpoint = parse_endpoint(f"tcp://127.0.0.1:{free_port()}")
+    stream, subscriber = publish(endpoint), subscribe(endpoint.text, newest_only=False)
+    stream.wait_for_subscribers(1)
+    for count, topic in (
+        (10_000, 40),
+        (MAX_SUBSCRIPTIONS + 1, 4),
+    ):  # much at once; and too many, however small
+        ended = stream.publisher.statistics()["talkers"]
+        with session(endpoint.frames) as stranger, contextlib.suppress(ConnectionError):
+            for number in range(count):
+                subscribe_to(stranger, number.to_bytes(topic, "little"))
+
+            def is_ended(ended: int = ended) -> bool:
+                stream.publisher.see_clients()
+                return stream.publisher.statistics()["talkers"] == ended + 1
+
+            until(is_ended, "its end")
+    stream.wait_for_subscribers(1)
+    stream.send()
+    assert receive(subscriber).header.sequence == 0
 
 
 def test_a_closed_publisher_leaves_its_endpoint_free_and_nothing_in_the_folder(

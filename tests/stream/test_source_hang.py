@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from stream.accounts import parts
 from stream.alive import Alive
 from stream.audit_log import chain_files
 from stream.control import ALIVE, MAX_PACKET, ChildSocket, Kind
@@ -184,6 +185,9 @@ def test_a_source_that_hangs_is_killed_and_started_again_and_its_numbers_go_on(
     entries = [json.loads(line) for line in chain_files(chain)[0].read_bytes().splitlines()]
     restarts = [(each["source"], each["source_cause"]) for each in entries if each["event"] == "restart"]
     assert restarts == [(1, "no_answer"), (2, "no_answer")]
+    counters = client.of("heartbeat")[-1]["counters"]
+    assert counters["dropped"]["source_down"] > 6 * 15, counters  # a second in a read, five of silence
+    assert parts(counters)["dropped"] + counters["published"] + counters["repeated"] == counters["due"]
 
 
 @pytest.mark.timeout(120)
