@@ -30,8 +30,8 @@ def commands(page: Path) -> Iterator[str]:
     """Lines of a page's code blocks that call `contrastream`, without what follows in a pipe or a comment."""
     for block in BLOCK.findall(page.read_text(encoding="utf-8")):
         for line in block.replace("\\\n", " ").splitlines():
-            if line.startswith("contrastream "):
-                yield line.removeprefix("contrastream ")
+            if (called := line.removeprefix("$ ")).startswith("contrastream "):
+                yield called.removeprefix("contrastream ").removesuffix(" &")
 
 
 WRITTEN = [
