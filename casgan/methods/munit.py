@@ -87,8 +87,10 @@ class StyledBlock(nn.Module):
 
     def forward(self, z: Latent, gammas: Settings, betas: Settings) -> Latent:
         first = self.norm(self.first(z))
-        # The settings are kept in 32 bits; a network held in 16 goes on in those.
-        gammas, betas = ([each.to(first.dtype) for each in part] for part in (gammas, betas))
+        # Settings made by a style are in 32 bits; a network held in 16 goes on in those. Constants need no step, which in
+        # an exported graph would cost them their names.
+        if gammas[0].dtype != first.dtype:
+            gammas, betas = ([each.to(first.dtype) for each in part] for part in (gammas, betas))
         inner = functional.relu(first * gammas[0] + betas[0])
         return z + self.norm(self.second(inner)) * gammas[1] + betas[1]
 
