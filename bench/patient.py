@@ -45,6 +45,8 @@ class PatientEvaluation:
     """Phantom patients, below 1000: no model was taught on them."""
     model: str = "compact"
     """The general model."""
+    segmenter: Path | None = None
+    """What finds the vessels of filled frames; none named: the shipped one."""
     steps: int = 400
     """Of teaching, at most."""
     seconds: float = 300.0
@@ -90,7 +92,8 @@ def main() -> int:
         report = {
             "schema": SCHEMA,
             "kind": "phantom",
-            "settings": asdict(config) | {"out": config.out.name},
+            "settings": asdict(config)
+            | {"out": config.out.name, "segmenter": (config.segmenter or JUDGE).name},
             "machine": machine.describe(),
             "patients": patients,
         }
@@ -104,7 +107,7 @@ def one_patient(seed: int, config: PatientEvaluation) -> dict[str, Any]:
     from casgan.device import best_device
     from casgan.patient_lessons import Masks, held_out, patient_lessons, well_filled
     from casgan.patient_masks import patient_masks
-    from casgan.segmenter import load_segmenter
+    from casgan.segmenter import JUDGE, load_segmenter
     from engines.model import load_model
     from engines.reference import load_reference
 
@@ -113,7 +116,7 @@ def one_patient(seed: int, config: PatientEvaluation) -> dict[str, Any]:
     patient, rng = PhantomPatient(seed), np.random.default_rng((seed, 0xADA))
     frames, truth, at = patient.recording(rng, BEFORE_S, LASTS_S, AFTER_S)
     bolus, heart = told(frames)
-    segmenter = load_segmenter().to(best_device())
+    segmenter = load_segmenter(config.segmenter or JUDGE).to(best_device())
     found: dict[str, Masks] = {
         "segmenter": lambda filled, free: patient_masks(segmenter, frames[filled], frames[free]),
         "truth": lambda filled, free: truth[filled],
