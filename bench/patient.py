@@ -93,7 +93,7 @@ def main() -> int:
             "schema": SCHEMA,
             "kind": "phantom",
             "settings": asdict(config)
-            | {"out": config.out.name, "segmenter": (config.segmenter or JUDGE).name},
+            | {"out": config.out.name, "segmenter": config.segmenter and config.segmenter.name},
             "machine": machine.describe(),
             "patients": patients,
         }
