@@ -6,6 +6,7 @@ An ordinary client process of the stream: `python -m stream.display.web [ENDPOIN
 import argparse
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import signal
 import socket
@@ -24,6 +25,7 @@ from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from stream.control import die_with_parent
+from stream.display.callers import FIRST_REQUEST_S, Caller
 from stream.display.doorkeeper import Doorkeeper
 from stream.display.entrance import METRICS_PATH, Entrance, Tls, check_certificate, choose_tls
 from stream.display.metrics import Metrics
@@ -182,6 +184,14 @@ class _Server(uvicorn.Server):  # type: ignore[misc]
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.config.ssl is not None:
+            # uvicorn leaves a TLS handshake the 60 s of asyncio, and nothing else bounds how many there are.
+            loop = asyncio.get_running_loop()
+            hurried = functools.partial(loop.create_server, ssl_handshake_timeout=FIRST_REQUEST_S)
+            setattr(loop, "create_server", hurried)  # noqa: B010 - mypy knows no assignment to a method
+        await super().startup(sockets)
+
 
 def serve(
     endpoint: str | None = None,
@@ -250,7 +260,7 @@ async def _serve(
         uvicorn.Config(
             build_app(relay, hosts, entrance),
             loop="asyncio",
-            http="h11",
+            http=Caller,
             ws="websockets-sansio",
             ws_max_size=MAX_REQUEST_BYTES,
             ws_ping_interval=PING_S,

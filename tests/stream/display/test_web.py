@@ -16,6 +16,7 @@ import pytest
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from stream.display.callers import MAX_CALLERS
 from stream.display.web import listen_on, main
 from stream.errors import EndpointError
 from stream.frame import State
@@ -179,6 +180,29 @@ def test_the_seventeenth_viewer_is_turned_away(server):
         late = stack.enter_context(viewer(server))
         with pytest.raises(ConnectionClosedError, match="16 viewers, its most"):
             late.recv(timeout=3)
+
+
+def test_connections_that_say_nothing_are_bounded_and_ended(server, wait):
+    handles = Path(f"/proc/{server.process.child.pid}/fd")
+    before = len(list(handles.iterdir()))
+    with contextlib.ExitStack() as strangers:
+        silent = []
+        for number in range(3 * MAX_CALLERS):
+            stranger = strangers.enter_context(
+                socket.create_connection(("127.0.0.1", server.port), timeout=30)
+            )
+            if number % 2:
+                stranger.sendall(b"GET / HTTP/1.1\r\nHost: ")
+            silent.append(stranger)
+        wait(
+            lambda: len(list(handles.iterdir())) <= before + MAX_CALLERS + 2,
+            "those beyond the limit to be ended",
+        )
+        assert server.health()["status"] == "ok"
+        for stranger in silent:  # and the others, when no request has come
+            with contextlib.suppress(ConnectionResetError):
+                assert stranger.recv(4096) == b""
+    wait(lambda: len(list(handles.iterdir())) <= before + 2, "the handles to be closed")
 
 
 def test_a_viewer_that_reads_nothing_is_dropped_and_slows_nobody(publisher, make_server, wait):
