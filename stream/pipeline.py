@@ -66,6 +66,8 @@ HEARTBEAT_NS = 100 * NS_PER_MS
 ENGINE_SLOTS = 2
 GRANTS = 3
 """Slots the source may write at once: as far as it may decode ahead."""
+FINISH_NS = 200 * NS_PER_MS
+"""So long the frames in hand may take when the run is told to end; those with a deadline are gone within 50 ms."""
 CLIENT_WITHIN_NS = 30 * NS_PER_S
 
 
@@ -181,6 +183,7 @@ class Pipeline:
         self._source_failure: StreamError | None = None
         self._source_ended = False
         self._stop = threading.Event()
+        self._finish_by_ns = 0
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._heartbeat_ns = 0
         self._poller = zmq.Poller()
@@ -226,13 +229,14 @@ class Pipeline:
             self._source.start()
             self._ask_for_engine()
             gc.freeze()  # what was loaded so far lives as long as the pipeline
-            while not self._stop.is_set() and not self._is_over():
+            while not self._is_over():
                 ready = self._wait()
                 if self._engine.supply.descriptor() in ready:
                     self._engine.supply.hear()
                 if self._engine.link is not None and self._engine.link.socket.fileno() in ready:
                     self._engine.hear()
-                if self._source.child is not None and self._source.child.socket.fileno() in ready:
+                child = self._source.child
+                if child is not None and child.socket.fileno() in ready and not self._stop.is_set():
                     self._hear_source()
                 self._see_deaths(ready)
                 if self._refused is not None:
@@ -251,13 +255,19 @@ class Pipeline:
             self._trail.stop(why, self.last_status)
 
     def stop(self) -> None:
-        """End `run` soon; safe from a signal handler and from another thread."""
+        """End `run` when the frames in hand have gone out; safe from a signal handler and from another thread."""
         self._stop.set()
         with contextlib.suppress(OSError):
             os.write(self._wake_writer, b"x")
 
     def _is_over(self) -> bool:
-        return self._source_ended and (self._guard is None or self._guard.drained())
+        """Whether no more frames come, and those in hand have gone out, or have had their time for it."""
+        drained = self._guard is None or self._guard.drained()
+        if not self._stop.is_set():
+            return self._source_ended and drained
+        now_ns = self._clock.now_ns()
+        self._finish_by_ns = self._finish_by_ns or now_ns + FINISH_NS
+        return drained or now_ns >= self._finish_by_ns
 
     def _wait(self) -> set[int]:
         """Wait for a packet, a death or the next deadline; returns the descriptors that have something."""

@@ -49,9 +49,31 @@ def test_a_signal_ends_a_run_within_2_s_with_status_0_and_nothing_left(
     assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
     assert sorted(path.name for path in tmp_path.glob("stream*")) == []
     # The frames that had been decided have left; the last heartbeat says that it is over.
-    client.wait_for(
+    last = client.wait_for(
         lambda line: line["what"] == "heartbeat" and line["ended"], within_s=2.0, what="the last heartbeat"
     )
+    assert "stopped" not in last["counters"]["dropped"]
+
+
+@pytest.mark.timeout(120)
+def test_the_frames_in_hand_go_out_before_a_run_ends(
+    endpoint: str, start: Callable[..., Any], record: Callable[..., Any]
+) -> None:
+    # Without a deadline some frames wait for the engine at every instant.
+    client = record(endpoint)
+    run = start("replay", "phantom", "--frames", "100000", "--speed", "max", "--lossless", "--size", "256", "--endpoint", endpoint)  # fmt: skip
+    client.wait_for(
+        lambda line: line["what"] == "frame" and line["sequence"] > 20, within_s=60, what="frames"
+    )
+    run.process.send_signal(signal.SIGTERM)
+    run.finish(within_s=20.0)
+    assert run.process.returncode == 0
+    last = client.wait_for(
+        lambda line: line["what"] == "heartbeat" and line["ended"], what="the last heartbeat"
+    )
+    assert last["counters"]["synthetic"] > 0
+    assert "stopped" not in last["counters"]["dropped"]
+    assert last["counters"]["due"] == last["counters"]["published"] + last["counters"]["repeated"]
 
 
 def ask(endpoint: str) -> "subprocess.CompletedProcess[str]":
