@@ -55,6 +55,18 @@ def test_the_front_door_alone_sees_every_room() -> None:
     assert len(MODULES) > 30
 
 
+def test_nothing_is_unpickled() -> None:
+    for path in (*MODULES, ROOT / "contrastream.py"):
+        assert not imported(path) & {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}, path
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(call, ast.Call):
+                continue
+            options = {option.arg: ast.unparse(option.value) for option in call.keywords}
+            assert options.get("allow_pickle", "False") == "False", path
+            if ast.unparse(call.func) == "torch.load":
+                assert options.get("weights_only") == "True", path
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_is_only_its_map(package: str) -> None:
     (statement,) = ast.parse((ROOT / package / "__init__.py").read_text()).body

@@ -221,6 +221,11 @@ class Judged:
 
     def _wait_for_recovery(self, begin_ns: int, end_ns: int) -> None:
         def recovered() -> bool:
+            if "SYNTHETIC" in self._case.expected:  # which comes and goes, and not in all clients at once
+                return all(
+                    any(seen.state == "SYNTHETIC" and seen.at_ns >= begin_ns for seen in client.timeline())
+                    for client in self._clients
+                )
             return all(
                 (seen := client.timeline())
                 and seen[-1].state == "SYNTHETIC"

@@ -22,7 +22,7 @@ from stream.publish import Publisher
 from stream.ring import Ring
 from stream.timing import MonotonicClock
 
-CUT_S = 10.0
+CUT_S = 30.0
 TAB_S = 4.0
 FRAMES = 100_000
 FORMAT = FrameFormat(128, 160, 12)
@@ -57,7 +57,7 @@ def run_room(endpoint: str) -> Running:
 
 
 def network_cut(make: Callable[[str], list[Client]]) -> list[Row]:
-    """Over TCP: the network (a small proxy) is stopped for ten seconds, so that nothing arrives and nothing is refused."""
+    """Over TCP: the network (a small proxy) is stopped for half a minute, so that nothing arrives and nothing is refused."""
     port = free_port()
     running = run_room(f"tcp://127.0.0.1:{port}")
     clients: list[Client] = []

@@ -729,6 +729,18 @@ def test_repeats_are_neither_inferred_nor_sent(desk: Callable[..., Desk]) -> Non
     assert d.guard.counters.repeated == 12
 
 
+def test_a_60_hz_grabber_on_a_15_hz_room_gives_each_image_once_and_is_never_unchanged(
+    desk: Callable[..., Desk],
+) -> None:
+    d = desk(rate_hz=60.0)
+    for _ in range(30):
+        d.in_time(period_ms=1000.0 / 60.0)
+        hold(d, 3000.0 / 60.0, 1000.0 / 60.0)
+    assert [sent.state for sent in d.sent] == [State.SYNTHETIC] * 30
+    assert [sent.sequence for sent in d.sent] == list(range(0, 120, 4))
+    assert (d.guard.counters.grabbed, d.guard.counters.repeated) == (120, 90)
+
+
 def test_an_image_held_for_half_a_second_is_unchanged_with_its_age(desk: Callable[..., Desk]) -> None:
     d = desk()
     d.in_time()
