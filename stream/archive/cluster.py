@@ -49,13 +49,14 @@ class Cluster:
     Args:
         address: `local:N`, `HOST:PORT` or `auto`.
         config: The run's.
+        stopped: Once it is set no cluster is waited for, and no result comes.
 
     Raises:
         ClusterError: Not an address, or nobody is there.
         ModuleNotFoundError: Ray is not installed.
     """
 
-    def __init__(self, address: str, config: SynthesizeConfig) -> None:
+    def __init__(self, address: str, config: SynthesizeConfig, stopped: threading.Event) -> None:
         if importlib.util.find_spec("ray") is None:
             raise ModuleNotFoundError("ray is not installed", name="ray")
         self.workers, self.where = 0, ""
@@ -68,13 +69,14 @@ class Cluster:
             _check_reached(address)
         self._address = address
         self._config = config
+        self._stopped = stopped
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self._log: IO[bytes] | None = None
         self._unread = b""
 
     def __enter__(self) -> "Cluster":
-        """Start the driver and wait until the cluster has answered.
+        """Start the driver and wait until the cluster has answered, or the run is stopped.
 
         Raises:
             ClusterError: It does not, or has too few CPUs.
@@ -107,8 +109,9 @@ class Cluster:
             )
             self._answer(STARTING_S)  # it has Ray loaded, which no cluster has a part in
             said = self._answer(STARTING_S if self._local is not None else READY_S)
-            self.workers = int(said["workers"])
-            self.where = f"a Ray cluster of {said['nodes']} machine{'s' if said['nodes'] > 1 else ''}"
+            if said is not None:
+                self.workers = int(said["workers"])
+                self.where = f"a Ray cluster of {said['nodes']} machine{'s' if said['nodes'] > 1 else ''}"
         except BaseException:
             self.close()
             raise
@@ -127,11 +130,7 @@ class Cluster:
             return {}
         address = [] if self._address == "auto" else ["--address", self._address]
         command = [sys.executable, "-m", "ray.scripts.scripts", "status", *address]
-        try:
-            said = subprocess.run(command, capture_output=True, env=env, timeout=READY_S, check=False)
-        except subprocess.TimeoutExpired:
-            raise self._no_answer(READY_S) from None
-        if NO_TOKEN not in said.stdout + said.stderr:
+        if NO_TOKEN not in self._said_by(command, env):
             return {}
         if not (
             env.get("RAY_AUTH_TOKEN")
@@ -141,6 +140,24 @@ class Cluster:
             raise ClusterError(f"--ray {self._address}: {WANTS_TOKEN}")
         return {"RAY_AUTH_MODE": "token"}
 
+    def _said_by(self, command: list[str], env: dict[str, str]) -> bytes:
+        """All that a command prints; nothing where the run is stopped meanwhile.
+
+        Raises:
+            ClusterError: It does not end.
+        """
+        over = time.monotonic() + READY_S
+        with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as asked:
+            try:
+                while not self._stopped.is_set():
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        return asked.communicate(timeout=LOOK_S)[0]
+                    if time.monotonic() > over:
+                        raise self._no_answer(READY_S)
+            finally:
+                asked.kill()
+        return b""
+
     def _tell(self, said: dict[str, Any]) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
@@ -148,12 +165,16 @@ class Cluster:
             self._process.stdin.write(json.dumps(said).encode() + b"\n")
             self._process.stdin.flush()
 
-    def _answer(self, within_s: float) -> dict[str, Any]:
-        """The driver's next line."""
+    def _answer(self, within_s: float) -> dict[str, Any] | None:
+        """The driver's next line; None once the run is stopped."""
         over = time.monotonic() + within_s
-        while time.monotonic() < over:
+        while not self._stopped.is_set():
             if (said := self._line()) is not None:
                 return said
+            if time.monotonic() > over:
+                break
+        else:
+            return None
         raise self._no_answer(within_s)
 
     def _no_answer(self, within_s: float) -> ClusterError:
@@ -204,19 +225,18 @@ class Cluster:
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         return lines[-1][:300] if lines else "it said nothing"
 
-    def synthesize(self, tasks: list[Task], stopped: threading.Event) -> Generator[Result, None, None]:
+    def synthesize(self, tasks: list[Task]) -> Generator[Result, None, None]:
         """Have loops made; yields what became of each, as they are done.
 
         Args:
             tasks: The loops.
-            stopped: Once it is set no further result comes.
 
         Raises:
             ClusterError: The cluster is lost.
         """
         waiting = {task.sha256: task for task in tasks}
         self._tell({"tasks": [dataclasses.asdict(task) for task in tasks]})
-        while not stopped.is_set():
+        while not self._stopped.is_set():
             said = self._line()
             if said is None:
                 continue

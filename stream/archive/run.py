@@ -62,11 +62,11 @@ class ArchiveRun:
         if config.workers is not None and config.ray is None:
             raise ArchiveError("--workers is for --ray, got none; for example --ray local:2")
         self.config = config
-        self._cluster = None if config.ray is None else _cluster(config)
+        self.stopped = threading.Event()
+        self._cluster = None if config.ray is None else _cluster(config, self.stopped)
         self.identity = _identity(config)
         self.found: Found = find_loops(config.sources)
         self.folder = ArchiveFolder(config.out)
-        self.stopped = threading.Event()
         self.read = 0
         """Loops whose content is known."""
         self.hashes: dict[str, Path] = {}
@@ -187,7 +187,7 @@ class ArchiveRun:
         with cluster:
             self.workers, self.where = cluster.workers, cluster.where
             self._started_s = time.monotonic()  # a cluster that is started for this is not the loops' time
-            yield from cluster.synthesize(tasks, self.stopped)
+            yield from cluster.synthesize(tasks)
 
     def _take(self, result: Result) -> None:
         if result.outcome == "fatal":
@@ -251,11 +251,11 @@ class ArchiveRun:
         }
 
 
-def _cluster(config: SynthesizeConfig) -> "Cluster":
+def _cluster(config: SynthesizeConfig, stopped: threading.Event) -> "Cluster":
     from stream.archive.cluster import Cluster
 
     assert config.ray is not None
-    return Cluster(config.ray, config)
+    return Cluster(config.ray, config, stopped)
 
 
 def _identity(config: SynthesizeConfig) -> Identity:

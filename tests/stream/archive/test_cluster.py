@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,8 +124,9 @@ def free_port() -> int:
     ],
 )
 def test_a_cluster_that_is_not_there_is_said(address: str, said: str) -> None:
+    config = SynthesizeConfig(sources=("a",), out=Path("b"))
     with pytest.raises(ClusterError, match=said):
-        cluster.Cluster(address.format(port=free_port()), SynthesizeConfig(sources=("a",), out=Path("b")))
+        cluster.Cluster(address.format(port=free_port()), config, threading.Event())
 
 
 def test_a_port_where_something_else_listens_is_said_and_nothing_is_left(
@@ -137,3 +139,18 @@ def test_a_port_where_something_else_listens_is_said_and_nothing_is_left(
         with pytest.raises(ClusterError, match="needed a Ray cluster, and none answered within"):
             ArchiveRun(config).run()
     assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_ends_the_wait_for_a_cluster_that_does_not_answer(
+    lab: Path, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "READY_S", 1000.0)  # the test's own limit is far below
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        run = ArchiveRun(
+            SynthesizeConfig(sources=(str(lab),), out=tmp_path / "out", model=model, ray=address)
+        )
+        pressed = threading.Timer(1.0, run.stop)
+        pressed.start()
+        assert run.run() == 130
+        pressed.join()
