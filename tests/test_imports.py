@@ -67,6 +67,36 @@ def test_nothing_is_unpickled() -> None:
                 assert options.get("weights_only") == "True", path
 
 
+def test_no_age_and_no_state_is_told_by_a_clock_that_can_be_set() -> None:
+    # Where a wall clock only labels something, or dates it for other hosts: never to tell how old a picture is.
+    labels = {
+        "stream/archive/run.py", "stream/audit_log.py", "stream/calibrate.py", "stream/calibrate_patient.py",
+        "stream/display/entrance.py", "stream/display/window.py", "stream/igtl/server.py", "stream/record/capture.py",
+    }  # fmt: skip
+    wall = (
+        "time.time",
+        "time.time_ns",
+        "time.strftime",
+        "time.localtime",
+        "datetime.now",
+        "datetime.datetime.now",
+    )
+    found = {
+        str(path.relative_to(ROOT))
+        for path in MODULES
+        if path.relative_to(ROOT).parts[0] == "stream"
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in wall
+    }
+    assert found == labels
+    scripts = {path.name: path.read_text() for path in (ROOT / "stream/display/static").glob("*.js")}
+    dated = {name for name, text in scripts.items() if "new Date" in text or "Date.now" in text}
+    assert dated == {
+        "snapshot.js",
+        "viewer.js",
+    }  # a picture's name, and since when by the clock on the wall it is frozen
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_is_only_its_map(package: str) -> None:
     (statement,) = ast.parse((ROOT / package / "__init__.py").read_text()).body
