@@ -137,7 +137,7 @@ def test_nobody_else_hears_anything(beating: Beating, connect: Any, who: str) ->
     said = {"stranger": NOT_ALLOWED, "without CURVE": NO_KEY, "wrong server key": NOT_ITS_KEY}[who]
     assert beating.until(lambda: client.poll(0) or client.shown_state().why == said)
     assert client.shown_state().state is State.NO_SIGNAL
-    assert belongs.shown_state().why == ""
+    assert belongs.shown_state().why not in (NOT_ALLOWED, NO_KEY, NOT_ITS_KEY)
     client.close()
 
 
@@ -154,7 +154,7 @@ def test_a_client_that_is_allowed_later_gets_in_by_itself(beating: Beating, conn
     assert beating.until(lambda: client.poll(0) or client.shown_state().why == NOT_ALLOWED)
     allow("late", keys["stranger"])
     assert beating.until(beating.hears(client))
-    assert client.shown_state().why == ""
+    assert client.shown_state().why not in (NOT_ALLOWED, NO_KEY, NOT_ITS_KEY)
 
 
 def test_revoking_ends_live_sessions_within_a_second_and_nobody_else_s(
