@@ -22,7 +22,6 @@ from bench import machine
 from calib.bolus import Bolus, tell_bolus
 from calib.filling import connected_line_share, dark_line_share
 from calib.heart_phase import HeartPhase, heart_phase
-from calib.patient_gate import PatientGate, make_gate
 from casgan.patient_phantom import RATE_HZ, Moments, PhantomPatient, moments
 
 SCHEMA = "contrastream.patient/1"
@@ -105,7 +104,7 @@ def one_patient(seed: int, config: PatientEvaluation) -> dict[str, Any]:
     """Teach on one recording, measure on all that comes later."""
     from casgan.adapt import AdaptSettings, adapt, held_dice
     from casgan.device import best_device
-    from casgan.patient_lessons import Masks, held_out, patient_lessons, well_filled
+    from casgan.patient_lessons import Masks, patient_lessons, well_filled
     from casgan.patient_masks import patient_masks
     from casgan.segmenter import JUDGE, load_segmenter
     from engines.model import load_model
@@ -129,9 +128,6 @@ def one_patient(seed: int, config: PatientEvaluation) -> dict[str, Any]:
         "taught": {},
     }
     models = {"general": general}
-    free = np.flatnonzero(bolus.free)
-    looked, apart = looked_at(frames[free], config), held_out(len(free), heart)
-    gate = make_gate(looked[~apart], looked[apart])
     for labels, masks_of in found.items():
         lessons = patient_lessons(frames, bolus, heart, masks_of)
         taught = adapt(
@@ -156,8 +152,7 @@ def one_patient(seed: int, config: PatientEvaluation) -> dict[str, Any]:
     full = np.flatnonzero(well_filled(bolus, heart))
     road = (frames[full], truth[full], at.heart[full])
     facts["scenes"] = {
-        scene.name: measured(scene, models, road, patient.spacing_mm) | refused(scene, gate, config)
-        for scene in scenes(patient, seed)
+        scene.name: measured(scene, models, road, patient.spacing_mm) for scene in scenes(patient, seed)
     }
     return facts
 
@@ -243,28 +238,6 @@ def flicker_of(masks: np.ndarray) -> float:
         if (one | two).any():
             changes.append(1.0 - float((one & two).sum()) / float((one | two).sum()))
     return float(np.mean(changes)) if changes else float("nan")
-
-
-def looked_at(frames: np.ndarray, config: PatientEvaluation) -> np.ndarray:
-    """What the live graph says of frames: (n, 71) features."""
-    from engines.taught_domain import features_of
-
-    size = frames.shape[1]
-    return np.asarray(features_of(config.model, ((size, frame) for frame in frames), threads=config.threads))
-
-
-def refused(scene: Scene, gate: PatientGate, config: PatientEvaluation) -> dict[str, Any]:
-    """Which share of the frames the gate refuses, and how far away they are."""
-    far = gate.distances(looked_at(scene.plain, config))
-    return {
-        "gate": {
-            "refused": float((far > gate.limit).mean()),
-            "distance": float(far.mean()),
-            "nearest": float(far.min()),
-            "farthest": float(far.max()),
-            "limit": gate.limit,
-        }
-    }
 
 
 if __name__ == "__main__":

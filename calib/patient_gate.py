@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from calib.domain import FEATURES, described
+from calib.domain import FEATURES, LEAST_SD, described
 
 SHRINKAGE = 0.05
 """Share of a round cloud in the covariance of the taught frames: no axis is judged more finely than they can tell."""
@@ -87,10 +87,10 @@ def make_gate(learn: Float[np.ndarray, "n 71"], held: Float[np.ndarray, "m 71"])
     if not (np.isfinite(learn).all() and np.isfinite(held).all()):
         raise ValueError("a gate needs finite features, got others; is the model broken?")
     values = described(learn)
-    centre = values.mean(axis=0)
-    covariance = np.cov((values - centre).T)
-    round_one = np.eye(FEATURES) * (np.trace(covariance) / FEATURES + 1e-12)
+    centre, spread = values.mean(axis=0), np.maximum(values.std(axis=0), LEAST_SD)
+    covariance = np.cov(((values - centre) / spread).T)
+    round_one = np.eye(FEATURES) * (np.trace(covariance) / FEATURES + 1e-9)
     shrunk = (1.0 - SHRINKAGE) * covariance + SHRINKAGE * round_one
-    axes = np.linalg.cholesky(np.linalg.inv(shrunk)).T
+    axes = np.linalg.cholesky(np.linalg.inv(shrunk)).T / spread
     gate = PatientGate(centre.astype(np.float32), axes.astype(np.float32), 1.0)
     return PatientGate(gate.centre, gate.axes, ROOM * float(gate.distances(held).max()))

@@ -4,6 +4,7 @@ It is what runs where TensorRT cannot be had. On a CPU the other engines are fas
 """
 
 import contextlib
+import functools
 import logging
 from typing import Any
 
@@ -15,6 +16,7 @@ from engines.base import BaseEngine
 from engines.engine import BackendName, EngineSpec, Precision
 from engines.errors import CudaError, CudaOutOfMemory, EngineError
 from engines.model import ModelFile, check_f16
+from engines.page_lock import PageLocks
 from engines.planes import Settings, domain_of
 from engines.reference import Reference, load_reference
 from engines.torch_slots import CudaSlot, HostSlot, Picture, Shared, reason_of
@@ -104,6 +106,12 @@ class PageCalls:
         raise CudaError(f"{call} failed: {said}", call=call, code=str(int(status)))
 
 
+@functools.cache
+def page_locks(device: str) -> PageLocks:
+    """What this process has page-locked for a GPU: CUDA refuses a range twice, and two engines may draw into one ring."""
+    return PageLocks(PageCalls(torch.cuda, device))
+
+
 class TorchEngine(BaseEngine[HostSlot]):
     """One network, and a slot with buffers of its own for each frame in flight. Implements `engines.engine.Engine`.
 
@@ -146,7 +154,8 @@ class TorchEngine(BaseEngine[HostSlot]):
         self.taught = model.card.taught
         self._device = device
         self._cuda = torch.cuda if cuda is None and device != "cpu" else cuda
-        self._shared = Shared(PageCalls(self._cuda, device))
+        own = self._cuda is not torch.cuda  # a test's stand-in
+        self._shared = Shared(PageLocks(PageCalls(self._cuda, device)) if own else page_locks(device))
         reference = load_reference(model, preset)
         try:
             self._slots = self._make_slots(reference, capture)

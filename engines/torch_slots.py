@@ -25,7 +25,7 @@ from engines.base import BaseSlot
 from engines.engine import EngineSpec
 from engines.errors import CudaError, CudaLost, CudaOutOfMemory, EngineError
 from engines.model import STATISTICS
-from engines.page_lock import Mapping, PageLocks, Registrar, address_of, whole_mapping
+from engines.page_lock import Mapping, PageLocks, address_of, whole_mapping
 from engines.planes import Settings, unlocked
 from engines.reference import SettingTensors, draw
 
@@ -171,13 +171,13 @@ class Shared:
     """What the slots of an engine share: whose turn it was last, and the mappings that stay page-locked.
 
     Args:
-        calls: The CUDA runtime's calls that page-lock memory.
+        locks: What this process has page-locked for the GPU; other engines may use the same ring.
     """
 
-    def __init__(self, calls: Registrar) -> None:
+    def __init__(self, locks: PageLocks) -> None:
         self.last: CudaSlot | None = None
         """The slot submitted last; the next one's inference comes after its."""
-        self.locks = PageLocks(calls)
+        self.locks = locks
         self._kept: OrderedDict[int, Mapping] = OrderedDict()
         self._guard = threading.Lock()  # slots are bound from more than one thread
 
