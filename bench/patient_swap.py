@@ -197,6 +197,9 @@ def _through(config: SwapConfig, watch: Watch, command: list[str], endpoint: str
 
     watch.until(taken, WITHIN_S, "a frame that the adaptation drew")
     first_ns = watch.subscriber.received_ns
+    watch.phase = watch.phases["adapted"]
+    # Frames are taken all the while: the command ends a moment later.
+    watch.until(lambda *_: taking.poll() is not None, 60.0, "the command's end")
     said, _ = taking.communicate()
     watch.lasting("adapted", config.seconds)
     ready = (watch.subscriber.status or {}).get("adaptation") or {}

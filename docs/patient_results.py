@@ -1,6 +1,7 @@
 """Write the section on patient adaptation of casgan/RESULTS.md from the figures of `python -m bench.patient`.
 
     python -m bench.patient --seeds 960 961 --steps 300 --seconds 240 --out docs/patient.json
+    python -m bench.patient_gate --seeds 960 961 962 963 964 965 --out docs/patient-gate.json
     python docs/patient_results.py
 
 It lies between two markers; what stands outside them is not touched. docs/results.py writes the page anew: run this after it.
@@ -38,9 +39,7 @@ frame" is chosen knowing the truth. No frame that is judged, and none that M is 
 
 SAID = """Read off it: at the taught projection the adapted model is ahead of the general one in Dice and clDice in each patient, and of the static roadmap, of
 optical flow and of the nearest phase in clDice; a table that moves by 20 mm changes nothing. A C-arm that turns by 3 degrees already makes it worse than
-the general model in clDice. The gate refuses 10 degrees and more always, 6 degrees in part and 3 degrees hardly; it also refuses a moved table, where
-drawing would have been right, and some frames of the taught projection: it is too lax for the one and too strict for the other, and not fit for use. The
-segmenter that labels the filled frames is what limits the rest: it puts vessels where there are none, so that in phantom 961 the distance is
+the general model in clDice, hence the gate below. The segmenter that labels the filled frames is what limits the rest: it puts vessels where there are none, so that in phantom 961 the distance is
 larger than the general model's while Dice and clDice are better. Optical flow and the nearest phase lie nearer to the true lines than what is drawn,
 where they have the true vessels.
 
@@ -54,6 +53,20 @@ training.md feared, and teaching takes contrast-free frames beside the vessels o
 refuses them, and judging on mended frames would flatter as above. Recordings with fluoroscopy before the injection are needed.
 """
 
+SAID_OF_GATE = """The gate (`calib/patient_gate.py`) compares what the graph says of each frame with the contrast-free frames of the recording; 3 of the last 10
+frames beyond the limit bring the general model, none of 10 the adapted one. Its form was chosen on phantoms 960 to 963 and not on 964 and 965 (`docs/patient-gate.json`).
+**What it does not catch:** in phantoms 963 and 965 a C-arm turned by 3 degrees, in 965 by 6 too, where the adapted model was seen to draw worse than the general one (960 and
+961, above). Why these two differ was not found out. Where the source's header says its angles, 2.5 degrees are enough. **What it refuses although drawing would be right:** a table moved
+by 5 mm or more, in nearly every frame; some frames of breaths deeper than any in the recording; filled frames, all. The former gate (means of the latent over a 4 x 4 grid) refused
+up to 29 % of the taught projection and let 75 to 100 % of 3 degrees and 25 to 50 % of 6 degrees pass on 960 and 961.
+
+**Live.** A running stream took an adaptation that `contrastream calib patient` had taught on a recording of phantom 960 over and gave it up, and a client lost no frame
+([bench/results/patient-swap.md](../bench/results/patient-swap.md)); on an H100 every frame kept its overlay too, and `calib patient` taught it in 13 s, 27 s with reading
+([bench/results/patient-swap-h100.md](../bench/results/patient-swap-h100.md), with the gate's former limit). Made ready in, with the file's reading and the warm-up: torch f16 on the H100 2.7 and 2.8 s,
+onnxruntime f32 on its 16 cores 1.2 s; OpenVINO bf16 on 2 cores of an AMD EPYC 2.5 to 10 s while other programs had a load of 10 to 16 on them (compiled at low priority). TensorRT, which
+builds a plan first, has not been tried.
+"""
+
 
 def main() -> int:
     """Write the section."""
@@ -61,12 +74,13 @@ def main() -> int:
     page = PAGE.read_text(encoding="utf-8")
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before.rstrip()}\n\n{section(report)}\n{after.lstrip()}", encoding="utf-8")
+    gates = json.loads((PLACE / "patient-gate.json").read_text(encoding="utf-8"))
+    PAGE.write_text(f"{before.rstrip()}\n\n{section(report, gates)}\n{after.lstrip()}", encoding="utf-8")
     print(f"written {PAGE}")
     return 0
 
 
-def section(report: dict[str, Any]) -> str:
+def section(report: dict[str, Any], gates: dict[str, Any]) -> str:
     """The whole section with its markers."""
     parts = [BEGIN, HEAD]
     for patient in report["patients"]:
@@ -85,7 +99,7 @@ def section(report: dict[str, Any]) -> str:
     parts.append(
         f"Machine: {one_line(report['machine'])}; {report['settings']['threads']} thread of torch, nice 10, others beside it.\n"
     )
-    parts += [SAID, END]
+    parts += [SAID, gate(gates), SAID_OF_GATE, END]
     return "\n".join(parts)
 
 
@@ -108,12 +122,31 @@ def same_projection(patient: dict[str, Any]) -> str:
 def moved(patient: dict[str, Any]) -> str:
     """clDice under a moved table and a turned C-arm."""
     lines = [
-        "| clDice | " + " | ".join(WAYS) + " | refused by the gate |",
-        "|---|" + "---|" * (len(WAYS) + 1),
+        "| clDice | " + " | ".join(WAYS) + " |",
+        "|---|" + "---|" * len(WAYS),
     ]
     for name, scene in patient["scenes"].items():
         values = " | ".join(f"{scene[way]['cldice']:.2f}" for way in WAYS)
-        lines.append(f"| {name} | {values} | {scene['gate']['refused']:.0%} |")
+        lines.append(f"| {name} | {values} |")
+    return "\n".join(lines) + "\n"
+
+
+def gate(report: dict[str, Any]) -> str:
+    """How many frames of each scene the gate refuses, and how far away they are."""
+    patients = report["patients"]
+    lines = [
+        "| refused by the gate; nearest to farthest, in limits | "
+        + " | ".join(f"phantom {one['seed']}" for one in patients)
+        + " |",
+        "|---|" + "---|" * len(patients),
+    ]
+    for name in patients[0]["scenes"]:
+        scenes = [one["scenes"][name] for one in patients]
+        cells = " | ".join(
+            f"{one['refused']} of {one['frames']}; {one['nearest']:.2f} to {one['farthest']:.2f}"
+            for one in scenes
+        )
+        lines.append(f"| {name} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
