@@ -29,6 +29,8 @@ Map of the room:
     evaluate.py            `evaluate`: a model's figures as JSON, a table and a page of pictures
     phantom_evaluation.py  on phantom patients, whose truth is known
     archive_evaluation.py  on real frames, as an independent segmenter sees them
+    patient.py             what an adapted model draws on phantom patients; patient_gate.py: which frames its gate refuses;
+                           patient_swap.py: a running stream takes an adaptation over and gives it up
     judging.py             figures of many frames at once, with intervals by patient
     methods.py             `bench methods`: CAS-GAN, its rivals and its ablations under one protocol; methods_measure.py the
                            figures, methods_loops.py on real loops, methods_pictures.py what was drawn, methods_budget.py minutes

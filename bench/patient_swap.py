@@ -29,7 +29,7 @@ from stream.latency import summarize_ms
 from stream.subscribe import Subscriber
 from stream.timing import NS_PER_MS, Stage
 
-SCHEMA = "contrastream.patient-swap/1"
+SCHEMA = "contrastream.bench.patient-swap/1"
 WITHIN_S = 900.0
 """A plan for a GPU may take minutes."""
 PHASES = ("general", "being made ready", "adapted", "general again")

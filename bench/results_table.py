@@ -291,6 +291,17 @@ def _say_glass(report: dict[str, Any]) -> tuple[str, str]:
     return what, "; ".join(said)
 
 
+def _say_patient_swap(report: dict[str, Any]) -> tuple[str, str]:
+    engine, making = report["engine"], report["phases"]["being made ready"]
+    without = making["frames"] - making["states"].get("SYNTHETIC", 0)
+    return (
+        f"a stream takes a patient's adaptation over and gives it up, {report['rate_hz']:g}/s, {engine['backend']} {engine['precision']} "
+        f"{engine['model_sha256'][:8]}",
+        f"{report['client']['received']:,} frames received, {report['client']['lost']} lost; ready in "
+        f"{number(report['adaptation']['ready_ms'] / 1000)} s, {without} of {making['frames']} frames without overlay meanwhile",
+    )
+
+
 SAYINGS: dict[str, Callable[[dict[str, Any]], tuple[str, str]]] = {
     "live": _say_live,
     "engine": _say_engine,
@@ -299,6 +310,7 @@ SAYINGS: dict[str, Callable[[dict[str, Any]], tuple[str, str]]] = {
     "soak": _say_soak,
     "peers": _say_peers,
     "glass": _say_glass,
+    "patient-swap": _say_patient_swap,
 }
 TABLES: dict[str, Callable[[dict[str, dict[str, Any]]], list[str]]] = {
     "live": live_table,

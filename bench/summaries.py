@@ -67,7 +67,7 @@ def workload_name(document: dict[str, Any]) -> str:
     """What was measured, as `contrastream bench` calls it."""
     # "contrastream.bench.transport/1": a report of several measurements is named by its schema, if by anything.
     family = str(document.get("schema", "")).rpartition("/")[0].removeprefix("contrastream.bench.")
-    joined = family if family in ("transport", "scale", "engine", "soak", "peers") else ""
+    joined = family if family in ("transport", "scale", "engine", "soak", "peers", "patient-swap") else ""
     return joined or str((parts(document)[0].get("workload") or {}).get("name", ""))
 
 

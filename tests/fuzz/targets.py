@@ -314,6 +314,40 @@ def take_site() -> Callable[[bytes], None]:
     return take
 
 
+def patient_seeds() -> list[bytes]:
+    """A small adaptation's file, and a table alone."""
+    from calib.patient_facts import FORMAT, PatientFacts, facts_text
+
+    facts = facts_text(PatientFacts("a" * 64, "b" * 32, "c" * 64, "10:15", 90, 4.0, 0.8, 0.6, -30.0, 20.0))
+    sizes = {
+        "delta.predictor.x": ("F16", [2], 4),
+        "gate.centre": ("F32", [71], 284),
+        "gate.axes": ("F32", [1, 71], 284),
+    }
+    table: dict[str, Any] = {"__metadata__": {"format": FORMAT, "facts": facts, "gate_limit": "1.5"}}
+    at = 0
+    for name, (kind, shape, size) in sizes.items():
+        table[name] = {"dtype": kind, "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(table).encode()
+    return [len(text).to_bytes(8, "little") + text + bytes(at), (2).to_bytes(8, "little") + b"{}"]
+
+
+def take_patient() -> Callable[[bytes], None]:
+    """`run --patient` reads an adaptation."""
+    from casgan.errors import CheckpointError
+    from casgan.patient_weights import read_patient
+
+    path = _file("fuzz.safetensors")
+
+    def take(data: bytes) -> None:
+        path.write_bytes(data)
+        with path.open("rb") as file, contextlib.suppress(CheckpointError):
+            read_patient(file.fileno(), "fuzz")
+
+    return take
+
+
 def capture_seeds() -> list[bytes]:
     """A recording of two frames with an engine, a stop and its end."""
     from stream.record.capture import CaptureWriter
@@ -392,6 +426,7 @@ TARGETS = (
     Target("dicom", "a DICOM file's header and first frame", dicom_seeds, take_dicom),
     Target("picture", "an image's header before its codec", picture_seeds, take_picture),
     Target("site", "a site's record (site.toml)", site_seeds, take_site),
+    Target("patient", "a patient's adaptation (patient.safetensors)", patient_seeds, take_patient),
     Target("capture", "what a killed recorder left", capture_seeds, take_capture),
     Target(
         "http", "requests to the web viewer, with and without its cookie", Pages.seeds, lambda: Pages().take
