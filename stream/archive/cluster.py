@@ -31,9 +31,9 @@ LOCAL = "local:"
 CONNECT_S = 3.0
 """How long an address may take to accept a connection."""
 READY_S = 30.0
-"""How long a cluster may take to answer; Ray itself would wait for two minutes."""
+"""How long a cluster that runs may take to answer `ray status`, which is 2 s where its machine is idle."""
 STARTING_S = 180.0
-"""How long a cluster on this machine may take to start, which is 5 s where it is idle."""
+"""How long a cluster may take to start on this machine or to let the driver in, which is 5 s where it is idle."""
 LOOK_S = 0.2
 MAX_LOCAL = 64
 NO_TOKEN = b"InvalidAuthToken"
@@ -108,7 +108,7 @@ class Cluster:
                 }
             )
             self._answer(STARTING_S)  # it has Ray loaded, which no cluster has a part in
-            said = self._answer(STARTING_S if self._local is not None else READY_S)
+            said = self._answer(STARTING_S)  # also one that answers is slow where its machine is busy
             if said is not None:
                 self.workers = int(said["workers"])
                 self.where = f"a Ray cluster of {said['nodes']} machine{'s' if said['nodes'] > 1 else ''}"
@@ -118,25 +118,24 @@ class Cluster:
         return self
 
     def _token_mode(self, env: dict[str, str]) -> dict[str, str]:
-        """What Ray must be told to give the cluster its token, where it wants one and the user has not said so.
+        """Ask whether a cluster is there, and what Ray must be told to give it its token, where it wants one.
 
         `ray start` takes a token by itself where the user has one; a program that joins must be told by RAY_AUTH_MODE, and with a
         token that a cluster does not want its workers never begin.
 
         Raises:
-            ClusterError: It wants a token, and there is none; or it does not answer.
+            ClusterError: It does not answer; or it wants a token, and there is none or another.
         """
-        if "RAY_AUTH_MODE" in env:
-            return {}
         address = [] if self._address == "auto" else ["--address", self._address]
         command = [sys.executable, "-m", "ray.scripts.scripts", "status", *address]
         if NO_TOKEN not in self._said_by(command, env):
             return {}
-        if not (
+        has_token = (
             env.get("RAY_AUTH_TOKEN")
             or env.get("RAY_AUTH_TOKEN_PATH")
             or (Path.home() / ".ray" / "auth_token").exists()
-        ):
+        )
+        if "RAY_AUTH_MODE" in env or not has_token:
             raise ClusterError(f"--ray {self._address}: {WANTS_TOKEN}")
         return {"RAY_AUTH_MODE": "token"}
 
