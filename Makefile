@@ -101,9 +101,9 @@ micro: $(VENV)/test.stamp
 	@$(BIN)/python -m pytest -o addopts="--import-mode=importlib" tests/bench/micro/micro_*.py \
 	  --benchmark-json=$(MICRO) --benchmark-save-data --benchmark-columns=min,median,stddev,rounds $(ARGS)
 
-# Not part of `make test` either: a minute for each Python.
+# Not part of `make test` either: half a minute for each Python, two at a time.
 install-check: $(VENV)/test.stamp
-	@$(BIN)/python -m pytest tests/install/check_install.py $(ARGS)
+	@$(BIN)/python -m pytest -n 2 tests/install/check_install.py $(ARGS)
 
 lint: $(VENV)/test.stamp
 	@$(BIN)/ruff check .
