@@ -26,13 +26,20 @@ MICRO  ?= micro.json
 RESULTS ?= out/bench
 BUILDER ?= html
 
-# Rooms whose tests run two at a time. The others' run the live path, which wants the cores for itself; one that fails
-# there has a second try, since the host may take the cores away, and the summary names it (RERUN).
-UNTIMED := tests/calib tests/casgan tests/engines tests/bench/test_evaluate.py tests/bench/test_methods.py \
-  tests/stream/test_calibrate.py tests/stream/test_site.py tests/stream/test_synthesize.py tests/stream/archive \
-  tests/stream/display/test_viewer.py tests/stream/display/test_metrics.py tests/stream/display/test_secret_files.py \
-  tests/stream/sources/test_network.py tests/test_cli.py tests/test_imports.py tests/test_packaging.py \
-  tests/test_completion.py tests/test_docs.py tests/test_fuzz.py tests/examples
+# Tests that run the live path, which wants the cores for itself: one at a time. All others run beside them, two at a time, at
+# the lowest priority (tests/halves.py).
+LIVE := tests/bench/test_alone.py tests/bench/test_engine.py tests/bench/test_floor.py tests/bench/test_glass.py \
+  tests/bench/test_live.py tests/bench/test_peers_run.py tests/bench/test_scale.py tests/bench/test_soak.py \
+  tests/bench/test_transport.py tests/stream/display/test_live_path.py tests/stream/display/test_relay.py \
+  tests/stream/display/test_shown_stage.py tests/stream/display/test_web.py tests/stream/display/test_window.py \
+  tests/stream/record/test_recorder.py tests/stream/test_accounts.py tests/stream/test_admission.py \
+  tests/stream/test_children.py tests/stream/test_clock_exchange.py \
+  tests/stream/test_credit.py tests/stream/test_engine_host.py tests/stream/test_engine_side.py \
+  tests/stream/test_faults.py tests/stream/test_gpu_trouble.py tests/stream/test_grab.py tests/stream/test_hostile.py \
+  tests/stream/test_infer.py tests/stream/test_memory_clients.py tests/stream/test_pipeline.py \
+  tests/stream/test_publish_subscribe.py tests/stream/test_rooms.py tests/stream/test_session.py \
+  tests/stream/test_shutdown.py tests/stream/test_source_hang.py tests/stream/test_stages.py tests/stream/test_turns.py \
+  tests/test_drill.py tests/test_privacy.py
 
 .PHONY: demo test bench drill fuzz micro install-check lint sbom lock docs screenshots picture clean help
 .DEFAULT_GOAL := help
@@ -65,10 +72,7 @@ demo: $(VENV)/default.stamp
 test: $(VENV)/test.stamp
 	@sh tests/system-packages.sh
 ifeq ($(strip $(ARGS)),)
-	@status=0; \
-	$(BIN)/python -m pytest -n 2 --reruns 1 -r aR $(UNTIMED) || status=1; \
-	$(BIN)/python -m pytest --reruns 1 -r aR $(UNTIMED:%=--ignore=%) || status=1; \
-	exit $$status
+	@$(BIN)/python tests/halves.py $(LIVE)
 else
 	@$(BIN)/python -m pytest $(ARGS)
 endif
