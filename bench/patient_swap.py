@@ -165,6 +165,7 @@ def measure(config: SwapConfig) -> dict[str, Any]:
         said = json.loads(summary.read_text())
     return {
         "schema": SCHEMA,
+        "complete": True,
         "machine": machine.describe(),
         "rate_hz": said["source"]["rate_hz"],
         "engine": {
