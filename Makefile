@@ -36,7 +36,7 @@ LIVE := tests/bench/test_alone.py tests/bench/test_engine.py tests/bench/test_fl
   tests/stream/test_children.py tests/stream/test_clock_exchange.py \
   tests/stream/test_credit.py tests/stream/test_engine_host.py tests/stream/test_engine_side.py \
   tests/stream/test_faults.py tests/stream/test_gpu_trouble.py tests/stream/test_grab.py tests/stream/test_hostile.py \
-  tests/stream/test_infer.py tests/stream/test_memory_clients.py tests/stream/test_pipeline.py \
+  tests/stream/test_infer.py tests/stream/test_memory_clients.py tests/stream/test_patient.py tests/stream/test_pipeline.py \
   tests/stream/test_publish_subscribe.py tests/stream/test_rooms.py tests/stream/test_session.py \
   tests/stream/test_shutdown.py tests/stream/test_source_hang.py tests/stream/test_stages.py tests/stream/test_turns.py \
   tests/test_drill.py tests/test_privacy.py
