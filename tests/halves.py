@@ -1,4 +1,4 @@
-"""`make test` without ARGS: the tests that run the live path, one at a time, and beside them all others, two at a time.
+"""`make test` without ARGS: the tests that run the live path, one at a time, and beside them all others, three at a time.
 
 The others run at the lowest priority, in a session of their own: the live path waits more than it computes, and they take what it
 leaves of the cores. What they print goes to a file and is shown after the live path's. A live test that fails has a second try, since
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import IO
 
 PYTEST = (sys.executable, "-m", "pytest", "--reruns", "1", "-r", "aR")
+OTHERS = "3"
+"""Of the other tests so many run at once: one more than this project's machines have cores, since each waits now and then."""
 LOWEST = 19
 PATIENCE_S = 600
 """How long a test may take that gets only what others leave of the cores."""
@@ -73,7 +75,7 @@ def run(live: Sequence[str]) -> int:
         halves: list[Half] = []
         try:
             ignored = [f"--ignore={path}" for path in live]
-            halves.append(Half("-n", "2", f"--timeout={PATIENCE_S}", *ignored, low=True, into=said))
+            halves.append(Half("-n", OTHERS, f"--timeout={PATIENCE_S}", *ignored, low=True, into=said))
             print("the live path's tests; the others run beside them and are shown after them", flush=True)
             halves.append(Half(*live))
             status = max(half.process.wait() != 0 for half in reversed(halves))

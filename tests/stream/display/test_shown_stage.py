@@ -30,10 +30,10 @@ CanvasRenderingContext2D.prototype.putImageData = function (...given) {{
 """
 
 
-def medians(
+def quick(
     folder: Path, browser: Any, make_server: Callable[..., Any], wait: Callable[..., Any], script: str
 ) -> dict[str, float]:
-    """The median of each stage of a real run that a real page shows."""
+    """Each stage of a real run that a real page shows, at the 10th percentile: what the machine does besides only adds to it."""
     out = folder / "shown.npz"
     config = PipelineConfig(
         "phantom",
@@ -64,8 +64,8 @@ def medians(
     assert shown.uncertainty_ms is not None
     assert shown.uncertainty_ms < DELAY_MS / 4
     assert (shown.stage_ms() > -shown.uncertainty_ms).all()
-    found = {name: float(np.median(measured.stage_ms(*ends))) for name, ends in STAGES.items()}
-    return found | {"shown": float(np.median(shown.stage_ms()))}
+    found = {name: float(np.quantile(measured.stage_ms(*ends), 0.1)) for name, ends in STAGES.items()}
+    return found | {"shown": float(np.quantile(shown.stage_ms(), 0.1))}
 
 
 @pytest.mark.slow
@@ -75,7 +75,7 @@ def test_a_delay_in_the_draw_shows_in_its_own_stage_alone(
     found = []
     for name, script in (("plain", ""), ("late", DRAWS_LATE)):
         (tmp_path / name).mkdir()
-        found.append(medians(tmp_path / name, browser, make_server, wait, script))
+        found.append(quick(tmp_path / name, browser, make_server, wait, script))
     more = {name: found[1][name] - found[0][name] for name in found[0]}
     assert more.pop("shown") > 0.8 * DELAY_MS, found
     assert max(more.values()) < 0.5 * DELAY_MS, more
