@@ -26,7 +26,7 @@ MICRO  ?= micro.json
 RESULTS ?= out/bench
 BUILDER ?= html
 
-# Tests that run the live path, which wants the cores for itself: one at a time. All others run beside them, two at a time, at
+# Tests that run the live path, which wants the cores for itself: one at a time. All others run beside them, three at a time, at
 # the lowest priority (tests/halves.py).
 LIVE := tests/bench/test_alone.py tests/bench/test_engine.py tests/bench/test_floor.py tests/bench/test_glass.py \
   tests/bench/test_live.py tests/bench/test_peers_run.py tests/bench/test_scale.py tests/bench/test_soak.py \
