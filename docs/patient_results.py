@@ -43,6 +43,12 @@ the general model in clDice, hence the gate below. The segmenter that labels the
 larger than the general model's while Dice and clDice are better. Optical flow and the nearest phase lie nearer to the true lines than what is drawn,
 where they have the true vessels.
 
+**What limits it is the segmenter, not the teaching.** On an H100 (single trials on phantom 960, 14 runs sharing the card, not kept as files), same projection: taught on the true
+vessels clDice 0.854 and 0.67 mm after 400 steps (16 s), 0.883 and 0.47 mm after 1,500 (42 s), 0.898 and 0.42 mm with batches of 16 and E_BG taught too: both aims met. Taught
+on the segmenter's, 0.779 and 1.19 mm after 400 steps and 0.784 and 1.11 mm after 1,500, with E_BG or without: no longer teaching helps. The vessels it finds in filled frames
+have clDice 0.77 (960) and 0.76 (961) against the truth; a segmenter of twice the parameters taught twice as long (Dice 0.718 on unseen phantoms, the shipped one 0.657) has 0.76 and 0.75. One that sees the
+contrast-free frame of the nearest moment beside the filled one has not been tried.
+
 **Filled frames with their vessels removed do not teach.** Tried on phantom 960 before this evaluation, 300 steps each, true masks, 26 filled frames:
 mended by inpainting and mended along decoys alike, M's Dice on held-out mended frames rose from 0.51 to 0.78 while on the same moments truly without contrast
 medium it stayed at 0.68; with the whole picture smoothed and its grain laid in anew, 0.74 and 0.67; with contrast-free frames warped by optical flow to the

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import IO
 
 PYTEST = (sys.executable, "-m", "pytest", "--reruns", "1", "-r", "aR")
-OTHERS = "3"
-"""Of the other tests so many run at once: one more than this project's machines have cores, since each waits now and then."""
 LOWEST = 19
 PATIENCE_S = 600
 """How long a test may take that gets only what others leave of the cores."""
+BESIDE = ("-n", "3", "--dist", "worksteal", f"--timeout={PATIENCE_S}")
+"""How the others run: one more at once than this project's machines have cores, since each waits now and then; each worker begins
+with a stretch of its own, so that a module's fixtures are made once, and takes from the others at the end."""
 GRACE_S = 60.0
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -75,7 +76,7 @@ def run(live: Sequence[str]) -> int:
         halves: list[Half] = []
         try:
             ignored = [f"--ignore={path}" for path in live]
-            halves.append(Half("-n", OTHERS, f"--timeout={PATIENCE_S}", *ignored, low=True, into=said))
+            halves.append(Half(*BESIDE, *ignored, low=True, into=said))
             print("the live path's tests; the others run beside them and are shown after them", flush=True)
             halves.append(Half(*live))
             status = max(half.process.wait() != 0 for half in reversed(halves))
