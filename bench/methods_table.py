@@ -109,7 +109,7 @@ def _load(results: Results) -> str:
     if max(loads) > cores + 1:
         said += ": others had the cores too, so these seconds do not compare methods, and steps do"
     return (
-        f"{said}. Engine: median of one frame after the other, all methods in turns in one go, {results.rows_timed}; a load above the cores makes these times no comparison of methods either. Parameters live, and all numbers "
+        f"{said}. Engine: median of one frame after the other, those on one machine in turns in one go, {results.rows_timed}; a load above the cores makes these times no comparison of methods either. Parameters live, and all numbers "
         "taught on the generator's side, norms' statistics among them."
     )
 
