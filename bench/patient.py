@@ -81,6 +81,8 @@ def main() -> int:
     import torch
     import tyro
 
+    from casgan.segmenter import JUDGE, read_card
+
     config = tyro.cli(PatientEvaluation)
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(config.threads)
@@ -91,8 +93,9 @@ def main() -> int:
         report = {
             "schema": SCHEMA,
             "kind": "phantom",
+            # A file's name may be a person's; the hash says which segmenter it was.
             "settings": asdict(config)
-            | {"out": config.out.name, "segmenter": config.segmenter and config.segmenter.name},
+            | {"out": config.out.name, "segmenter": read_card(config.segmenter or JUDGE)["sha256"]},
             "machine": machine.describe(),
             "patients": patients,
         }

@@ -31,7 +31,7 @@ class GateEvaluation:
     out: Path
     """The figures, JSON."""
     seeds: tuple[int, ...] = (960, 961, 962, 963)
-    """Phantom patients, below 1000: no model was taught on them. Limit and shrinkage were chosen on 960 and 961."""
+    """Phantom patients, below 1000: no model was taught on them. The gate's form was chosen on 960 to 963."""
     model: str = "compact"
     """Whose E_BG looks."""
     threads: int = 1

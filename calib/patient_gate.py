@@ -6,6 +6,7 @@ E_BG is the same in the general and in the adapted graph, so both say the same o
 axes are kept: no picture can be made of them.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,9 +38,14 @@ class PatientGate:
     def distances(self, features: Float[np.ndarray, "n 71"]) -> Float64[np.ndarray, " n"]:
         """Root mean square over the axes; infinite where a feature is not finite."""
         with np.errstate(invalid="ignore", over="ignore"):
-            placed = (described(features) - self.centre) @ self.axes.T.astype(np.float64)
+            placed = (described(features) - self.centre) @ self._columns
             far = np.sqrt(np.mean(placed**2, axis=1))
         return np.where(np.isfinite(far), far, np.inf)
+
+    @functools.cached_property
+    def _columns(self) -> Float64[np.ndarray, "71 k"]:
+        """The axes as every frame needs them, converted once."""
+        return np.ascontiguousarray(self.axes.T, np.float64)
 
     def distance(self, features: Float32[np.ndarray, "71"]) -> float:
         """Of one frame."""

@@ -74,7 +74,8 @@ def load_patient(
         model_sha256: The model's own hash.
 
     Raises:
-        CheckpointError: No such file, not an adaptation, damaged, or of another model.
+        CalibrationError: There is no such file, or it cannot be read.
+        CheckpointError: It is no adaptation, damaged, or of another model.
     """
     descriptor = open_patient(path)
     try:

@@ -48,15 +48,18 @@ def compile_ahead(config: dict[str, Any], general: "Engine", model: "ModelFile")
         "threads": config["threads"],
         "precision": None if general.precision == "int8" else general.precision,
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "stream.compile_ahead"],
-        input=json.dumps(told).encode(),
-        env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        timeout=WITHIN_S,
-    )
-    if done.returncode != 0:
+    try:
+        status = subprocess.run(
+            [sys.executable, "-m", "stream.compile_ahead"],
+            input=json.dumps(told).encode(),
+            env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=WITHIN_S,
+        ).returncode
+    except (subprocess.TimeoutExpired, OSError):
+        status = 1
+    if status != 0:
         log.warning("the adapted model is compiled beside the frames, which may go without overlay meanwhile")
 
 

@@ -573,6 +573,8 @@ class Pipeline:
             (descriptor,) = descriptors
             self._engine.ask_patient(descriptor, answer)
         else:
+            if descriptors:
+                raise ValueError("nothing comes beside this command")
             there = self._engine.patient_off()
             answer(True, "the general model draws" + ("" if there else "; there was no adaptation"))
 

@@ -178,6 +178,7 @@ def test_commands_reach_the_pipeline_of_the_same_user_and_nonsense_is_answered(
         os.close(descriptor)
         answer(True, "done")
 
+    before = len(os.listdir("/proc/self/fd"))
     door = CommandDoor(path, handle)
     assert path.stat().st_mode & 0o077 == 0
     try:
@@ -190,6 +191,7 @@ def test_commands_reach_the_pipeline_of_the_same_user_and_nonsense_is_answered(
     finally:
         door.close()
     assert taken == [b"weightson"]
+    assert len(os.listdir("/proc/self/fd")) == before, "a file beside nonsense stayed open"
     with pytest.raises(
         EndpointError, match=r"needed a running pipeline of yours on this host, got stream\.control"
     ):
