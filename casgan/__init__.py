@@ -31,7 +31,8 @@ Map of the room:
     steadiness.py  the shift test, and from frame to frame
     baseline.py    the mean tree in the heart's outline
     adapt.py       M taught on one patient; patient_lessons.py: on what; patient_masks.py: whose vessels; patient_file.py: on
-                   disk; patient_weights.py: read without torch; patient_phantom.py, roadmap.py: what it is judged by
+                   disk; patient_weights.py: read without torch; patient_phantom.py, roadmap.py: what it is judged by;
+                   mending.py: vessels removed, and decoys
     checkpoint.py  a run on disk
     errors.py      what can be wrong with it
 """
