@@ -30,7 +30,7 @@ BUILDER ?= html
 # the lowest priority (tests/halves.py).
 LIVE := tests/bench/test_alone.py tests/bench/test_engine.py tests/bench/test_floor.py tests/bench/test_glass.py \
   tests/bench/test_live.py tests/bench/test_peers_run.py tests/bench/test_scale.py tests/bench/test_soak.py \
-  tests/bench/test_transport.py tests/stream/display/test_live_path.py tests/stream/display/test_relay.py \
+  tests/bench/test_transport.py tests/stream/display/test_keep.py tests/stream/display/test_live_path.py tests/stream/display/test_relay.py \
   tests/stream/display/test_shown_stage.py tests/stream/display/test_web.py tests/stream/display/test_window.py \
   tests/stream/record/test_recorder.py tests/stream/test_accounts.py tests/stream/test_admission.py \
   tests/stream/test_children.py tests/stream/test_clock_exchange.py \

@@ -101,7 +101,13 @@ def _is_time(text: str) -> bool:
 
 
 def levels_name(table: Float32[np.ndarray, "256"]) -> str:
-    """The name of a grey-level table: the SHA-256 of its levels in 16 bits, whatever the bits stored."""
+    """The name of a grey-level table: the SHA-256 of its levels in 16 bits, whatever the bits stored.
+
+    A falling table is named as its mirror image: MONOCHROME1 as it comes and turned to MONOCHROME2, as a recorder writes it, are
+    the same picture.
+    """
+    if table[0] > table[-1]:
+        table = table[::-1]
     levels = np.rint(np.clip(table, 0.0, 1.0) * 65535.0).astype("<u2")
     return hashlib.sha256(levels.tobytes()).hexdigest()
 

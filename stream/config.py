@@ -103,6 +103,12 @@ class ServingConfig:
     """A secret that you keep, mode 0600: Prometheus reads the web viewer's /metrics by it (docs/prometheus)."""
     browser: bool = True
     """Open the web viewer in a browser where there is a display."""
+    keep_last: Annotated[float | None, arg(metavar="SECONDS")] = None
+    """The web viewer keeps so much of the live frames in memory, and writes it as DICOM when asked (key k): for `calib patient`."""
+    keep_in: Annotated[Path | None, arg(metavar="DIR")] = None
+    """The folder it is written into; files of mode 0600 that show the patient."""
+    keep_memory: Annotated[float | None, arg(metavar="GB")] = None
+    """Memory it may take at most; 2 when none is given."""
     igtl: Annotated[int | None, arg(metavar="PORT")] = None
     """Serve the stream over OpenIGTLink too, for 3D Slicer and PLUS, on this host only; 18944 is their own port."""
 
@@ -214,6 +220,12 @@ class ViewConfig:
     """A secret that you keep, mode 0600: Prometheus reads the web viewer's /metrics by it (docs/prometheus)."""
     browser: bool = True
     """Open the web viewer in a browser where there is a display."""
+    keep_last: Annotated[float | None, arg(metavar="SECONDS")] = None
+    """Keep so much of the live frames in memory; the key k writes it as DICOM, for `contrastream calib patient`."""
+    keep_in: Annotated[Path | None, arg(metavar="DIR")] = None
+    """The folder it is written into; files of mode 0600 that show the patient."""
+    keep_memory: Annotated[float | None, arg(metavar="GB")] = None
+    """Memory it may take at most; 2 when none is given."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from stream.sources.options import SourceOptions
 MOST_FRAMES = 4000
 """Of all recordings: four minutes at 15 per second, 260 MB at 256 pixels."""
 FIELD_FRAMES = 24
+SAME_RATE = 0.05
 SAME_DEG = 1.0
 """So far two recordings' angles may be apart to be of one projection."""
 
@@ -88,7 +89,7 @@ def read_patient_recordings(
         ) as recording:
             kind = (recording.format, recording.rate_hz)
             first = first or kind
-            if kind != first:
+            if not _alike(first, kind):
                 raise CalibrationError(
                     f"needed recordings alike, got {_words(*first)} and, as recording {number + 1}, {_words(*kind)}; "
                     "give those of one room and rate"
@@ -114,6 +115,13 @@ def read_patient_recordings(
     field = _boxed_field(upright, frame_format.rows, frame_format.columns, size)
     grey, clear = _in_levels(stored, table), _in_levels(upright, _clear_table(upright[0], field))
     return PatientRecording(grey, clear, field, rate_hz, looked, levels_name(table), angles)
+
+
+def _alike(first: tuple[FrameFormat, float | None], kind: tuple[FrameFormat, float | None]) -> bool:
+    """Whether two recordings are of one room: a rate that was measured is not quite the same twice."""
+    if None in (first[1], kind[1]):
+        return first == kind
+    return first[0] == kind[0] and math.isclose(first[1] or 0.0, kind[1] or 0.0, rel_tol=SAME_RATE)
 
 
 def _one_projection(

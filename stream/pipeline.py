@@ -665,8 +665,10 @@ class Pipeline:
             "reason_code": int(reason),
             "age_ms": guard.age_ms() if guard else 0.0,
             "source": {
-                key: self.opened.get(key) for key in ("kind", "rate_hz", "live", "frame_count", "notes")
+                key: self.opened.get(key)
+                for key in ("kind", "rate_hz", "live", "frame_count", "notes", "angles_deg")
             },
+            "site": self.config.site is not None,
             "faults": self._faults_said(),
             "engine": self.engine,
             "domain": guard.domain.as_dict() if guard else {},

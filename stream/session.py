@@ -25,6 +25,7 @@ from stream.healthcheck import healthcheck
 from stream.measure import Measured, MeasuringClient
 from stream.pacing import Pacing
 from stream.pipeline import Pipeline, PipelineConfig
+from stream.record.keep_settings import keep_settings
 from stream.reported import reported
 from stream.rooms import Rooms
 from stream.site import open_site
@@ -90,9 +91,12 @@ def _check_counts(config: RunConfig | ReplayConfig) -> None:
         raise ValueError(f"--slots must be 12 to 256, got {config.slots}; 16 is enough for most")
     if not 1 <= config.port <= 65535:
         raise ValueError(f"--port must be 1 to 65535, got {config.port}")
+    keep = keep_settings(config.keep_last, config.keep_in, config.keep_memory)
     if config.web:
         read_secrets(config.session_key, config.metrics_token)
         _check_port(config.port)
+    elif keep is not None:
+        raise ValueError("--keep-last is of the web viewer; give --web too, or give it to: contrastream view")
     elif config.session_key is not None or config.metrics_token is not None:
         raise ValueError("--session-key and --metrics-token are of the web viewer's server; give --web too")
     if config.igtl is not None:
@@ -245,8 +249,14 @@ def run_pipeline(pipeline: Pipeline, config: RunConfig | ReplayConfig) -> None:
 @contextlib.contextmanager
 def _viewers(config: RunConfig | ReplayConfig, endpoints: Sequence[str], work: Stoppable) -> Iterator[None]:
     """A web viewer and an OpenIGTLink server for each stream, where they are asked for."""
-    files = {"--session-key": config.session_key, "--metrics-token": config.metrics_token}
-    more = [word for option, path in files.items() if path is not None for word in (option, str(path))]
+    asked = {
+        "--session-key": config.session_key,
+        "--metrics-token": config.metrics_token,
+        "--keep-last": config.keep_last,
+        "--keep-in": config.keep_in,
+        "--keep-memory": config.keep_memory,
+    }
+    more = [word for option, value in asked.items() if value is not None for word in (option, str(value))]
     viewers = [
         web_viewer(endpoint, work, config.port + place, browser=config.browser and place == 0, more=more)
         for place, endpoint in enumerate(endpoints)

@@ -1,5 +1,6 @@
 """The desktop window's picture: panels, head line and foot line in one image whose buffers are made once."""
 
+import textwrap
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +27,16 @@ MAX_ROWS, MAX_COLUMNS = 900, 1680
 MIN_ROWS, MIN_COLUMNS = 256, 640
 PAGE: marks.Colour = (16, 12, 9)
 HELP_TOP = HEAD_ROWS + 2 * marks.BORDER
+HELP = (
+    "1 live   2 synthetic   3 overlay   4 side by side",
+    "left, right: overlay opacity    drag: window (right wider, up brighter)",
+    "space: freeze    c: compare with live    w: reset window (or double click)",
+    "s: snapshot    f: full screen    ?: this help    q: quit",
+)
+WORDS_SCALE = 0.48
+LINE_ROWS = 26
+_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789/-. "
+"""Of a usual width, together."""
 
 
 @dataclass
@@ -40,6 +51,10 @@ class View:
     window: tuple[float, float] | None = None
     """Centre and width that the user dragged to; None for the stream's own."""
     help: bool = False
+    more_help: str = ""
+    """A line of the help on a key that is there only when it was asked for."""
+    notice: tuple[str, ...] = ()
+    """Sentences to read, over the lower end of the pictures until the next key."""
 
     @property
     def panels(self) -> tuple[Panel, ...]:
@@ -108,7 +123,9 @@ class Composer:
             marks.mark_frozen(self._area, *frozen, shown)
         self._draw_lines(message, shown, head, adaptation)
         if view.help:
-            self._draw_help()
+            self._draw_words((*HELP, *((view.more_help,) if view.more_help else ())), HELP_TOP)
+        if view.notice:
+            self._draw_words(view.notice, None)
         return self.image
 
     def _fit(self, message: Message, view: View) -> None:
@@ -197,13 +214,15 @@ class Composer:
         scale = min(0.45, 0.45 * (self.image.shape[1] - 24) / marks.text_size(foot, 0.45)[0])
         marks.write(foot_line, foot, (12, 20), marks.QUIET_COLOUR, scale=scale)
 
-    def _draw_help(self) -> None:
-        lines = (
-            "1 live   2 synthetic   3 overlay   4 side by side",
-            "left, right: overlay opacity    drag: window (right wider, up brighter)",
-            "space: freeze    c: compare with live    w: reset window (or double click)",
-            "s: snapshot    f: full screen    ?: this help    q: quit",
-        )
-        self.image[HELP_TOP : HELP_TOP + 26 * len(lines) + 16] = 0
+    def _draw_words(self, sentences: tuple[str, ...], top: int | None) -> None:
+        """Write sentences on black, broken where they are too long; without a top they end at the foot line."""
+        letter = marks.text_size(_LETTERS, WORDS_SCALE)[0] / len(_LETTERS)
+        most = max(int((self.image.shape[1] - 40) / letter), 20)
+        lines = [line for sentence in sentences for line in textwrap.wrap(sentence, most)]
+        rows = LINE_ROWS * len(lines) + 16
+        if top is None:
+            top = max(self.image.shape[0] - FOOT_ROWS - rows, HEAD_ROWS)
+        self.image[top : top + rows] = 0
         for index, line in enumerate(lines):
-            marks.write(self.image, line, (20, HELP_TOP + 26 + 26 * index), marks.PLAIN_COLOUR, scale=0.48)
+            at = (20, top + LINE_ROWS * (index + 1))
+            marks.write(self.image, line, at, marks.PLAIN_COLOUR, scale=WORDS_SCALE)

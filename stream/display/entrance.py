@@ -1,5 +1,7 @@
 """Who may look at the web viewer: a one-time token in the printed address, exchanged for a cookie; TLS beyond this host.
 
+Where a key press may write a recording, there are two printed addresses: one whose browser may press it, one to watch only.
+
 Two secrets that the user keeps in files change that. With a session key, cookies are signed, so that a browser that was let
 in stays in over restarts of the server. A metrics token lets a scraper read `/metrics`, and nothing else.
 """
@@ -29,6 +31,8 @@ STRANGER = (
     "this viewer opens by the address that contrastream printed last, each of which works once: open that one"
 )
 METRICS_PATH = "/metrics"
+MAY_KEEP = "keep"
+"""Stands in the cookie of a browser that may have a recording written."""
 KEPT_S = 30 * 24 * 3600
 """A signed cookie is worth nothing after so long, by the wall clock, since no other goes on over restarts."""
 
@@ -40,34 +44,46 @@ class Entrance:
         port: The server's; cookies of one host's ports lie in one jar, so it is part of their name.
         secure: Whether the server speaks TLS.
         kept: What the user keeps in files.
+        keeping: Whether a browser may have a recording written; `token` then opens the page of one that may.
     """
 
-    def __init__(self, port: int, *, secure: bool, kept: Secrets = NO_SECRETS) -> None:
+    def __init__(self, port: int, *, secure: bool, kept: Secrets = NO_SECRETS, keeping: bool = False) -> None:
         self._cookie = f"contrastream_{port}"
         self._secure = secure
         self._kept = kept
         self._sessions: deque[str] = deque(maxlen=MAX_SESSIONS)
         self.token = secrets.token_urlsafe(24)
         """What opens the page once; a new one as soon as it was used."""
+        self.watching = secrets.token_urlsafe(24) if keeping else None
+        """The same for a browser that may only watch; None where nobody may do more."""
         self.on_use: Callable[[], None] = lambda: None
         """Called when the token was used and there is a new one."""
 
     def knows(self, scope: Scope) -> bool:
         """Whether a request carries the cookie of a session."""
+        return self._session(scope) is not None
+
+    def may_keep(self, scope: Scope) -> bool:
+        """Whether a request carries the cookie of a browser that may have a recording written."""
+        session = self._session(scope)
+        return self.watching is not None and session is not None and MAY_KEEP in session.split(".")
+
+    def _session(self, scope: Scope) -> str | None:
+        """The session whose cookie a request carries: dots stand between its parts; None where it carries none of ours."""
         found = [value for key, value in scope["headers"] if key == b"cookie"]
         if len(found) != 1:
-            return False
+            return None
         try:
             cookie = SimpleCookie(found[0].decode("latin-1")).get(self._cookie)
         except CookieError:
-            return False
+            return None
         if cookie is None:
-            return False
+            return None
         if self._kept.session_key is not None:
-            return self._is_signed(cookie.value)
+            return cookie.value if self._is_signed(cookie.value) else None
         # Each is compared in constant time, and all of them, so that time tells nothing of any.
         same = [hmac.compare_digest(said.encode(), cookie.value.encode()) for said in self._sessions]
-        return any(same)
+        return cookie.value if any(same) else None
 
     def lets_scrape(self, scope: Scope) -> bool:
         """Whether a request is for the metrics and carries their token."""
@@ -78,12 +94,13 @@ class Entrance:
         kind, _, value = said[0].partition(b" ")
         return kind.lower() == b"bearer" and hmac.compare_digest(value.strip(), token)
 
-    def _new_session(self) -> str:
+    def _new_session(self, *, may_keep: bool) -> str:
+        right = f".{MAY_KEEP}" if may_keep else ""
         if self._kept.session_key is None:
-            session = secrets.token_urlsafe(32)
+            session = secrets.token_urlsafe(32) + right
             self._sessions.append(session)
             return session
-        said = f"{int(time.time())}.{secrets.token_urlsafe(16)}"
+        said = f"{int(time.time())}.{secrets.token_urlsafe(16)}{right}"
         return f"{said}.{self._signature(said)}"
 
     def _is_signed(self, session: str) -> bool:
@@ -104,11 +121,16 @@ class Entrance:
         said = parse_qs(scope["query_string"].decode("latin-1")).get("token")
         if said is None:
             return None
-        if not hmac.compare_digest(said[0].encode(), self.token.encode()):
+        first = hmac.compare_digest(said[0].encode(), self.token.encode())
+        watching = hmac.compare_digest(said[0].encode(), (self.watching or self.token).encode())
+        if not (first or watching):
             # One that was used before, by a browser that is in: its page is reloaded or taken from the history.
             return RedirectResponse("/", 303) if self.knows(scope) else self.stranger()
-        self.token = secrets.token_urlsafe(24)
-        session = self._new_session()
+        session = self._new_session(may_keep=first and self.watching is not None)
+        if first:
+            self.token = secrets.token_urlsafe(24)
+        else:
+            self.watching = secrets.token_urlsafe(24)
         self.on_use()
         answer = RedirectResponse(
             "/", 303

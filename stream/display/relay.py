@@ -5,6 +5,7 @@ A slow viewer skips frames and slows nobody else; how many it skipped it sees in
 """
 
 import asyncio
+import dataclasses
 import json
 import threading
 from collections import deque
@@ -16,6 +17,7 @@ from stream.display.shown import ShownLog
 from stream.errors import StreamError
 from stream.frame import Reason, State
 from stream.gpu import GPU_BACKENDS
+from stream.record.keeper import Keeper
 from stream.statusline import grouped
 from stream.subscribe import NO_SIGNAL_AFTER_NS, Shown, Subscriber
 from stream.timing import NS_PER_MS, NS_PER_S, Clock, MonotonicClock
@@ -114,10 +116,12 @@ class Viewer:
 
     Args:
         log: Where to note when its page draws; None asks no page for that.
+        keeper: What its page may have written; None where it may only watch.
     """
 
-    def __init__(self, log: ShownLog | None = None) -> None:
+    def __init__(self, log: ShownLog | None = None, keeper: Keeper | None = None) -> None:
         self._log = log
+        self._keeper = keeper
         self._page = 0 if log is None else log.new_page()
         self._due = asyncio.Event()
         self._credit = False
@@ -148,8 +152,13 @@ class Viewer:
             self._credit = True
         elif said.get("type") == "ping" and isinstance(said.get("sent_ms"), int | float):
             self._pongs.append({"type": "pong", "sent_ms": said["sent_ms"], "received_ns": now_ns})
+        elif said.get("type") == "keep":
+            if self._keeper is None:
+                raise ValueError("this browser may only watch")
+            self._keeper.press()
+            self._state_due = True
         else:
-            raise ValueError(f"a viewer sends next or ping, got {text[:40]!r}")
+            raise ValueError(f"a viewer sends next, ping or keep, got {text[:40]!r}")
         if self._log is not None:
             self._log.take(self._page, said)
         self._due.set()
@@ -174,7 +183,7 @@ class Viewer:
                 await send_text(json.dumps({**pong, "replied_ns": replied_ns}))
             if self._state_due:
                 self._state_due = False
-                await send_text(relay.state_text())
+                await send_text(relay.state_text(self._keeper))
             message = relay.reader.heard.message
             if self._credit and message is not None:
                 name = (message.header.stream, message.header.publication)
@@ -191,6 +200,7 @@ class Relay:
         loop: The event loop in which the viewers live.
         clock: The clock of stamps and ages.
         log: Where to note when frames came and pages drew them; None notes nothing, and asks no page for anything.
+        keeper: What viewers who may do so can have written; started and ended by the caller.
     """
 
     def __init__(
@@ -199,9 +209,11 @@ class Relay:
         loop: asyncio.AbstractEventLoop,
         clock: Clock | None = None,
         log: ShownLog | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.clock = clock or MonotonicClock()
         self.log = log
+        self._keeper = keeper
         self._loop = loop
         self._viewers: set[Viewer] = set()
         self.reader = Reader(subscriber, self._news_came, self.clock, log)
@@ -211,15 +223,18 @@ class Relay:
         """How many viewers are connected."""
         return len(self._viewers)
 
-    def enter(self) -> Viewer:
+    def enter(self, *, may_keep: bool = False) -> Viewer:
         """A place for one more viewer.
+
+        Args:
+            may_keep: Whether it may have the frames that are kept written.
 
         Raises:
             StreamError: There are `MAX_VIEWERS` already.
         """
         if len(self._viewers) >= MAX_VIEWERS:
             raise StreamError(f"this server has {MAX_VIEWERS} viewers, its most; close one")
-        viewer = Viewer(self.log)
+        viewer = Viewer(self.log, self._keeper if may_keep else None)
         self._viewers.add(viewer)
         return viewer
 
@@ -243,16 +258,22 @@ class Relay:
         """Tell every viewer the state, several times a second, for ever.
 
         Raises:
-            BaseException: Whatever ended the reader thread.
+            BaseException: Whatever ended the reader thread or the keeper.
         """
         while self.reader.fault is None:
+            if self._keeper is not None:
+                self._keeper.check()
             for viewer in self._viewers:
                 viewer.state_due()
             await asyncio.sleep(TICK_S)
         raise self.reader.fault
 
-    def state_text(self) -> str:
-        """The state message: what to show now, and the figures of the head line."""
+    def state_text(self, keeper: Keeper | None = None) -> str:
+        """The state message: what to show now, and the figures of the head line.
+
+        Args:
+            keeper: What the viewer may have written; None tells it nothing of that.
+        """
         heard = self.reader.heard
         shown = heard.shown
         now_ns = self.clock.now_ns()
@@ -274,6 +295,7 @@ class Relay:
                 "publisher_pid": header.publisher_pid if header is not None else None,
                 "received_hz": heard.received_hz,
                 "viewers": self.viewers,
+                "keep": None if keeper is None else _keeping(keeper),
                 **heartbeat_figures(heard.status),
             }
         )
@@ -311,6 +333,11 @@ def heartbeat_figures(status: dict[str, Any]) -> dict[str, Any]:
         "ended": bool(status.get("ended")),
         "notes": [f"{note}" for note in _list(source, "notes")],
     }
+
+
+def _keeping(keeper: Keeper) -> dict[str, Any]:
+    """What the page shows of the frames that are kept, and of what became of the last key press."""
+    return {"seconds": keeper.seconds, "held_s": round(keeper.held_s, 1), **dataclasses.asdict(keeper.said)}
 
 
 def _adaptation(said: dict[str, Any]) -> dict[str, Any] | None:

@@ -34,6 +34,8 @@ from stream.display.secret_files import NO_SECRETS, Secrets, read_secrets
 from stream.display.shown import ShownLog
 from stream.endpoint import parse_endpoint
 from stream.errors import EndpointError, StreamError
+from stream.record.keep_settings import KeepSettings, keep_settings
+from stream.record.keeper import Keeper
 from stream.subscribe import Subscriber
 from stream.timing import MonotonicClock
 
@@ -70,7 +72,7 @@ def build_app(relay: Relay, hosts: frozenset[str], entrance: Entrance) -> ASGIAp
     async def frames(websocket: WebSocket) -> None:
         await websocket.accept()
         try:
-            viewer = relay.enter()
+            viewer = relay.enter(may_keep=entrance.may_keep(websocket.scope))
         except StreamError as error:
             await websocket.close(1013, str(error))
             return
@@ -202,8 +204,10 @@ def serve(
     allow_hosts: Sequence[str] = (),
     tls: Tls | None = None,
     kept: Secrets = NO_SECRETS,
-    ready: Callable[[str], None] | None = None,
+    ready: Callable[[str, bool], None] | None = None,
     shown: Path | None = None,
+    keep: KeepSettings | None = None,
+    on_note: Callable[[str], object] = print,
 ) -> None:
     """Serve the viewer until SIGTERM or SIGINT. Runs in the main thread of its process.
 
@@ -215,9 +219,12 @@ def serve(
         allow_hosts: More names that the Host header may carry.
         tls: Files of the certificate and its private key.
         kept: What the user keeps so that browsers stay in over restarts, and so that a scraper comes in.
-        ready: Called with an address that opens the page once, and with the next one as soon as that was used.
+        ready: Called with an address that opens the page once, and with the next one as soon as that was used; the flag says
+            whether its browser may only watch while others may have a recording written.
         shown: Ask every page when it drew each frame, and write that here at the end (`stream/display/shown.py`); None asks
             nothing.
+        keep: What browsers that are let in by an address without that flag may have written; None keeps nothing.
+        on_note: Takes what becomes of that, a sentence at a time, in another thread.
 
     Raises:
         EndpointError: The port is in use, the endpoint or the host is none, or TLS is missing or cannot be spoken.
@@ -233,16 +240,24 @@ def serve(
     with contextlib.closing(listener):
         bound = listener.getsockname()[1]
         hosts = _own_hosts(host, bound, allow_hosts, tls)
-        entrance = Entrance(bound, secure=tls is not None, kept=kept)
+        entrance = Entrance(bound, secure=tls is not None, kept=kept, keeping=keep is not None)
         address = _page_address(listener, allow_hosts, tls)
+        told: set[str] = set()
 
         def tell() -> None:
-            if ready is not None:
-                ready(f"{address}/?token={entrance.token}")
+            for token, watching in ((entrance.token, False), (entrance.watching, True)):
+                if ready is not None and token is not None and token not in told:
+                    told.add(token)
+                    ready(f"{address}/?token={token}", watching)
 
         entrance.on_use = tell
         subscriber = Subscriber(parsed, newest_only=True, memory=memory)
-        asyncio.run(_serve(subscriber, listener, hosts, entrance, tls, log))
+        keeper = None if keep is None else Keeper(parsed, keep, memory=memory, on_note=on_note)
+        try:
+            asyncio.run(_serve(subscriber, listener, hosts, entrance, tls, log, keeper))
+        finally:
+            if keeper is not None:
+                keeper.end()
     if log is not None and shown is not None:
         log.save(shown)
 
@@ -254,8 +269,9 @@ async def _serve(
     entrance: Entrance,
     tls: Tls | None,
     log: ShownLog | None,
+    keeper: Keeper | None,
 ) -> None:
-    relay = Relay(subscriber, asyncio.get_running_loop(), MonotonicClock(), log)
+    relay = Relay(subscriber, asyncio.get_running_loop(), MonotonicClock(), log, keeper)
     server = _Server(
         uvicorn.Config(
             build_app(relay, hosts, entrance),
@@ -284,6 +300,8 @@ async def _serve(
             await asyncio.sleep(0.01)
         if server.started:
             entrance.on_use()  # the first address
+        if keeper is not None:
+            keeper.start()
         try:
             done, _ = await asyncio.wait([serving, ticking, told], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {told}:
@@ -343,6 +361,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--die-with-parent", action="store_true", help="end when the process that started it ends"
     )
     parser.add_argument(
+        "--keep-last", type=float, metavar="SECONDS", help="keep so much of the live frames, for the key k"
+    )
+    parser.add_argument("--keep-in", type=Path, metavar="DIR", help="where the key k writes them")
+    parser.add_argument("--keep-memory", type=float, metavar="GB", help="memory they may take (default: 2)")
+    parser.add_argument(
         "--shown",
         type=Path,
         metavar="FILE",
@@ -360,8 +383,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             allow_hosts=options.allow_host,
             tls=choose_tls(options.tls_cert, options.tls_key),
             kept=read_secrets(options.session_key, options.metrics_token),
-            ready=lambda address: print(f"viewer at {address}", flush=True),
+            ready=lambda address, watching: print(
+                f"to watch only: {address}" if watching else f"viewer at {address}", flush=True
+            ),
             shown=options.shown,
+            keep=keep_settings(options.keep_last, options.keep_in, options.keep_memory),
+            on_note=lambda words: print(words, flush=True),
         )
     except StreamError as error:
         print(error, file=sys.stderr)

@@ -22,6 +22,8 @@ from stream.display import marks
 from stream.display.compose import Composer, Frozen, Mode, View
 from stream.endpoint import parse_endpoint
 from stream.errors import DisplayError, StreamError
+from stream.record.keep_settings import KeepSettings
+from stream.record.keeper import Keeper
 from stream.subscribe import Shown, Subscriber
 from stream.timing import NS_PER_MS, NS_PER_S, Clock, MonotonicClock, Stage
 from stream.wire import Message
@@ -32,6 +34,8 @@ POLL_MS = 15
 REDRAW_NS = 100 * NS_PER_MS
 """A picture is drawn again this often without a new frame, so that its age goes on."""
 RATE_OVER_NS = 2 * NS_PER_S
+NOTICE_NS = 15 * NS_PER_S
+"""So long what became of a key press stands over the lower end of the pictures; a key takes it away."""
 ESCAPE = 27
 MODE_KEYS = {"1": "live", "2": "synthetic", "3": "overlay", "4": "side"}
 # What waitKeyEx gives for the arrow keys: X11 key symbols, with GTK's and Qt's Windows codes beside them.
@@ -84,13 +88,25 @@ class DesktopWindow:
         subscriber: The stream; closed by the caller.
         clock: The clock of ages; the publisher's own, since both are on this host.
         mode: What it shows at first.
+        keeper: What the key k writes; None where nothing is kept. Started and ended by the caller.
     """
 
-    def __init__(self, subscriber: Subscriber, clock: Clock | None = None, mode: Mode = "side") -> None:
+    def __init__(
+        self,
+        subscriber: Subscriber,
+        clock: Clock | None = None,
+        mode: Mode = "side",
+        keeper: Keeper | None = None,
+    ) -> None:
         self._subscriber = subscriber
         self._clock = clock or MonotonicClock()
         self._composer = Composer()
         self._view = View(mode)
+        self._keeper = keeper
+        if keeper is not None:
+            self._view.more_help = f"k: write the last {keeper.seconds:g} s of live frames, for calib patient"
+        self._said = 0
+        self._notice_ns = 0
         self._newest: Message | None = None
         self._frozen: Frozen | None = None
         self._drawn_ns = 0
@@ -125,10 +141,23 @@ class DesktopWindow:
                 self._view.window = None
             self._newest = message
         now_ns = self._clock.now_ns()
+        if self._keeper is not None:
+            self._look_at(self._keeper, now_ns)
         fresh = message is not None and self._frozen is None
         if fresh or self._dirty or now_ns - self._drawn_ns > REDRAW_NS:
             self._draw(now_ns, fresh)
         self._key(cv2.waitKeyEx(1))
+
+    def _look_at(self, keeper: Keeper, now_ns: int) -> None:
+        """Show what became of a key press."""
+        keeper.check()
+        said = keeper.said
+        if said.serial != self._said:
+            self._said, self._notice_ns, self._dirty = said.serial, now_ns, True
+            go_on = (f"Go on with: {said.command}",) if said.command else ()
+            self._view.notice = (said.words, *go_on)
+        elif self._view.notice and not said.writing and now_ns - self._notice_ns > NOTICE_NS:
+            self._view.notice = ()
 
     def _draw(self, now_ns: int, fresh: bool) -> None:
         self._dirty, self._drawn_ns = False, now_ns
@@ -165,9 +194,10 @@ class DesktopWindow:
         rate = f"{(len(stamps) - 1) * NS_PER_S / span_ns:.1f}" if span_ns else "--"
         dropped = ((self._subscriber.status or {}).get("counters") or {}).get("dropped") or {}
         age = "--" if age_ms is None else f"{age_ms:.0f} ms"
+        keep = "" if self._keeper is None else f"   k keep {self._keeper.held_s:.0f} s"
         return (
             f"age {age}   {rate} fps   dropped {sum(dropped.values())}   frame {message.header.sequence}"
-            "   ? help"
+            f"   ? help{keep}"
         )
 
     def _key(self, code: int) -> None:
@@ -175,6 +205,7 @@ class DesktopWindow:
             return
         self._dirty = True
         view = self._view
+        view.notice = ()
         character = chr(code & 0xFF) if code < 0x10000 and code & 0xFF else ""
         if code in LESS_KEYS | MORE_KEYS:
             view.opacity = min(max(view.opacity + (5 if code in MORE_KEYS else -5), 0), 100)
@@ -190,6 +221,8 @@ class DesktopWindow:
             view.window = None
         elif character == "s":
             self._snapshot()
+        elif character == "k":
+            self._keep()
         elif character == "f":
             full = cv2.getWindowProperty(TITLE, cv2.WND_PROP_FULLSCREEN) == cv2.WINDOW_FULLSCREEN
             wanted = cv2.WINDOW_NORMAL if full else cv2.WINDOW_FULLSCREEN
@@ -209,6 +242,14 @@ class DesktopWindow:
             self.on_note(f"snapshot {name}")
         else:
             self.on_note(f"the snapshot needs a folder that can be written to, got {os.getcwd()}")
+
+    def _keep(self) -> None:
+        if self._keeper is not None:
+            self._keeper.press()
+            return
+        words = "Nothing is kept: start the viewer with --keep-last SECONDS --keep-in DIR."
+        self._view.notice = (words,)
+        self.on_note(words)
 
     def _mouse(self, event: int, x: int, y: int, flags: int, _data: object) -> None:
         message = self._frozen.message if self._frozen is not None else self._newest
@@ -237,13 +278,20 @@ def _other_format(before: Message, now: Message) -> bool:
     ) != (now.header.frame_format.bits_stored, now.header.frame_format.photometric)
 
 
-def show(endpoint: str | None = None, mode: Mode = "side", *, memory: bool = False) -> None:
+def show(
+    endpoint: str | None = None,
+    mode: Mode = "side",
+    *,
+    memory: bool = False,
+    keep: KeepSettings | None = None,
+) -> None:
     """Show a stream in a window until it is closed, or SIGTERM or SIGINT. Runs in the main thread.
 
     Args:
         endpoint: The stream, as `parse_endpoint` takes it; None for this host's default one.
         mode: What it shows at first.
         memory: Read its frames in shared memory instead of on the wire.
+        keep: What the key k writes, and where; None keeps nothing.
 
     Raises:
         DisplayError: There is no display, or it does not answer.
@@ -255,13 +303,18 @@ def show(endpoint: str | None = None, mode: Mode = "side", *, memory: bool = Fal
     check_display()
     _quiet_qt()
     subscriber = Subscriber(parsed, newest_only=True, memory=memory)
-    window = DesktopWindow(subscriber, mode=mode)
+    keeper = None if keep is None else Keeper(parsed, keep, memory=memory)
+    window = DesktopWindow(subscriber, mode=mode, keeper=keeper)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
         signal.signal(number, lambda *_: window.end())
     try:
+        if keeper is not None:
+            keeper.start()
         window.run()
     finally:
+        if keeper is not None:
+            keeper.end()
         for number, handler in before.items():
             signal.signal(number, handler)
         subscriber.close()

@@ -46,17 +46,8 @@ def write_dicom(out: Path, segment: Segment, progress: Progress) -> list[Path]:
     Raises:
         RecordError: The disk is full, or one object would be larger than DICOM allows.
     """
-    from pydicom.uid import generate_uid
-
-    study, frame_format = generate_uid(prefix=None), segment.frame_format
-    live = _object(segment, study, frame_format, "live")
-    live.ImageType = ["ORIGINAL", "PRIMARY"]
-    live.ConversionType = "DI"
-    live.SyntheticData = "NO"
-    _time(live, segment.times_ms(), segment.rate_hz)
-    top = frame_format.max_value
-    turned = frame_format.photometric is Photometric.MONOCHROME1
-    files = [_write(live, out, (turn(frame.message.live, top, turned) for frame in segment), progress)]
+    live = _live(segment)
+    files = [_write(live, out, _live_planes(segment), progress)]
     try:
         for name in DERIVED if segment.synthetic else ():
             files.append(_derived(out, segment, live, name, progress))
@@ -65,6 +56,49 @@ def write_dicom(out: Path, segment: Segment, progress: Progress) -> list[Path]:
             file.unlink(missing_ok=True)
         raise
     return files
+
+
+def write_live(
+    out: Path, segment: Segment, progress: Progress, angles_deg: tuple[float, float] | None = None
+) -> None:
+    """Write the live object alone, whole or not at all.
+
+    Args:
+        out: The file. It grows as `partial_of(out)`, which keeps its mode where it is there already.
+        segment: The frames; each is read once, in order.
+        progress: Called for each frame.
+        angles_deg: The C-arm's positioner angles, primary and secondary, where they are known.
+
+    Raises:
+        RecordError: The disk is full, or the object would be larger than DICOM allows.
+    """
+    live = _live(segment)
+    if angles_deg is not None:
+        live.PositionerPrimaryAngle, live.PositionerSecondaryAngle = (f"{angle:.10g}" for angle in angles_deg)
+    _write(live, out, _live_planes(segment), progress)
+
+
+def partial_of(out: Path) -> Path:
+    """Under what name a file grows until it is whole."""
+    return out.with_name(out.name + ".partial")
+
+
+def _live(segment: Segment) -> Any:
+    """The live object, without its pixels."""
+    from pydicom.uid import generate_uid
+
+    live = _object(segment, generate_uid(prefix=None), segment.frame_format, "live")
+    live.ImageType = ["ORIGINAL", "PRIMARY"]
+    live.ConversionType = "DI"
+    live.SyntheticData = "NO"
+    _time(live, segment.times_ms(), segment.rate_hz)
+    return live
+
+
+def _live_planes(segment: Segment) -> Iterable[np.ndarray]:
+    top = segment.frame_format.max_value
+    turned = segment.frame_format.photometric is Photometric.MONOCHROME1
+    return (turn(frame.message.live, top, turned) for frame in segment)
 
 
 def _derived(out: Path, segment: Segment, live: Any, name: str, progress: Progress) -> Path:
@@ -159,7 +193,9 @@ def _window(made: Any, frame_format: FrameFormat) -> None:
         return
     center = frame_format.window_center
     if frame_format.photometric is Photometric.MONOCHROME1:
-        center = frame_format.max_value - center
+        center = (
+            frame_format.max_value + 1 - center
+        )  # exactly: a window reaches from its centre - 0.5 (PS3.3 C.11.2.1.2.1)
     made.WindowCenter, made.WindowWidth = f"{center:.10g}", f"{frame_format.window_width:.10g}"
 
 
@@ -228,7 +264,7 @@ def _write(made: Any, out: Path, planes: Iterable[np.ndarray], progress: Progres
             f"needed less than 4 GiB of pixels in one DICOM object, got {total / 2**30:.1f} GiB; record shorter stretches "
             "(--seconds), or make an .npz of the capture"
         )
-    partial = out.with_name(out.name + ".partial")
+    partial = partial_of(out)
     try:
         with tempfile.TemporaryFile(dir=out.parent) as pixels:
             for plane in planes:

@@ -3,12 +3,24 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from stream.frame import FrameFormat, Spacing, State
-from stream.record.capture import Capture, CapturedFrame
+from stream.record.capture import Capture, CapturedFrame, EngineSaid, Stop
 from stream.timing import NS_PER_MS, Stage
 from stream.wire import Header
+
+
+@runtime_checkable
+class Frames(Protocol):
+    """Where the frames of a segment lie: `Capture`, or `stream.record.kept.Held`."""
+
+    begun: str
+    engines: list[EngineSaid]
+    stops: list[Stop]
+    cut_off: str | None
+
+    def frame(self, index: int) -> CapturedFrame: ...
 
 
 @dataclass(frozen=True)
@@ -21,7 +33,7 @@ class Segment:
         headers: What the message of each says.
     """
 
-    capture: Capture
+    capture: Frames
     first: int
     headers: tuple[Header, ...]
 

@@ -131,6 +131,11 @@ export class Link {
     }
   }
 
+  /** Ask for the frames that the server keeps to be written. */
+  keep() {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ type: "keep" }));
+  }
+
   ping(socket) {
     if (socket.readyState !== WebSocket.OPEN) return;
     const ping = { type: "ping", sent_ms: performance.now() };

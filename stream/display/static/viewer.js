@@ -36,6 +36,7 @@ let comparing = false;
 let opacity = 60;
 let paintPending = false;
 let redraw = false;
+let closedKeep = null; // which words on the frames that were written are no longer wanted
 
 const link = new Link({
   frame(buffer) {
@@ -137,6 +138,7 @@ function tick() {
   element("warning").hidden = !(drawn !== null && drawn.unmaskedText);
   const live = !NOT_LIVE.has(now.state) && frozen === null;
   const age = numbers.age(nowMs, link.clock, live);
+  tickKeep();
   text("age", age.text);
   body.ageMs = age.ms ?? "";
   body.ageUncertaintyMs = age.uncertaintyMs ?? "";
@@ -151,6 +153,31 @@ function tick() {
   if (!element("details").hidden) {
     text("details", numbers.details(nowMs, link.clock, said, drawn, drawn && grey.current(drawn)));
   }
+}
+
+/** What would be written by the key k, and what became of the last press; only where this browser may have it done. */
+function tickKeep() {
+  const keep = said?.keep ?? null;
+  element("keep").hidden = element("keep-help").hidden = keep === null;
+  element("kept").hidden = keep === null || keep.words === "" || keep.serial === closedKeep;
+  body.keeps = `${keep !== null}`;
+  if (keep === null) return;
+  text("keep", `Keep ${Math.round(keep.held_s)} s`);
+  text("keep-help-text", `Write the last ${keep.seconds} s of live frames, for calib patient`);
+  element("keep").disabled = keep.writing;
+  body.keeping = keep.writing ? "writing" : keep.command ? "written" : "";
+  text("kept-words", keep.words);
+  element("kept-command").hidden = keep.command === "";
+  text("kept-command", keep.command);
+}
+
+function pressKeep() {
+  if (said?.keep) link.keep();
+}
+
+function closeKept() {
+  closedKeep = said?.keep?.serial ?? null;
+  tick();
 }
 
 function text(id, words) {
@@ -244,6 +271,7 @@ const KEYS = {
   " ": () => setFrozen(frozen === null),
   c: () => setComparing(true),
   s: snapshot,
+  k: pressKeep,
   f: fullScreen,
   w: resetWindow,
   i: toggleDetails,
@@ -281,6 +309,8 @@ for (const end of ["pointerup", "pointerleave", "pointercancel"]) {
 element("compare").addEventListener("contextmenu", (event) => event.preventDefault());
 element("reset").addEventListener("click", resetWindow);
 element("snapshot").addEventListener("click", snapshot);
+element("keep").addEventListener("click", pressKeep);
+element("kept-close").addEventListener("click", closeKept);
 element("full").addEventListener("click", fullScreen);
 element("help-button").addEventListener("click", toggleHelp);
 element("help-close").addEventListener("click", toggleHelp);
