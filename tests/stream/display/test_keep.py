@@ -77,8 +77,11 @@ class Keeping:
 
 
 @pytest.fixture
-def keeping(publisher: Any, tmp_path: Path) -> Any:
+def keeping(publisher: Any, tmp_path: Path, wait: Callable[..., Any]) -> Any:
     publisher.change(**ASKED)
+    subscriber = Subscriber(publisher.endpoint)
+    wait(lambda: (came := subscriber.poll(100)) and came.live.dtype == np.uint16, "12 bits", PATIENCE_S)
+    subscriber.close()
     made = Keeping(publisher, tmp_path)
     yield made
     made.goes_on.set()
