@@ -24,8 +24,10 @@ from bench.errors import BenchError
 from bench.patient_real_probe import (
     Draw,
     chance,
+    left_over,
     on_free_frames,
     probe,
+    roadmaps_on_free_frames,
     scenes_of,
     trace_in_latent,
 )
@@ -37,7 +39,7 @@ from casgan.mending import mended, mirrored, moved
 from casgan.networks import Generator
 from casgan.patient_lessons import MATCHES, Lessons, vessel_depth
 from casgan.roadmap import best_of_all, moved_along
-from casgan.segmenter import JUDGE, load_segmenter, read_card
+from casgan.segmenter import JUDGE, VesselSegmenter, load_segmenter, read_card
 from casgan.vessel_metrics import DRAWN, centreline_dice, centreline_distance_px, dice
 from engines.model import load_model
 from engines.reference import Reference, load_reference
@@ -61,7 +63,7 @@ class RealEvaluation:
     """The figures, JSON; runs that it holds already are not measured again."""
     model: str = "compact"
     """The general model."""
-    steps: int = 100
+    steps: int = 150
     """Of teaching, of each adaptation; half of them for the few contrast-free frames."""
     threads: int = 1
     """CPU threads of torch."""
@@ -82,7 +84,7 @@ def main() -> int:
         for run in masked_runs(config.data):
             if run.name not in done:
                 real = read_run(run, load_model(config.model).card.network_size, segmenter)
-                report["patients"].append(one_patient(real, reference, config))
+                report["patients"].append(one_patient(real, reference, segmenter, config))
                 # After each, so that a command that is cut off leaves what it has.
                 config.out.write_text(json.dumps(report, indent=1, default=float) + "\n", encoding="utf-8")
     except (BenchError, CalibrationError, DataError, OSError) as error:
@@ -117,7 +119,9 @@ def begun(config: RealEvaluation, reference: Reference) -> dict[str, Any]:
     return old
 
 
-def one_patient(run: RealRun, reference: Reference, config: RealEvaluation) -> dict[str, Any]:
+def one_patient(
+    run: RealRun, reference: Reference, segmenter: VesselSegmenter, config: RealEvaluation
+) -> dict[str, Any]:
     """Teach on some heartbeats of a run, measure on the others."""
     general = reference.network
     scenes = scenes_of(run)
@@ -143,6 +147,8 @@ def one_patient(run: RealRun, reference: Reference, config: RealEvaluation) -> d
         facts["free_frames"][name] = on_free_frames(run, draw)
     ways["our segmenter, filled frame"] = run.ours[run.held]
     facts["chance"] = chance(run)
+    facts["left_over"] = left_over(run, scenes["removed"], segmenter)
+    facts["free_frames"] |= {"roadmaps": roadmaps_on_free_frames(run)}
     facts["latent"] = trace_in_latent(run, general)
     facts["judged"] = {judge: judged(run, ways, judge) for judge in JUDGES}
     if config.sheets is not None:

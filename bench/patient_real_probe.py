@@ -2,23 +2,27 @@
 
     filled frame, its vessels removed          what the figures of `bench.patient_real` are measured on
       and mended along a decoy too             the same traces where no vessel was
-    contrast-free frame as it is               nothing to read
+    contrast-free frame as it is               nothing to read; but the nearest in phase is not of that moment
+      moved to the filled frame's pose         as optical flow sees it; still nothing to read
       mended along the filled frame's vessels  nothing to read but the mending
       mended along a decoy                     the same elsewhere
 
-An M that predicts draws the vessels of the moment in all five. An M that reads draws what was mended.
+An M that predicts draws the vessels of the moment whatever was mended. An M that reads draws what was mended.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 
 from bench.patient_real_run import RealRun
 from casgan.data import Pairs
 from casgan.mending import mended, mirrored, moved
 from casgan.networks import Generator
+from casgan.patient_masks import patient_masks
+from casgan.roadmap import brought
+from casgan.segmenter import VesselSegmenter
 from casgan.shortcut import vessel_shortcut
 from casgan.vessel_metrics import centreline_dice
 
@@ -29,16 +33,20 @@ HEAD_REACH_PX = 40
 
 Draw = Callable[[np.ndarray], np.ndarray]
 """Grey levels (n, s, s) uint8 to drawn vessels (n, s, s) bool."""
-Decoy = Callable[[np.ndarray], np.ndarray]
 
-DECOYS: dict[str, Decoy] = {
-    "mirrored": mirrored,
-    "moved": lambda mask: moved(mask, MOVED_PX, MOVED_PX),
-}
+
+def decoys_of(masks: Bool[np.ndarray, "n s s"]) -> dict[str, Bool[np.ndarray, "n s s"]]:
+    """Where the vessels of these frames are not, or not at that moment."""
+    return {
+        "mirrored": masks[:, :, ::-1],
+        "moved": np.stack([moved(mask, MOVED_PX, MOVED_PX) for mask in masks]),
+        # Of held-out frames in order, half of them further: in another part of the heartbeat.
+        "another moment": np.roll(masks, len(masks) // 2, axis=0),
+    }
 
 
 def scenes_of(run: RealRun, seed: int = 0) -> dict[str, np.ndarray]:
-    """The five pictures of each held-out frame, by what was done; those with a decoy once for each of `DECOYS`."""
+    """The pictures of each held-out frame, by what was done to it; those with a decoy once for each of `decoys_of`."""
     rng = np.random.default_rng((seed, 0xDEC0))
     filled, free = run.grey[run.held], run.grey[[run.nearest(k, run.free) for k in run.held.tolist()]]
     cut = run.vessels[run.held]
@@ -46,9 +54,16 @@ def scenes_of(run: RealRun, seed: int = 0) -> dict[str, np.ndarray]:
     def along(frames: np.ndarray, masks: np.ndarray) -> np.ndarray:
         return np.stack([mended(one, mask & run.inner, rng) for one, mask in zip(frames, masks, strict=True)])
 
-    made = {"removed": along(filled, cut), "free": free, "free, mended along own": along(free, cut)}
-    for name, decoy in DECOYS.items():
-        elsewhere = np.stack([decoy(mask) for mask in cut])
+    removed = along(filled, cut)
+    made = {
+        "removed": removed,
+        "free": free,
+        "free, moved to its pose": np.stack(
+            [brought(one, live) for one, live in zip(free, removed, strict=True)]
+        ),
+        "free, mended along own": along(free, cut),
+    }
+    for name, elsewhere in decoys_of(cut).items():
         made[f"removed, and {name}"] = along(filled, cut | elsewhere)
         made[f"free, mended along {name}"] = along(free, elsewhere)
     return made
@@ -63,12 +78,10 @@ def probe(run: RealRun, scenes: dict[str, np.ndarray], draw: Draw) -> dict[str, 
         draw: A model.
 
     Returns:
-        By scene: "own", "mirrored" and "moved" (clDice, mean), and "area" (drawn share of what is judged).
+        By scene: "own" and each of `decoys_of` (clDice, mean), and "area" (drawn share of what is judged).
     """
     truth = run.source[run.held]
-    against = {"own": truth} | {
-        name: np.stack([decoy(mask) & run.inner for mask in truth]) for name, decoy in DECOYS.items()
-    }
+    against = {"own": truth} | {name: masks & run.inner for name, masks in decoys_of(truth).items()}
     told = {}
     for scene, frames in scenes.items():
         found = draw(frames) & run.inner
@@ -80,10 +93,7 @@ def probe(run: RealRun, scenes: dict[str, np.ndarray], draw: Draw) -> dict[str, 
 def chance(run: RealRun) -> dict[str, float]:
     """clDice between the vessels and each decoy of theirs: what drawing the one gives against the other."""
     truth = run.source[run.held]
-    return {
-        name: mean_cldice(truth, np.stack([decoy(mask) & run.inner for mask in truth]))
-        for name, decoy in DECOYS.items()
-    }
+    return {name: mean_cldice(truth, masks & run.inner) for name, masks in decoys_of(truth).items()}
 
 
 def mean_cldice(found: np.ndarray, truth: np.ndarray) -> float:
@@ -91,18 +101,42 @@ def mean_cldice(found: np.ndarray, truth: np.ndarray) -> float:
     return float(np.nanmean([centreline_dice(one, two) for one, two in zip(found, truth, strict=True)]))
 
 
-def on_free_frames(run: RealRun, draw: Draw) -> dict[str, Any]:
-    """What is drawn on the run's own contrast-free frames, against the vessels of the filled frame nearest in phase."""
-    found = draw(run.grey[run.free]) & run.inner
-    filled = np.concatenate([run.taught, run.held])
-    truth = run.source[[run.nearest(at, filled) for at in run.free.tolist()]]
-    static = np.stack([run.source[run.taught[-1]]] * len(truth))
+def left_over(run: RealRun, removed: np.ndarray, segmenter: VesselSegmenter) -> float:
+    """clDice of what our segmenter still finds in the frames whose vessels were removed: what of them is left to read."""
+    found = patient_masks(segmenter, removed, run.grey[run.free]) & run.inner
+    return mean_cldice(found, run.source[run.held])
+
+
+def on_free_frames(run: RealRun, draw: Draw) -> dict[str, float]:
+    """What is drawn on the run's own contrast-free frames."""
+    return against_phase(run, draw(run.grey[run.free]) & run.inner)
+
+
+def roadmaps_on_free_frames(run: RealRun) -> dict[str, float]:
+    """clDice of taught frames laid over the contrast-free ones: the last, all of them (mean), and the best for each."""
+    truth = of_phase(run)
+    each = np.array([[centreline_dice(run.source[at], one) for at in run.taught.tolist()] for one in truth])
     return {
-        "frames": len(found),
-        "area": float(found.sum() / (len(found) * run.inner.sum())),
-        "filled_area": float(truth.sum() / (len(truth) * run.inner.sum())),
+        "static roadmap": float(each[:, -1].mean()),
+        "any taught frame": float(each.mean()),
+        "best filled frame": float(each.max(axis=1).mean()),
+    }
+
+
+def of_phase(run: RealRun) -> np.ndarray:
+    """The vessels of the filled frame nearest in phase to each contrast-free one: as near to a truth as there is."""
+    filled = np.concatenate([run.taught, run.held])
+    return run.source[[run.nearest(at, filled) for at in run.free.tolist()]]
+
+
+def against_phase(run: RealRun, found: np.ndarray) -> dict[str, float]:
+    """clDice, and how much is drawn against how much there is, both as a share of what is judged."""
+    truth = of_phase(run)
+    judged = len(truth) * float(run.inner.sum())
+    return {
         "cldice": mean_cldice(found, truth),
-        "static_cldice": mean_cldice(static, truth),
+        "area": float(found.sum()) / judged,
+        "filled_area": float(truth.sum()) / judged,
     }
 
 

@@ -14,6 +14,7 @@ SCENES = (
     "removed",
     "removed, and mirrored",
     "free",
+    "free, moved to its pose",
     "free, mended along own",
     "free, mended along mirrored",
 )

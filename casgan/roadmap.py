@@ -28,13 +28,25 @@ def moved_along(
         filled: The roadmap's own frame, grey levels 0 to 255.
         live: Where they are to be laid.
     """
+    rows, columns = _whence(filled, live)
+    return np.asarray(cv2.remap(mask.astype(np.uint8), columns, rows, cv2.INTER_NEAREST) > 0)
+
+
+def brought(frame: UInt8[np.ndarray, "s s"], live: UInt8[np.ndarray, "s s"]) -> UInt8[np.ndarray, "s s"]:
+    """A frame moved by the same optical flow to where another one's background lies."""
+    rows, columns = _whence(frame, live)
+    laid = cv2.remap(frame, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(laid, np.uint8)
+
+
+def _whence(frame: np.ndarray, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of `frame` from which each pixel of `live` has come."""
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    found = cv2.GaussianBlur(flow.calc(_background(live), _background(filled), None), (0, 0), SMOOTH_PX)
-    side = mask.shape[0]
+    found = cv2.GaussianBlur(flow.calc(_background(live), _background(frame), None), (0, 0), SMOOTH_PX)
+    side = frame.shape[0]
     found = cv2.resize(found, (side, side)) * (side / SIDE)
     rows, columns = np.mgrid[:side, :side].astype(np.float32)
-    laid = cv2.remap(mask.astype(np.uint8), columns + found[..., 0], rows + found[..., 1], cv2.INTER_NEAREST)
-    return np.asarray(laid > 0)
+    return rows + found[..., 1], columns + found[..., 0]
 
 
 def _background(frame: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.errors import BenchError
-from bench.patient_real_probe import chance, on_free_frames, probe, scenes_of
+from bench.patient_real_probe import chance, on_free_frames, probe, roadmaps_on_free_frames, scenes_of
 from bench.patient_real_run import RealRun, masked_runs, split_beats
 from calib.bolus import AFTER, BEFORE, FILLED, Bolus
 from calib.heart_phase import HeartPhase
@@ -114,6 +114,7 @@ def test_the_probe_tells_one_who_reads_the_mending_from_one_who_knows_the_anatom
     assert reads["free, mended along own"]["own"] > 0.8
     assert reads["free, mended along mirrored"]["mirrored"] > 0.8
     assert reads["free, mended along mirrored"]["own"] < 0.1
+    assert reads["free, mended along another moment"]["another moment"] > 0.8
     assert {told["own"] for told in knows.values()} == {1.0}
     assert knows["removed"]["mirrored"] == chance(run)["mirrored"] == 0.0
 
@@ -121,9 +122,10 @@ def test_the_probe_tells_one_who_reads_the_mending_from_one_who_knows_the_anatom
 def test_contrast_free_frames_are_judged_by_the_filled_frame_of_their_phase(run: RealRun) -> None:
     # Frames 0 and 6 are of phase 0, 1 and 7 of 0.5: the nearest filled ones are 2 and 3.
     told = on_free_frames(run, lambda grey: run.source[[2, 3, 2, 3]])
-    assert (told["frames"], told["cldice"]) == (4, 1.0)
+    assert told["cldice"] == 1.0
     assert told["area"] == told["filled_area"]
-    assert told["static_cldice"] < 1.0
+    roads = roadmaps_on_free_frames(run)
+    assert roads["static roadmap"] == roads["any taught frame"] < roads["best filled frame"] == 1.0
 
 
 def test_a_folder_without_masks_is_refused(tmp_path: Path) -> None:
