@@ -8,7 +8,7 @@ in any of them. Frame Time Vector (0018,1065) holds the steps between the frames
 
 import itertools
 import os
-import tempfile
+import struct
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from importlib.metadata import version
@@ -25,6 +25,8 @@ BYTE = "1.2.840.10008.5.1.4.1.1.7.2"
 """Multi-frame Grayscale Byte Secondary Capture Image Storage."""
 WORD = "1.2.840.10008.5.1.4.1.1.7.3"
 """Multi-frame Grayscale Word Secondary Capture Image Storage."""
+PIXEL_DATA = struct.Struct("<HH2sHI")
+"""Pixel Data (7FE0,0010) up to its value: tag, VR, two bytes of nothing, length."""
 MAX_PIXEL_BYTES = 0xFFFFFFFE
 """A value of explicit length holds no more (PS3.5 7.1.1)."""
 NOTICE = "Research tool, not a medical device."
@@ -254,7 +256,11 @@ def _sources(live: Any, places: tuple[int, ...]) -> Any:
 
 
 def _write(made: Any, out: Path, planes: Iterable[np.ndarray], progress: Progress) -> Path:
-    """Write an object whole or not at all; its pixels go through a file, so that an hour needs no hour of memory."""
+    """Write an object whole or not at all; its pixels follow frame by frame, so that an hour needs no hour of memory.
+
+    They are the last element by its tag, of explicit length and without compression (PS3.5 7.1.2, 8.2.1): 12 bytes, the planes one
+    after the other, and a zero byte where their length is odd.
+    """
     from pydicom import dcmwrite
 
     frame_bytes = made.Rows * made.Columns * made.BitsAllocated // 8
@@ -265,17 +271,15 @@ def _write(made: Any, out: Path, planes: Iterable[np.ndarray], progress: Progres
             "(--seconds), or make an .npz of the capture"
         )
     partial = partial_of(out)
+    kind = b"OB" if made.BitsAllocated == 8 else b"OW"
     try:
-        with tempfile.TemporaryFile(dir=out.parent) as pixels:
+        with partial.open("wb") as file:
+            dcmwrite(file, made, enforce_file_format=True)
+            file.write(PIXEL_DATA.pack(0x7FE0, 0x0010, kind, 0, total + total % 2))
             for plane in planes:
-                pixels.write(np.ascontiguousarray(plane).data)
+                file.write(np.ascontiguousarray(plane).data)
                 progress()
-            if total % 2:
-                pixels.write(b"\0")
-            pixels.seek(0)
-            made.add_new(0x7FE00010, "OB" if made.BitsAllocated == 8 else "OW", pixels)
-            dcmwrite(partial, made, enforce_file_format=True)
-            del made.PixelData
+            file.write(bytes(total % 2))
         os.replace(partial, out)
     except OSError as error:
         partial.unlink(missing_ok=True)
