@@ -60,9 +60,9 @@ def wait_for(page: Page, state: str, frames: int = DRAWN_FRAMES) -> None:
 
 
 @contextlib.contextmanager
-def viewer(browser: Browser, endpoint: str, view: str) -> Iterator[Page]:
+def viewer(browser: Browser, endpoint: str, view: str, *more: str) -> Iterator[Page]:
     """The web viewer's page of a stream."""
-    with process("stream.display.web", endpoint, "--port", "0", out=subprocess.PIPE) as server:
+    with process("stream.display.web", endpoint, "--port", "0", *more, out=subprocess.PIPE) as server:
         assert server.stdout is not None
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.goto(f"{server.stdout.readline().split()[-1]}#{view}")
@@ -89,9 +89,11 @@ def main() -> None:
             with process(*run):
                 wait_for(page, "SYNTHETIC")
                 keep(page, "viewer-side")
-                page.keyboard.press("?")
-                keep(page, "viewer-keys")
-                page.keyboard.press("Escape")
+                keeping = ("--keep-last", "60", "--keep-in", folder)
+                with viewer(browser, f"ipc://{folder}/shots", "side", *keeping) as other:
+                    wait_for(other, "SYNTHETIC")
+                    other.keyboard.press("?")
+                    keep(other, "viewer-keys")
             wait_for(page, "NO SIGNAL")
             keep(page, "viewer-gone")
         with process(*run, "--engine", "off"), viewer(browser, f"ipc://{folder}/shots", "overlay") as page:
