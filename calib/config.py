@@ -328,7 +328,7 @@ class CalibPatientConfig:
     """
 
     recordings: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN")]
-    """DICOM cine loops, video files or folders of frames."""
+    """DICOM cine loops, video files, folders of frames, or what the key k of a viewer wrote (view --keep-last)."""
     out: Annotated[Path, arg(metavar="FILE")] = Path("patient.safetensors")
     """The adaptation; a picture of what was learned is written beside it as .png, and shows the patient."""
     model: Annotated[str, arg(metavar="MODEL")] = "compact"
@@ -363,7 +363,8 @@ class CalibPatientConfig:
             )
         if any(source == "phantom" or source.startswith(("v4l2:", "igtl:")) for source in self.recordings):
             raise ValueError(
-                "needed recordings, got a source without an end; record it first: contrastream record"
+                "needed recordings, got a source without an end; record it first, or write its last minute: contrastream view --keep-last 60 "
+                "--keep-in DIR"
             )
         check_file(self.out, ".safetensors")
         if self.out.exists() and not self.overwrite:

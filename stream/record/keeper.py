@@ -24,7 +24,8 @@ from stream.timing import Clock, MonotonicClock
 from stream.wire import Header
 
 POLL_MS = 100
-QUEUE = 256
+QUEUE = 32
+"""Messages that may wait for this thread, which never waits for a disk; memory above what is said."""
 GAP_S = 1.0
 """A pause in the frames above this is said."""
 DEFAULT_MODEL = "compact"
@@ -74,8 +75,9 @@ class Keeper(threading.Thread):
         self._subscriber = Subscriber(endpoint, newest_only=False, queue=QUEUE, memory=memory, clock=clock)
         self._kept = KeptFrames(settings.seconds, settings.most_bytes)
         self._ending = threading.Event()
-        self._pressed = threading.Lock()
+        self._lock = threading.Lock()
         self._writer: threading.Thread | None = None
+        self._writing = False
         self.said = Said(0, False, "")
         """What there is to read; replaced as a whole."""
         self.fault: BaseException | None = None
@@ -128,43 +130,39 @@ class Keeper(threading.Thread):
         """Seconds that are kept."""
         return self._settings.seconds
 
-    @property
-    def is_writing(self) -> bool:
-        """Whether a file is not there yet."""
-        return self._writer is not None and self._writer.is_alive()
-
     def press(self) -> None:
         """Write what is held; returns at once. What becomes of it is in `said`, and a note."""
-        with self._pressed:
-            if self.is_writing:
-                self._say("Still writing the ones before; press again when that is done.", writing=True)
+        with self._lock:
+            if self._writing:
+                self._say("Still writing the ones before; press again when that is done.")
                 return
             held = self._kept.take(self._clock.now_ns())
             if held is None:
                 self._say(f"Nothing to write: no frame has come in the last {self._settings.seconds:g} s.")
                 return
+            self._writing = True
             self._say(
-                f"Writing the last {held.seconds:.1f} s: {len(held)} frames, {held.bytes / 1e6:.0f} MB.",
-                writing=True,
+                f"Writing the last {held.seconds:.1f} s: {len(held)} frames, {held.bytes / 1e6:.0f} MB."
             )
             self._writer = threading.Thread(target=self._write, args=(held,), name="keeper-writer")
             self._writer.start()
 
     def _write(self, held: Held) -> None:
+        words, command = "Not written, a fault of ours.", ""
         try:
             out = self._new_file()
             try:
                 write_live(out, held.segment, lambda: None, held.angles_deg)
             finally:
                 partial_of(out).unlink(missing_ok=True)
-            self._say(self._written(held, out), command=self._command(out))
+            words, command = self._written(held, out), self._command(out)
         except RecordError as error:
-            self._say(f"Not written: {error}")
-        except Exception as error:
-            self._say(f"Not written, a fault of ours: {type(error).__name__}: {error}")
-            raise
+            words = f"Not written: {error}"
         finally:
             held.close()
+            with self._lock:  # nobody is told "still writing" of what was written
+                self._writing = False
+                self._say(words, command)
 
     def _new_file(self) -> Path:
         """A name that is nobody's, held by a file of this user's alone; it tells the time and nothing else.
@@ -185,7 +183,9 @@ class Keeper(threading.Thread):
                 raise RecordError(
                     f"needed to write {out}, got: {error.strerror}; mend that and press the key again"
                 ) from error
-            return out
+            if not out.exists():
+                return out
+            partial_of(out).unlink()  # another viewer has just made a whole file of that name
         raise RecordError(
             f"needed a new name in {self._settings.folder}, got 99 of this second; press the key again"
         )
@@ -223,11 +223,12 @@ class Keeper(threading.Thread):
         words += ["--site", "SITE.toml"] if status.get("site") else []
         return shlex.join(words)
 
-    def _say(self, words: str, *, writing: bool = False, command: str = "") -> None:
-        self.said = Said(self.said.serial + 1, writing, words, command)
+    def _say(self, words: str, command: str = "") -> None:
+        """Say it on the terminal, then in the viewer; the lock is held."""
         self._on_note(words)
         if command:
             self._on_note(f"go on with:  {command}")
+        self.said = Said(self.said.serial + 1, self._writing, words, command)
 
     def check(self) -> None:
         """Raise what ended the thread.

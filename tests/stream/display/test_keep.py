@@ -21,6 +21,7 @@ from stream.display.entrance import Entrance
 from stream.display.secret_files import Secrets
 from stream.display.window import DesktopWindow
 from stream.endpoint import parse_endpoint
+from stream.record.dicom import write_live
 from stream.record.keep_settings import KeepSettings
 from stream.record.keeper import Keeper, Said
 from stream.subscribe import Subscriber
@@ -56,16 +57,9 @@ class Keeping:
 
     def __init__(self, publisher: Any, folder: Path) -> None:
         self.notes: list[str] = []
-        self.goes_on = threading.Event()
-        self.goes_on.set()
         self.folder = folder
         settings = KeepSettings(20.0, folder, 10**9)
-        self.keeper = Keeper(parse_endpoint(publisher.endpoint), settings, on_note=self.take)
-
-    def take(self, words: str) -> None:
-        self.notes.append(words)
-        if words.startswith("Wrote"):
-            self.goes_on.wait(PATIENCE_S)
+        self.keeper = Keeper(parse_endpoint(publisher.endpoint), settings, on_note=self.notes.append)
 
     def pressed(self, wait: Callable[..., Any]) -> Said:
         self.keeper.press()
@@ -84,7 +78,6 @@ def keeping(publisher: Any, tmp_path: Path, wait: Callable[..., Any]) -> Any:
     subscriber.close()
     made = Keeping(publisher, tmp_path)
     yield made
-    made.goes_on.set()
     made.keeper.end()
 
 
@@ -116,25 +109,36 @@ def test_a_key_press_writes_what_came_and_says_how_to_go_on(keeping, publisher, 
     assert len(keeping.files()) == 2
 
 
-def test_the_window_s_key_writes_while_frames_go_on_and_once_at_a_time(keeping, publisher, wait) -> None:
-    keeper = keeping.keeper
+def test_the_window_s_key_writes_while_frames_go_on_and_once_at_a_time(
+    keeping, publisher, wait, monkeypatch
+) -> None:
+    goes_on, keeper = threading.Event(), keeping.keeper
+
+    def on_a_slow_disk(*arguments: Any) -> None:
+        assert goes_on.wait(PATIENCE_S)
+        write_live(*arguments)
+
+    monkeypatch.setattr("stream.record.keeper.write_live", on_a_slow_disk)
     keeper.start()
     subscriber = Subscriber(publisher.endpoint)
     try:
         window = DesktopWindow(subscriber, keeper=keeper)
         wait(lambda: keeper.held_s > 0.5, "frames", PATIENCE_S)
-        keeping.goes_on.clear()
         window._key(ord("k"))
-        wait(lambda: keeping.notes[-1].startswith("Wrote"), "the file", PATIENCE_S)
         held_s = keeper.held_s
         window._key(ord("k"))
         window._look_at(keeper, 0)
         assert window._view.notice == ("Still writing the ones before; press again when that is done.",)
-        wait(lambda: keeper.held_s > held_s, "frames that go on coming", PATIENCE_S)
-        keeping.goes_on.set()
-        wait(lambda: not keeper.is_writing, "the end of writing", PATIENCE_S)
-        assert len(keeping.files()) == 1
+        assert keeper.said.writing
+        wait(lambda: keeper.held_s > held_s + 0.2, "frames that go on coming", PATIENCE_S)
+        goes_on.set()
+        wait(lambda: not keeper.said.writing, "the end of writing", PATIENCE_S)
+        window._look_at(keeper, 0)
+        assert window._view.notice == (keeper.said.words, f"Go on with: {keeper.said.command}")
+        (path,) = keeping.files()
+        check_file(path)
     finally:
+        goes_on.set()
         subscriber.close()
 
 
