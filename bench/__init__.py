@@ -31,8 +31,9 @@ Map of the room:
     archive_evaluation.py  on real frames, as an independent segmenter sees them
     patient.py             what an adapted model draws on phantom patients; patient_gate.py: which frames its gate refuses;
                            patient_swap.py: a running stream takes an adaptation over and gives it up
-    patient_real.py        the same on real runs, against roadmaps; patient_real_run.py splits their heartbeats, patient_real_probe.py
-                           asks whether M reads the mending, patient_real_sheet.py shows a person what was drawn
+    patient_real.py        the same on real runs, against roadmaps; patient_real_run.py splits their heartbeats,
+                           patient_real_roadmaps.py: all taught frames at once, as wide; patient_real_probe.py asks whether M reads the
+                           mending, patient_real_sheet.py shows a person what was drawn
     judging.py             figures of many frames at once, with intervals by patient
     methods.py             `bench methods`: CAS-GAN, its rivals and its ablations under one protocol; methods_measure.py the
                            figures, methods_loops.py on real loops, methods_pictures.py what was drawn, methods_budget.py minutes

@@ -23,6 +23,7 @@ from bench import machine
 from bench.errors import BenchError
 from bench.patient_real_probe import (
     Draw,
+    against_phase,
     chance,
     left_over,
     on_free_frames,
@@ -31,6 +32,7 @@ from bench.patient_real_probe import (
     scenes_of,
     trace_in_latent,
 )
+from bench.patient_real_roadmaps import roadmaps, wide_roadmaps
 from bench.patient_real_run import RealRun, masked_runs, read_run
 from calib.errors import CalibrationError
 from casgan.adapt import AdaptSettings, adapt, drawn
@@ -38,7 +40,6 @@ from casgan.errors import DataError
 from casgan.mending import mended, mirrored, moved
 from casgan.networks import Generator
 from casgan.patient_lessons import MATCHES, Lessons, vessel_depth
-from casgan.roadmap import best_of_all, moved_along
 from casgan.segmenter import JUDGE, VesselSegmenter, load_segmenter, read_card
 from casgan.vessel_metrics import DRAWN, centreline_dice, centreline_distance_px, dice
 from engines.model import load_model
@@ -48,6 +49,7 @@ SCHEMA = "contrastream.patient-real/1"
 DECOYS_EACH = 6
 """Ways in which each taught frame is mended where decoys are taught too."""
 DECOY_REACH_PX = 40
+MENDED = "adapted, vessels removed"
 FREE = "adapted, contrast-free"
 ENDLESS = 10**6
 """Looks without a better result: with so few frames none is spared to say when to stop."""
@@ -145,10 +147,14 @@ def one_patient(
         ways[name] = draw(scenes["removed"])
         facts["probe"][name] = probe(run, scenes, draw)
         facts["free_frames"][name] = on_free_frames(run, draw)
+    area = facts["probe"][MENDED]["removed"]["area"]
+    ways |= wide_roadmaps(run, scenes["removed"], area)
     ways["our segmenter, filled frame"] = run.ours[run.held]
     facts["chance"] = chance(run)
     facts["left_over"] = left_over(run, scenes["removed"], segmenter)
-    facts["free_frames"] |= {"roadmaps": roadmaps_on_free_frames(run)}
+    wide = wide_roadmaps(run, run.grey[run.free], facts["free_frames"][MENDED]["area"])
+    facts["free_frames"] |= {name: against_phase(run, found) for name, found in wide.items()}
+    facts["free_frames"]["roadmaps"] = roadmaps_on_free_frames(run)
     facts["latent"] = trace_in_latent(run, general)
     facts["judged"] = {judge: judged(run, ways, judge) for judge in JUDGES}
     if config.sheets is not None:
@@ -199,7 +205,7 @@ def lessons_of(run: RealRun, seed: int = 0) -> dict[str, Lessons]:
             free.append(run.grey[at])
             beside.append(int(near))
     return {
-        "adapted, vessels removed": lessons(own, run.taught.tolist()),
+        MENDED: lessons(own, run.taught.tolist()),
         "adapted, decoys too": lessons(with_decoys, each),
         FREE: lessons(free, beside),
     }
@@ -210,19 +216,6 @@ def _decoy(run: RealRun, rng: np.random.Generator) -> np.ndarray:
     mask = run.vessels[rng.choice(run.taught)]
     rows, columns = (int(by) for by in rng.integers(-DECOY_REACH_PX, DECOY_REACH_PX + 1, 2))
     return moved(mirrored(mask) if rng.random() < 0.5 else mask, rows, columns)
-
-
-def roadmaps(run: RealRun, live: np.ndarray) -> dict[str, np.ndarray]:
-    """Vessels of taught frames laid over the held-out ones, the source's masks."""
-    last, masks = run.taught[-1], run.source[run.taught]
-    return {
-        "static roadmap": np.stack([run.source[last]] * len(live)),
-        "roadmap, optical flow": np.stack(
-            [moved_along(run.source[last], run.grey[last], one) for one in live]
-        ),
-        "nearest phase": run.source[[run.nearest(at, run.taught) for at in run.held.tolist()]],
-        "best filled frame": np.stack([masks[best_of_all(masks, run.source[at])] for at in run.held]),
-    }
 
 
 JUDGES = ("source", "source, catheter left out", "our segmenter")

@@ -8,6 +8,7 @@ import pytest
 
 from bench.errors import BenchError
 from bench.patient_real_probe import chance, on_free_frames, probe, roadmaps_on_free_frames, scenes_of
+from bench.patient_real_roadmaps import wide_roadmaps
 from bench.patient_real_run import RealRun, masked_runs, split_beats
 from calib.bolus import AFTER, BEFORE, FILLED, Bolus
 from calib.heart_phase import HeartPhase
@@ -126,6 +127,16 @@ def test_contrast_free_frames_are_judged_by_the_filled_frame_of_their_phase(run:
     assert told["area"] == told["filled_area"]
     roads = roadmaps_on_free_frames(run)
     assert roads["static roadmap"] == roads["any taught frame"] < roads["best filled frame"] == 1.0
+
+
+def test_wide_roadmaps_draw_the_area_that_is_asked_for(run: RealRun) -> None:
+    drawn = wide_roadmaps(run, run.grey[run.free], 0.06)
+    static = drawn["all taught frames, as wide"]
+    for masks in drawn.values():
+        assert masks.sum(axis=(1, 2)) / run.inner.sum() == pytest.approx(0.06, abs=0.005)
+    # The background lies still, and so do the vessels that lie between the two taught frames'.
+    assert (static[0] & vessel(2)).sum() > 0.9 * vessel(2).sum()
+    assert not (static[0] & mirrored(vessel(2))).any()
 
 
 def test_a_folder_without_masks_is_refused(tmp_path: Path) -> None:
