@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -36,9 +36,16 @@ OPTIONAL = (
 """Import name, distribution, extra, what for."""
 TRY_S = 60.0
 _IMPORT = """
-import importlib, sys
+import importlib, json, sys
 sys.modules.setdefault("openvino_telemetry", None)
-importlib.import_module(sys.argv[1])
+said = {}
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+        said[name] = ""
+    except Exception as error:
+        said[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+print(json.dumps(said))
 """
 _INFER = """
 import sys
@@ -162,8 +169,23 @@ def default_requirements() -> list[str]:
     ]
 
 
+def _imported(modules: Sequence[str]) -> dict[str, str]:
+    """What the import of each says, "" where it works.
+
+    All are imported in one process. One that fails there is asked again in a process of its own, and so are all where
+    that process dies, so that each answers for itself alone.
+    """
+    works, said = _tried(_IMPORT, *modules)
+    answers: dict[str, str] = json.loads(said.splitlines()[-1]) if works else {}
+    for module in modules:
+        if answers.get(module) != "":
+            works, said = _tried(_IMPORT, module)
+            answers[module] = json.loads(said.splitlines()[-1])[module] if works else said
+    return answers
+
+
 def check_dependencies() -> Iterator[Row]:
-    """Each default dependency, imported in a process of its own."""
+    """Each default dependency, imported beside this process."""
     try:
         names = default_requirements()
     except metadata.PackageNotFoundError:
@@ -175,14 +197,16 @@ def check_dependencies() -> Iterator[Row]:
             "run: pip install -e .",
         )
         return
-    for name in names:
-        works, said = _tried(_IMPORT, IMPORT_NAMES.get(name, name.replace("-", "_")))
+    modules = {name: IMPORT_NAMES.get(name, name.replace("-", "_")) for name in names}
+    said = _imported(list(modules.values()))
+    for name, module in modules.items():
+        why = said[module]
         yield Row(
             "install",
             name,
-            "ok" if works else "MISSING",
-            _version(name) if works else said,
-            "" if works else "run: make demo (it installs the locked dependencies), or pip install -e .",
+            "MISSING" if why else "ok",
+            why or _version(name),
+            "" if not why else "run: make demo (it installs the locked dependencies), or pip install -e .",
         )
 
 

@@ -18,7 +18,7 @@ from stream.reported import FILE
 SCHEMA = "contrastream.evaluation/1"
 LATTICE_SEEN = 0.01
 """A grid weaker than this share of the drawing is below the rounding to 8 bits."""
-NEEDED = ("torch", "monai", "skimage", "safetensors")
+NEEDED = ("torch", "skimage", "safetensors")
 
 
 def evaluate(config: EvaluateConfig) -> int:

@@ -114,17 +114,27 @@ def _fields(part: memoryview) -> Iterator[tuple[int, "int | memoryview"]]:
     """
     place, end = 0, len(part)
     while place < end:
-        key, place = _varint(part, place)
+        # Nearly every number is of one byte, and is read here without a call.
+        if (key := part[place]) < 0x80:
+            place += 1
+        else:
+            key, place = _varint(part, place)
         field, wire = key >> 3, key & 7
         if wire == 0:
-            value, place = _varint(part, place)
+            if (value := part[place]) < 0x80:
+                place += 1
+            else:
+                value, place = _varint(part, place)
             yield field, value
             continue
         if wire not in (1, 2, 5):
             raise ValueError(f"wire type {wire}")
-        length = {1: 8, 5: 4}.get(wire, 0)
+        length = 8 if wire == 1 else 4
         if wire == 2:
-            length, place = _varint(part, place)
+            if (length := part[place]) < 0x80:
+                place += 1
+            else:
+                length, place = _varint(part, place)
         if length > end - place:
             raise ValueError("cut off")
         yield field, part[place : place + length]

@@ -211,21 +211,21 @@ class StatusLine:
 
     Args:
         status: Gives the last heartbeat; None before the first.
-        out: Where to print. A terminal gets one line that is written over; a file gets a line every 5 s.
+        out: Where to print; None for stderr. A terminal gets one line that is written over; a file gets a line every 5 s.
         form: Makes the line of what `status` gave.
     """
 
     def __init__(
         self,
         status: Callable[[], Any],
-        out: TextIO = sys.stderr,
+        out: TextIO | None = None,
         *,
         form: Callable[[Any], str] = format_status,
     ) -> None:
         self._status = status
         self._form = form
-        self._out = out
-        self._terminal = out.isatty()
+        self._out = sys.stderr if out is None else out
+        self._terminal = self._out.isatty()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._print, name="status-line", daemon=True)
         self._thread.start()

@@ -56,6 +56,20 @@ def test_every_default_dependency_is_tried_and_no_extra_is_among_them() -> None:
     assert not {"torch", "onnxruntime", "tensorrt-cu13", "pycuda", "nvidia-ml-py"} & set(names)
 
 
+def test_dependencies_are_imported_together_and_one_that_ends_the_process_is_told_from_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in {
+        "whole": "",
+        "broken": "raise RuntimeError('no such thing\\nmore')",
+        "ends": "import os; os._exit(3)",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(f"print('noise')\n{text}\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert checks._imported(["whole", "broken"]) == {"whole": "", "broken": "RuntimeError: no such thing"}
+    assert checks._imported(["whole", "ends", "json"]) == {"whole": "", "ends": "exit status 3", "json": ""}
+
+
 def test_code_that_fails_in_its_own_process_is_told_by_its_last_line() -> None:
     assert checks._tried("print('fine')") == (True, "fine")
     assert checks._tried("import no_such_module")[1].startswith("ModuleNotFoundError")

@@ -1,7 +1,11 @@
 """The command `evaluate`: its report on the phantom and on real frames, and what it refuses."""
 
+import contextlib
+import io
 import json
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +24,53 @@ from casgan.segmenter import VesselSegmenter, save_segmenter
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "angiodata_cine"
 
 
-@pytest.fixture(autouse=True)
-def _few_patients(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _few_patients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The whole command, on fewer patients; compiled models go elsewhere than the user's cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(phantom_evaluation, "BASELINE_SEEDS", range(1000, 1004))
-    monkeypatch.setattr(phantom_evaluation, "REFERENCE_SEEDS", range(700, 704))
-    monkeypatch.setattr(phantom_evaluation, "OTHER_PATIENTS", 2)
-    monkeypatch.setattr(phantom_evaluation, "SHIFT_PATIENTS", 1)
-    monkeypatch.setattr(phantom_evaluation, "RUNS", 1)
-    monkeypatch.setattr(phantom_evaluation, "RUN_FRAMES", 3)
-    monkeypatch.setattr(phantom_evaluation, "VARIATIONS", (0.0, 1.0))
-    monkeypatch.setattr("bench.drawer.SERIAL_RUNS", 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setattr(phantom_evaluation, "BASELINE_SEEDS", range(1000, 1004))
+        patch.setattr(phantom_evaluation, "REFERENCE_SEEDS", range(700, 704))
+        patch.setattr(phantom_evaluation, "OTHER_PATIENTS", 2)
+        patch.setattr(phantom_evaluation, "SHIFT_PATIENTS", 1)
+        patch.setattr(phantom_evaluation, "RUNS", 1)
+        patch.setattr(phantom_evaluation, "RUN_FRAMES", 3)
+        patch.setattr(phantom_evaluation, "VARIATIONS", (0.0, 1.0))
+        patch.setattr("bench.drawer.SERIAL_RUNS", 3)
+        yield
 
 
-def config(tmp_path: Path, **changes: Any) -> EvaluateConfig:
-    settings: dict[str, Any] = {"patients": 2, "size": 128, "threads": 1, "out": tmp_path / "eval.json"}
+def config(folder: Path, **changes: Any) -> EvaluateConfig:
+    settings: dict[str, Any] = {"patients": 2, "size": 128, "threads": 1, "out": folder / "eval.json"}
     return EvaluateConfig(**{"model": "compact", **settings, **changes})
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """What the command left, and what it said."""
+
+    folder: Path
+    said: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        report: dict[str, Any] = json.loads((self.folder / "eval.json").read_text())
+        return report
+
+
+@pytest.fixture(scope="module")
+def evaluated(_few_patients: None, tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
+    """The command's run on the phantom, once for all tests of this file."""
+    folder, said = tmp_path_factory.mktemp("evaluated"), io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert evaluate(config(folder)) == 0
+    return Evaluated(folder, said.getvalue())
+
+
 def test_the_report_on_the_phantom_holds_every_figure_and_its_page_needs_nothing_else(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    evaluated: Evaluated,
 ) -> None:
-    assert evaluate(config(tmp_path)) == 0
-    report = json.loads((tmp_path / "eval.json").read_text())
+    report = evaluated.report
     assert report["schema"] == "contrastream.evaluation/1"
     assert report["data"]["seeds"] == [960, 961]
     for part, names in {
@@ -63,27 +90,27 @@ def test_the_report_on_the_phantom_holds_every_figure_and_its_page_needs_nothing
     assert report["vessel"]["dice"] <= report["variations"]["0"]["dice"] + 0.2
     assert len(report["model"]["sha256"]) == 64
 
-    said = capsys.readouterr().out
-    assert "mean tree in the true outline" in said
-    assert "not a medical device" in said
-    page = (tmp_path / "eval.html").read_text()
+    assert "mean tree in the true outline" in evaluated.said
+    assert "not a medical device" in evaluated.said
+    page = (evaluated.folder / "eval.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 4 * 6
     assert not [part for part in ("http:", "https:", "<script", "<link", "url(") if part in page]
-    sheet = cv2.imread(str(tmp_path / "eval.png"))
+    sheet = cv2.imread(str(evaluated.folder / "eval.png"))
     assert sheet is not None
     assert sheet.shape[1] > sheet.shape[0] * 0.7
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
-    first, panels = measured(config(tmp_path))
-    second, _ = measured(config(tmp_path))
+def test_the_same_seed_gives_the_same_figures(evaluated: Evaluated, tmp_path: Path) -> None:
+    first = evaluated.report
+    again, panels = measured(config(tmp_path))
+    second = json.loads(json.dumps(again, default=str))
     for part in ("vessel", "baseline", "background", "shift", "lattice", "flicker", "frechet", "mmd"):
         assert first[part] == second[part], part
     assert len(panels) == 4
     # Fewer than four patients: figures, but no intervals, and the table says so by leaving them out.
     assert first["vessel"]["interval"]["dice"] == [None, None]
-    assert "what it draws" in format_evaluation(first)
+    assert "what it draws" in format_evaluation(again)
 
 
 def test_aims_are_met_missed_or_unknown() -> None:

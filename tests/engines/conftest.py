@@ -1,5 +1,9 @@
 """Small networks with random weights, exported once; every graph test runs on them."""
 
+import copy
+import fcntl
+import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +28,7 @@ class Echo(Generator):
         return 6.0 * x, torch.full_like(x, -0.4), self.encode(x)
 
 
+@functools.cache
 def _tiny_network() -> Generator:
     """Random weights whose attention is 0 in some places and near 1 in others."""
     torch.manual_seed(0)
@@ -63,7 +68,8 @@ def tiny_preset() -> PresetConfig:
 
 @pytest.fixture
 def tiny_network() -> Generator:
-    return _tiny_network()
+    """One of the test's own, to change."""
+    return copy.deepcopy(_tiny_network())
 
 
 @pytest.fixture
@@ -104,16 +110,20 @@ def random_frame() -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def source_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[PresetConfig], ModelFile]:
-    """The source of a preset with random weights; each is exported once."""
-    sources: dict[str, ModelFile] = {}
+    """The source of a preset with random weights; each is exported once, and read by the other workers."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # all workers'
 
+    @functools.cache
     def export(preset: PresetConfig) -> ModelFile:
-        if preset.name not in sources:
-            torch.manual_seed(0)
-            path = tmp_path_factory.mktemp("source") / f"{preset.name}.onnx"
-            card = ModelCard(preset.name, preset.network_size, THRESHOLD, taught=False)
-            export_model(Generator(preset).eval(), card, path)
-            sources[preset.name] = load_model(path)
-        return sources[preset.name]
+        path = folder / f"{preset.name}.onnx"
+        with (folder / f"{preset.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                torch.manual_seed(0)
+                card = ModelCard(preset.name, preset.network_size, THRESHOLD, taught=False)
+                export_model(Generator(preset).eval(), card, path)
+        return load_model(path, trusted=True)
 
     return export

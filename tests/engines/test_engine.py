@@ -1,5 +1,6 @@
 """The contract, on every backend that runs here: bytes, slots, settings, exactness."""
 
+import functools
 import math
 import resource
 import threading
@@ -14,12 +15,12 @@ import torch
 from calib.domain import Domain, measure_axes
 from casgan.networks import Generator
 from casgan.presets import PresetConfig
-from engines.engine import Engine, EngineSpec, FrameStatistics, Precision
+from engines.engine import BackendName, Engine, EngineSpec, FrameStatistics, Precision
 from engines.model import load_model
 from engines.open import open_engine
 from engines.openvino_engine import load_openvino
 from engines.planes import Settings
-from engines.reference import Reference, load_reference, run_reference
+from engines.reference import Reference, ReferenceFrame, load_reference, run_reference
 
 BACKENDS = [
     pytest.param(("openvino", "f32"), id="openvino-f32"),
@@ -32,24 +33,44 @@ DEPTHS = [8, 10, 12, 16]
 Opener = Callable[..., Engine]
 
 
-@pytest.fixture(params=BACKENDS)
-def open_tiny(request: pytest.FixtureRequest, tiny_model: Path) -> Iterator[Opener]:
-    """Opens a model on the backend under test; closes what it opened."""
-    backend, precision = request.param
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> tuple[BackendName, Precision]:
+    """The backend under test, and its precision."""
+    name, precision = request.param
     capabilities = load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision == "bf16" and "BF16" not in capabilities:
         pytest.skip("this CPU has no bf16 in OpenVINO")
-    opened: list[Engine] = []
+    return name, precision
+
+
+def opener(backend: tuple[BackendName, Precision], tiny: Path, opened: list[Engine]) -> Opener:
+    """Opens a model on a backend, and adds it to those that are to be closed."""
 
     def make(
-        rows: int = 96, columns: int = 128, bits_stored: int = 8, slots: int = 2, model: Path = tiny_model
+        rows: int = 96, columns: int = 128, bits_stored: int = 8, slots: int = 2, model: Path = tiny
     ) -> Engine:
         spec = EngineSpec(rows, columns, bits_stored, slots)
-        engine = open_engine(model, spec, backend, threads=2, precision=precision).engine
+        engine = open_engine(model, spec, backend[0], threads=2, precision=backend[1]).engine
         opened.append(engine)
         return engine
 
-    yield make
+    return make
+
+
+@pytest.fixture
+def open_tiny(backend: tuple[BackendName, Precision], tiny_model: Path) -> Iterator[Opener]:
+    """Opens a model on the backend under test; closes what it opened."""
+    opened: list[Engine] = []
+    yield opener(backend, tiny_model, opened)
+    for engine in opened:
+        engine.close()
+
+
+@pytest.fixture(scope="module")
+def shared_tiny(backend: tuple[BackendName, Precision], tiny_model: Path) -> Iterator[Opener]:
+    """As `open_tiny`, and one engine of a size for all tests that leave it as it was."""
+    opened: list[Engine] = []
+    yield functools.cache(opener(backend, tiny_model, opened))
     for engine in opened:
         engine.close()
 
@@ -57,6 +78,20 @@ def open_tiny(request: pytest.FixtureRequest, tiny_model: Path) -> Iterator[Open
 @pytest.fixture(scope="module")
 def reference(tiny_model: Path, tiny_preset: PresetConfig) -> Reference:
     return load_reference(load_model(tiny_model), tiny_preset)
+
+
+@pytest.fixture(scope="module")
+def torch_draws(reference: Reference) -> Callable[..., ReferenceFrame]:
+    """What torch draws of a frame: the same for every backend, so computed once."""
+    drawn: dict[tuple[EngineSpec, bytes, bytes], ReferenceFrame] = {}
+
+    def draw(spec: EngineSpec, live: np.ndarray, settings: Settings | None = None) -> ReferenceFrame:
+        key = spec, live.tobytes(), b"" if settings is None else settings.field.tobytes()
+        if key not in drawn:
+            drawn[key] = run_reference(reference, spec, live, settings)
+        return drawn[key]
+
+    return draw
 
 
 def infer(engine: Engine, live: np.ndarray) -> tuple[np.ndarray, np.ndarray, FrameStatistics]:
@@ -78,10 +113,10 @@ def tolerance(precision: Precision) -> float:
 
 @pytest.mark.parametrize("bits_stored", DEPTHS)
 def test_where_attention_is_0_synthetic_is_live_bit_for_bit(
-    open_tiny: Opener, random_frame: Callable[..., np.ndarray], bits_stored: int
+    shared_tiny: Opener, random_frame: Callable[..., np.ndarray], bits_stored: int
 ) -> None:
     live = random_frame(97, 131, bits_stored)
-    synthetic, attention, _ = infer(open_tiny(97, 131, bits_stored), live)
+    synthetic, attention, _ = infer(shared_tiny(97, 131, bits_stored), live)
     untouched = attention == 0
     assert 0.05 < untouched.mean() < 0.95
     np.testing.assert_array_equal(synthetic[untouched], live[untouched])
@@ -91,16 +126,16 @@ def test_where_attention_is_0_synthetic_is_live_bit_for_bit(
 @pytest.mark.parametrize("bits_stored", [8, 12])
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 def test_every_backend_draws_what_torch_draws(
-    open_tiny: Opener,
-    reference: Reference,
+    shared_tiny: Opener,
+    torch_draws: Callable[..., ReferenceFrame],
     random_frame: Callable[..., np.ndarray],
     size: tuple[int, int],
     bits_stored: int,
 ) -> None:
     live = random_frame(*size, bits_stored)
-    engine = open_tiny(*size, bits_stored)
+    engine = shared_tiny(*size, bits_stored)
     synthetic, attention, statistics = infer(engine, live)
-    expected = run_reference(reference, engine.spec, live)
+    expected = torch_draws(engine.spec, live)
     assert grey_difference(attention, expected.attention) <= tolerance(engine.precision)
     assert grey_difference(synthetic, expected.synthetic, bits_stored) <= tolerance(engine.precision)
     assert statistics.finite
@@ -114,15 +149,15 @@ def test_every_backend_draws_what_torch_draws(
 @pytest.mark.parametrize("size", [(96, 384), (464, 512), (131, 97)], ids=lambda size: f"{size[0]}x{size[1]}")
 @pytest.mark.parametrize("field", ["whole", "circle", "nothing"])
 def test_every_backend_tells_the_features_that_torch_tells(
-    open_tiny: Opener,
-    reference: Reference,
+    shared_tiny: Opener,
+    torch_draws: Callable[..., ReferenceFrame],
     random_frame: Callable[..., np.ndarray],
     size: tuple[int, int],
     field: str,
 ) -> None:
     live = random_frame(*size, 12)
     live[: size[0] // 3] = 4095  # clipped, so that this feature is not 0
-    engine = open_tiny(*size, 12)
+    engine = shared_tiny(*size, 12)
     settings = Settings.default(engine.spec)
     if field != "whole":
         row, column = np.mgrid[: size[0], : size[1]]
@@ -130,7 +165,8 @@ def test_every_backend_tells_the_features_that_torch_tells(
         settings = settings.with_field((inside * 255 * (field == "circle")).astype(np.uint8))
     engine.set_field(settings.field)
     found = infer(engine, live)[2].features
-    expected = run_reference(reference, engine.spec, live, settings).statistics.features
+    engine.set_field(None)
+    expected = torch_draws(engine.spec, live, settings).statistics.features
     slack = 0.02 if engine.precision == "bf16" else 1e-4
     np.testing.assert_allclose(found, expected, rtol=slack, atol=slack * np.abs(expected).max())
     assert (np.count_nonzero(expected) > 60) == (field != "nothing")
@@ -169,23 +205,25 @@ def test_a_frame_is_judged_by_the_statistics_that_are_set(
 
 
 @pytest.mark.parametrize("value", [0, 255], ids=["black", "white"])
-def test_flat_frames_draw_what_torch_draws(open_tiny: Opener, reference: Reference, value: int) -> None:
+def test_flat_frames_draw_what_torch_draws(
+    shared_tiny: Opener, torch_draws: Callable[..., ReferenceFrame], value: int
+) -> None:
     live = np.full((96, 128), value, np.uint8)
-    engine = open_tiny()
+    engine = shared_tiny()
     synthetic, attention, statistics = infer(engine, live)
-    expected = run_reference(reference, engine.spec, live)
+    expected = torch_draws(engine.spec, live)
     assert statistics.finite
     assert grey_difference(attention, expected.attention) <= tolerance(engine.precision)
     assert grey_difference(synthetic, expected.synthetic) <= tolerance(engine.precision)
 
 
 def test_the_largest_frame_runs(
-    open_tiny: Opener, reference: Reference, random_frame: Callable[..., np.ndarray]
+    open_tiny: Opener, torch_draws: Callable[..., ReferenceFrame], random_frame: Callable[..., np.ndarray]
 ) -> None:
     live = random_frame(2048, 2048, 16)
     engine = open_tiny(2048, 2048, 16)
     synthetic, attention, _ = infer(engine, live)
-    expected = run_reference(reference, engine.spec, live)
+    expected = torch_draws(engine.spec, live)
     assert grey_difference(attention, expected.attention) <= tolerance(engine.precision)
     np.testing.assert_array_equal(synthetic[attention == 0], live[attention == 0])
 
@@ -405,26 +443,26 @@ def test_a_frame_allocates_nothing_of_its_size(
     ],
 )
 def test_planes_of_another_kind_are_refused(
-    open_tiny: Opener,
+    shared_tiny: Opener,
     random_frame: Callable[..., np.ndarray],
     change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
     message: str,
 ) -> None:
     live = random_frame(96, 128)
     planes = {"live": live, "synthetic": np.zeros_like(live), "attention": np.zeros_like(live)}
-    (slot,) = open_tiny().slots(1)
+    (slot,) = shared_tiny().slots(1)
     with pytest.raises(ValueError, match=message):
         slot.bind(**change(planes))
 
 
 def test_an_output_that_cannot_be_written_is_refused(
-    open_tiny: Opener, random_frame: Callable[..., np.ndarray]
+    shared_tiny: Opener, random_frame: Callable[..., np.ndarray]
 ) -> None:
     live = random_frame(96, 128)
     synthetic = np.zeros_like(live)
     synthetic.flags.writeable = False
     with pytest.raises(ValueError, match="synthetic is written by the engine, got a read-only array"):
-        open_tiny().slots(1)[0].bind(live, synthetic, np.zeros_like(live))
+        shared_tiny().slots(1)[0].bind(live, synthetic, np.zeros_like(live))
 
 
 def test_a_slot_out_of_turn_is_refused(open_tiny: Opener, random_frame: Callable[..., np.ndarray]) -> None:
@@ -455,12 +493,12 @@ def test_a_slot_out_of_turn_is_refused(open_tiny: Opener, random_frame: Callable
     ],
 )
 def test_a_table_that_cannot_be_mapped_back_is_refused(
-    open_tiny: Opener, table: np.ndarray, message: str
+    shared_tiny: Opener, table: np.ndarray, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        open_tiny().set_grey_table(table, np.linspace(0, 255, 256, dtype=np.float32))
+        shared_tiny().set_grey_table(table, np.linspace(0, 255, 256, dtype=np.float32))
 
 
-def test_a_field_of_another_size_is_refused(open_tiny: Opener) -> None:
+def test_a_field_of_another_size_is_refused(shared_tiny: Opener) -> None:
     with pytest.raises(ValueError, match=r"field must be \(96, 128\) uint8, got \(96, 96\)"):
-        open_tiny().set_field(np.zeros((96, 96), np.uint8))
+        shared_tiny().set_field(np.zeros((96, 96), np.uint8))
