@@ -26,7 +26,8 @@ from bench.live import say
 from bench.outputs import Outputs
 from bench.witness import Witness, WitnessRecord
 from stream.measure import Measured, MeasuringClient
-from stream.pipeline import Pipeline, PipelineConfig
+from stream.pipeline import Pipeline
+from stream.pipeline_config import PipelineConfig
 from stream.sources.options import SourceOptions
 from stream.statusline import StatusLine, log_to_stderr
 

@@ -40,7 +40,8 @@ from stream.frame import ALL_PLANES, FrameFormat, Plane
 from stream.guard import MAX_DEADLINE_NS
 from stream.measure import Measured, MeasuringClient
 from stream.pacing import Pacing
-from stream.pipeline import Pipeline, PipelineConfig
+from stream.pipeline import Pipeline
+from stream.pipeline_config import PipelineConfig
 from stream.reported import reported_source
 from stream.session import stopped_by_signals
 from stream.sources.options import SourceOptions

@@ -21,7 +21,8 @@ from stream.control import become_child
 from stream.errors import StreamError
 from stream.frame import Plane, Reason, State
 from stream.pacing import Pacing
-from stream.pipeline import Pipeline, PipelineConfig
+from stream.pipeline import Pipeline
+from stream.pipeline_config import PipelineConfig
 from stream.sources.options import SourceOptions
 from stream.subscribe import Subscriber
 from stream.timing import NS_PER_S, Stage

@@ -24,7 +24,7 @@ from stream.frame import Reason, State
 from stream.latency import summarize_ms
 from stream.measure import Measured, MeasuringClient
 from stream.pacing import Pacing
-from stream.pipeline import PipelineConfig
+from stream.pipeline_config import PipelineConfig
 from stream.rooms import Rooms
 from stream.session import stopped_by_signals
 from stream.sources.options import SourceOptions

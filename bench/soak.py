@@ -25,7 +25,8 @@ from bench.outputs import Outputs
 from bench.soak_report import about, format_soak, soak_report
 from stream import accounts
 from stream.pacing import Pacing
-from stream.pipeline import Pipeline, PipelineConfig
+from stream.pipeline import Pipeline
+from stream.pipeline_config import PipelineConfig
 from stream.session import stopped_by_signals
 from stream.sources.options import SourceOptions
 from stream.statusline import StatusLine, log_to_stderr

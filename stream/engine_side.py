@@ -7,8 +7,11 @@ import logging
 import os
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from calib.errors import CalibrationError
+from calib.patient_facts import open_patient
 from stream.adaptation import Answer, PatientSide
 from stream.control import DONE, LEASE, Kind, send_ring, unpack_json
 from stream.engine_supply import EngineLink, EngineSupply, GpuReport
@@ -62,6 +65,8 @@ class EngineSide:
         """What the engine said when it was ready."""
         self.why: str | None = None
         """Why no engine runs now where it has said so, for the heartbeat."""
+        self.refused: str | None = None
+        """Why the adaptation that the run was started with cannot be had; the run does not go on without."""
         self._wanted, self._domain, self._may_wait, self._note = wanted, domain, may_wait, note
         self._failure: str | None = None
         self._retries = False
@@ -113,6 +118,37 @@ class EngineSide:
             )
             return
         self.patient.ask(descriptor, self.link if self._warm else None, answer)
+
+    def begin_with(self, path: str) -> None:
+        """Ask for the adaptation that the run is started with; `refused` says it where it cannot be had.
+
+        Args:
+            path: Its file.
+
+        Raises:
+            EngineRefused: There is no such file, or it is no adaptation.
+        """
+        try:
+            descriptor = open_patient(Path(path))
+        except CalibrationError as error:
+            raise EngineRefused(str(error)) from None
+        self.ask_patient(descriptor, self._take_first_patient)
+
+    def _take_first_patient(self, done: bool, why: str) -> None:
+        self.refused = None if done else why
+
+    def take_command(self, said: dict[str, Any], descriptors: list[int], answer: Answer) -> None:
+        """A command of this user's; raises what `stream.command_door.Handler` says for what is none."""
+        if said["command"] != "patient" or said["do"] not in ("on", "off"):
+            raise ValueError("no command that is known here")
+        if said["do"] == "on":
+            (descriptor,) = descriptors
+            self.ask_patient(descriptor, answer)
+        else:
+            if descriptors:
+                raise ValueError("nothing comes beside this command")
+            there = self.patient_off()
+            answer(True, "the general model draws" + ("" if there else "; there was no adaptation"))
 
     def patient_off(self) -> bool:
         """Back to the general model; returns whether an adaptation was asked for."""

@@ -12,7 +12,8 @@ from stream.control import MAX_PACKET, Kind, become_child, pack_json, unpack_jso
 from stream.engine_supply import SharedEngine
 from stream.errors import PipelineError, SourceGone, StreamError
 from stream.pacing import Pacing
-from stream.pipeline import Pipeline, PipelineConfig, engine_config
+from stream.pipeline import Pipeline
+from stream.pipeline_config import PipelineConfig, engine_config
 from stream.site import Site
 from stream.sources.options import SourceOptions
 from stream.statusline import log_to_stderr

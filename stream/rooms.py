@@ -17,7 +17,7 @@ from stream.control import Kind, pack_json, unpack_json
 from stream.engine_supply import connect
 from stream.errors import PipelineError, StreamError
 from stream.gpu import GpuWatch
-from stream.pipeline import PipelineConfig
+from stream.pipeline_config import PipelineConfig
 from stream.room import room_to_json
 from stream.timing import NS_PER_MS, NS_PER_S, MonotonicClock
 

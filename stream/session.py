@@ -24,7 +24,8 @@ from stream.errors import DisplayError, StreamError
 from stream.healthcheck import healthcheck
 from stream.measure import Measured, MeasuringClient
 from stream.pacing import Pacing
-from stream.pipeline import Pipeline, PipelineConfig
+from stream.pipeline import Pipeline
+from stream.pipeline_config import PipelineConfig
 from stream.record.keep_settings import keep_settings
 from stream.reported import reported
 from stream.rooms import Rooms

@@ -28,7 +28,8 @@ from stream.gpu import (
     throttle_words,
     watch_gpu,
 )
-from stream.pipeline import Pipeline, PipelineConfig
+from stream.pipeline import Pipeline
+from stream.pipeline_config import PipelineConfig
 from stream.sources.options import SourceOptions
 from stream.timing import FakeClock
 from stream.wire import pack_status, unpack_status

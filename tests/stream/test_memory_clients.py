@@ -23,7 +23,8 @@ from stream.guard import Grabbed, Inferred, Outgoing
 from stream.measure import MeasuringClient
 from stream.memory_door import MAX_CLIENTS, NOTE, NOTE_KIND, RING
 from stream.pacing import Pacing
-from stream.pipeline import Pipeline, PipelineConfig
+from stream.pipeline import Pipeline
+from stream.pipeline_config import PipelineConfig
 from stream.publish import Publisher
 from stream.ring import Ring
 from stream.sources.options import SourceOptions

@@ -14,7 +14,7 @@ from stream.config import RunConfig
 from stream.endpoint import numbered_endpoint
 from stream.errors import EndpointError
 from stream.pacing import Pacing
-from stream.pipeline import PipelineConfig
+from stream.pipeline_config import PipelineConfig
 from stream.room import room_from_json, room_to_json
 from stream.session import room_configs
 from stream.sources.options import SourceOptions

@@ -15,7 +15,8 @@ from stream.errors import PipelineError
 from stream.frame import Reason, State
 from stream.measure import Measured
 from stream.pacing import Pacing
-from stream.pipeline import Pipeline, PipelineConfig
+from stream.pipeline import Pipeline
+from stream.pipeline_config import PipelineConfig
 from stream.session import (
     format_replay,
     parse_speed,

@@ -12,7 +12,8 @@ import stream.source_side
 from stream.children import Child
 from stream.measure import STAGES, Measured, MeasuringClient
 from stream.pacing import Pacing
-from stream.pipeline import Pipeline, PipelineConfig
+from stream.pipeline import Pipeline
+from stream.pipeline_config import PipelineConfig
 from stream.sources.options import SourceOptions
 
 DELAY_MS = 20.0

@@ -12,7 +12,8 @@ import pytest
 from stream.display.shown import read_shown
 from stream.measure import STAGES, Measured, MeasuringClient
 from stream.pacing import Pacing
-from stream.pipeline import Pipeline, PipelineConfig
+from stream.pipeline import Pipeline
+from stream.pipeline_config import PipelineConfig
 from stream.sources.options import SourceOptions
 
 pytestmark = pytest.mark.browser

@@ -9,7 +9,8 @@ import pytest
 
 from calib.target import read_target
 from stream.errors import SourceError
-from stream.pipeline import Pipeline, PipelineConfig
+from stream.pipeline import Pipeline
+from stream.pipeline_config import PipelineConfig
 from stream.sources.open import open_source
 from stream.sources.options import SourceOptions
 from stream.sources.target import TargetSource
