@@ -17,7 +17,7 @@ def parts(counters: dict[str, Any]) -> dict[str, int]:
     """What became of the frames that were due, by name.
 
     Args:
-        counters: Of a status; see `stream.guard.Counters`.
+        counters: Of a status; see `stream.outgoing.Counters`.
     """
     waiting = int(counters.get("waiting", 0))  # of a status in mid-run; none are left at its end
     return {

@@ -18,9 +18,9 @@ from typing import Any
 
 from calib.patient_facts import PatientFacts, checked_facts, projection
 from stream.control import Angles, Kind, pack_json
+from stream.domain_watch import DomainRule, DomainWatch
 from stream.engine_supply import EngineLink
 from stream.extensions import Adaptation
-from stream.guard import DomainRule, DomainWatch
 from stream.timing import NS_PER_S, Clock
 
 log = logging.getLogger("contrastream.pipeline")

@@ -18,7 +18,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from stream.frame import FrameFormat, Photometric
-from stream.guard import Grabbed
+from stream.outgoing import Grabbed
 from stream.ring import RingMemory
 
 MAX_PACKET = 1 << 16

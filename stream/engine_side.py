@@ -14,10 +14,12 @@ from calib.errors import CalibrationError
 from calib.patient_facts import open_patient
 from stream.adaptation import Answer, PatientSide
 from stream.control import DONE, LEASE, Kind, send_ring, unpack_json
+from stream.domain_watch import DomainRule
 from stream.engine_supply import EngineLink, EngineSupply, GpuReport
 from stream.errors import EngineRefused
 from stream.frame import Reason
-from stream.guard import DomainRule, Guard, Inferred
+from stream.guard import Guard
+from stream.outgoing import Inferred
 from stream.ring import Ring, RingMemory
 from stream.timing import NS_PER_MS
 

@@ -33,7 +33,7 @@ from stream.control import (
 )
 from stream.errors import SourceError, SourceGone
 from stream.frame import FrameFormat
-from stream.guard import Grabbed
+from stream.outgoing import Grabbed
 from stream.pacing import Pacing, Schedule, due_between, frame_times_ms
 from stream.repeats import RepeatDetector
 from stream.ring import RingMemory

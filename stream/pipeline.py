@@ -32,9 +32,10 @@ from stream.errors import (
     StreamError,
 )
 from stream.frame import FrameFormat, Reason, State
-from stream.guard import Guard, Outgoing
+from stream.guard import Guard
 from stream.histograms import FrameHistograms
 from stream.latency import RecentLatencies, RecentRate
+from stream.outgoing import Outgoing
 from stream.pipeline_config import ENGINE_SLOTS, PipelineConfig, engine_config
 from stream.publish import Publisher
 from stream.rings import Rings

@@ -18,8 +18,8 @@ from stream.connections import Connections, bound_strangers, end_connection, unr
 from stream.endpoint import Endpoint, EndpointLock
 from stream.errors import EndpointError, KeyFileError
 from stream.frame import Spacing
-from stream.guard import Outgoing
 from stream.memory_door import MemoryDoor
+from stream.outgoing import Outgoing
 from stream.ring import Ring
 from stream.timing import NS_PER_S, Clock
 from stream.turnstile import Turnstile

@@ -17,7 +17,7 @@ from drill.running import Proxy, Running, Unready, free_port
 
 from stream.endpoint import parse_endpoint
 from stream.frame import FrameFormat, Plane, State
-from stream.guard import Grabbed, Inferred, Outgoing
+from stream.outgoing import Grabbed, Inferred, Outgoing
 from stream.publish import Publisher
 from stream.ring import Ring
 from stream.timing import MonotonicClock

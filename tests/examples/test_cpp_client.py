@@ -10,7 +10,7 @@ import pytest
 
 from stream.endpoint import parse_endpoint
 from stream.frame import ALL_PLANES, FrameFormat, Photometric, Plane, Reason, State
-from stream.guard import Grabbed, Outgoing
+from stream.outgoing import Grabbed, Outgoing
 from stream.publish import Publisher
 from stream.ring import Ring, RingMemory
 from stream.timing import MonotonicClock

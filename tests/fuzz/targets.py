@@ -125,7 +125,7 @@ def take_status() -> Callable[[bytes], None]:
 def packet_seeds() -> list[bytes]:
     """Packets of the source and of the engine."""
     from stream.control import DONE, LEASE, Kind, SourceDrops, format_to_json, pack_frame, pack_json
-    from stream.guard import Grabbed
+    from stream.outgoing import Grabbed
 
     return [
         pack_frame(Grabbed(1, 2, 3, 4), 1, SourceDrops()),

@@ -19,7 +19,7 @@ from stream.control import (
     unpack_json,
 )
 from stream.frame import FrameFormat, Photometric
-from stream.guard import Grabbed
+from stream.outgoing import Grabbed
 
 PLAIN = FrameFormat(64, 65)
 WINDOWED = FrameFormat(2048, 512, 12, Photometric.MONOCHROME1, -50.5, 4096.0)

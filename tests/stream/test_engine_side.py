@@ -9,7 +9,8 @@ import pytest
 from stream.adaptation import PatientSide
 from stream.engine_side import EngineSide
 from stream.frame import FrameFormat, Reason, State
-from stream.guard import Grabbed, Guard, Outgoing
+from stream.guard import Guard
+from stream.outgoing import Grabbed, Outgoing
 from stream.ring import Ring
 from stream.timing import FakeClock
 

@@ -26,7 +26,7 @@ from stream.control import (
 from stream.errors import SourceError
 from stream.frame import FrameFormat
 from stream.grab import Grabber
-from stream.guard import Grabbed
+from stream.outgoing import Grabbed
 from stream.pacing import Pacing, Schedule
 from stream.ring import Ring
 from stream.sources.source import FormatChanged, Source, SourceFrame

@@ -11,8 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from stream.domain_watch import DomainRule
 from stream.frame import FrameFormat, Plane, Reason, State
-from stream.guard import DomainRule, Grabbed, Guard, Inferred, Outgoing
+from stream.guard import Guard
+from stream.outgoing import Grabbed, Inferred, Outgoing
 from stream.ring import Ring
 from stream.timing import NS_PER_MS, FakeClock
 

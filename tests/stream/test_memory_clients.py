@@ -19,9 +19,9 @@ from stream.control import format_to_json
 from stream.endpoint import parse_endpoint
 from stream.errors import EndpointError
 from stream.frame import FrameFormat, Plane, State
-from stream.guard import Grabbed, Inferred, Outgoing
 from stream.measure import MeasuringClient
 from stream.memory_door import MAX_CLIENTS, NOTE, NOTE_KIND, RING
+from stream.outgoing import Grabbed, Inferred, Outgoing
 from stream.pacing import Pacing
 from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig

@@ -21,7 +21,7 @@ from stream.connections import MAX_CONNECTIONS, MAX_SUBSCRIPTIONS
 from stream.endpoint import Endpoint, parse_endpoint
 from stream.errors import EndpointError
 from stream.frame import FrameFormat, Plane, Reason, State
-from stream.guard import Grabbed, Inferred, Outgoing
+from stream.outgoing import Grabbed, Inferred, Outgoing
 from stream.publish import SEND_QUEUE, Publisher
 from stream.ring import Ring
 from stream.subscribe import Shown, Subscriber, frames

@@ -18,9 +18,9 @@ pytest.importorskip("pyigtl")
 from stream.endpoint import parse_endpoint
 from stream.errors import EndpointError
 from stream.frame import FrameFormat, Plane, State
-from stream.guard import Grabbed, Inferred, Outgoing
 from stream.igtl.message import HEADER, IMAGE, unpack_head
 from stream.igtl.server import MAX_PEERS, Server
+from stream.outgoing import Grabbed, Inferred, Outgoing
 from stream.publish import Publisher
 from stream.ring import Ring
 from stream.subscribe import Subscriber
