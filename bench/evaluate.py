@@ -1,7 +1,6 @@
 """The command `evaluate`: a model's figures as JSON and a table, with a page of pictures beside them."""
 
 import importlib.util
-import json
 import math
 import os
 from dataclasses import asdict
@@ -13,6 +12,7 @@ import numpy as np
 
 from bench.errors import EvaluationError
 from bench.evaluate_config import EvaluateConfig
+from calib.whole_files import json_bytes, write_whole
 from stream.reported import FILE
 
 SCHEMA = "contrastream.evaluation/1"
@@ -223,10 +223,8 @@ def write_report(report: dict[str, Any], path: Path) -> None:
     Raises:
         EvaluationError: The file cannot be written.
     """
-    fresh = path.with_name(path.name + ".partial")
     try:
-        fresh.write_text(json.dumps(_plain(report), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(fresh, path)
+        write_whole({path: json_bytes(_plain(report), allow_nan=False)})
     except OSError as error:
         raise EvaluationError(f"the report cannot be written: {error}; choose another --out") from error
 

@@ -1,8 +1,6 @@
 """What a measurement leaves behind: beside report.json its samples, a Markdown table and a page."""
 
-import contextlib
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -13,6 +11,7 @@ from bench.markdown import markdown
 from bench.page import page
 from bench.samples import Samples, load_samples, samples_path, save_samples
 from bench.summaries import parts
+from calib.whole_files import write_whole
 
 
 class Outputs:
@@ -79,13 +78,9 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         BenchError: It cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        write_whole({path: text.encode()})
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise BenchError(f"needed to write {path}, got: {error.strerror}; choose another --out") from error
 
 

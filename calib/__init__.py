@@ -6,6 +6,7 @@ Map of the room:
     errors.py              its errors
     results.py             what each calibration step found, as a record keeps it
     record.py              a site's record: the steps' results, for which source and model, in one TOML file
+    whole_files.py         files that are there whole or not at all
     record_text.py         dataclasses to TOML and back, checked by their annotations
     intensity.py           stored values to grey levels: tables, their inverses, landmarks
     intensity_site.py      a site's own table, measured from its frames
@@ -20,6 +21,8 @@ Map of the room:
     field.py               the field as corners and a circle, and its mask
     field_finder.py        finds it in a picture
     field_edges.py         where grey rises out of the dark along a profile
+    field_dark.py          what is really dark, and its outline
+    field_round.py         the circle that the outline lies on
     burned_in.py           text and logos that do not change over the frames
     spacing.py             how large a pixel is, from a header
     grid.py                the same, measured on a grid or step wedge

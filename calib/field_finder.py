@@ -1,8 +1,8 @@
 """Finds the field of the X-rays in a picture: blades along the sides, a round edge, cut corners, bars around it.
 
 Our choice throughout. Each side is looked at in bands from the border inwards; an edge is a straight line on which most
-bands rise out of the dark (`calib/field_edges.py`). A round edge and the blades across corners are sought along the
-outline of what is really dark, which a soft blade's shadow need not be.
+bands rise out of the dark (`calib/field_edges.py`). A round edge (`calib/field_round.py`) and the blades across corners are
+sought along the outline of what is really dark (`calib/field_dark.py`), which a soft blade's shadow need not be.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from calib.field import Corners, inside_field, whole_picture
+from calib.field_dark import dark_outline, is_dark
 from calib.field_edges import across, rises
+from calib.field_round import round_edge
 from calib.results import Box, FieldCircle
 
 REACH = 0.4
@@ -27,8 +29,6 @@ LOOSE_BANDS = 0.75
 """Share that must lie within twice the distance of an edge further in than one that is found already."""
 MOST_PAIRS = 8000
 """Lines that are tried along a side, each through two of its points."""
-DARK = 0.25
-"""Really dark is what is below this share of the way from the darkest to the field's middle grey."""
 SHARP = 1 / 32
 """A blade across a corner rises within this share of the picture; where two soft edges meet is no blade."""
 LEAST_SHARE = 0.15
@@ -85,8 +85,8 @@ def find_field(mean: Float32[np.ndarray, "h w"], letterbox: Box | None = None) -
     calm = cv2.GaussianBlur(part, (0, 0), max(0.8, side / 400), borderType=cv2.BORDER_REPLICATE)
     darkest = float(calm.min())
     corners, circle = whole_picture(*part.shape), None
-    outline = _dark_outline(calm, darkest)
-    circle = _round_edge(calm, outline, darkest)
+    outline = dark_outline(calm, darkest)
+    circle = round_edge(calm, outline, darkest)
     if circle is None:
         for line in _side_lines(part, darkest):
             corners = clipped(corners, line)
@@ -284,113 +284,6 @@ def _line_of_most(
 # The dark outline: round edges and cut corners ---------------------------------------------------------------------
 
 
-def _dark_outline(calm: Float32[np.ndarray, "h w"], darkest: float) -> Float64[np.ndarray, "n 2"]:
-    """Points (column, row) where the really dark region that hangs together with the border ends."""
-    level = darkest + DARK * (_typical(calm, darkest) - darkest)
-    dark = calm < level
-    _, labels = cv2.connectedComponents(dark.astype(np.uint8), connectivity=4)
-    rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    outside = np.isin(labels, np.unique(rim[rim > 0]))
-    count, parts, areas, _ = cv2.connectedComponentsWithStats((~outside).astype(np.uint8), connectivity=4)
-    if count < 2:
-        return np.zeros((0, 2))
-    field = parts == 1 + int(areas[1:, cv2.CC_STAT_AREA].argmax())
-    contours, _ = cv2.findContours(field.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    points = max(contours, key=len)[:, 0].astype(np.float64)
-    rows, columns = calm.shape
-    inner = (points[:, 0] > 0) & (points[:, 0] < columns - 1) & (points[:, 1] > 0) & (points[:, 1] < rows - 1)
-    return np.asarray(points[inner] + 0.5)
-
-
-def _typical(calm: Float32[np.ndarray, "h w"], darkest: float) -> float:
-    """The middle grey of what is not dark, however small the field is."""
-    least = darkest + DARK * (float(np.percentile(calm, 95)) - darkest)
-    middle = float(np.median(calm))
-    # The picture's middle grey, unless the field is so small that it is dark itself.
-    return middle if middle > least else float(np.median(calm[calm >= least]))
-
-
-def _round_edge(
-    calm: Float32[np.ndarray, "h w"], outline: Float64[np.ndarray, "n 2"], darkest: float
-) -> FieldCircle | None:
-    """The circle that most of the dark outline lies on; None where it is not round."""
-    side = min(calm.shape)
-    if len(outline) < 0.1 * side:
-        return None
-    rng = np.random.default_rng(0)
-    near = max(1.5, side / 150)
-    best: tuple[int, np.ndarray] | None = None
-    some = outline[:: max(1, len(outline) // 512)]
-    for _ in range(150):
-        fit = _circle_through(some[rng.choice(len(some), 3, replace=False)])
-        if fit is None or not 0.3 * side < fit[2] < 1.5 * side:
-            continue
-        count = int((np.abs(np.hypot(*(some - fit[:2]).T) - fit[2]) < near).sum())
-        if best is None or count > best[0]:
-            best = (count, fit)
-    if best is None or best[0] < 0.6 * len(some):
-        return None
-    fit = best[1]
-    for _ in range(4):
-        on = np.abs(np.hypot(*(outline - fit[:2]).T) - fit[2]) < near
-        fit = _circle_of(outline[on])
-    # A straight edge lies on a large circle too: a round one fits clearly better than a line.
-    middle = outline[on].mean(axis=0)
-    _, size, _ = np.linalg.svd(outline[on] - middle, full_matrices=False)
-    as_line = size[1] / np.sqrt(on.sum())
-    as_circle = float(np.sqrt(np.mean((np.hypot(*(outline[on] - fit[:2]).T) - fit[2]) ** 2)))
-    if as_line < max(0.5, 2.0 * as_circle):
-        return None
-    radius = float(fit[2]) + _radius_change(calm, fit, outline[on], darkest)
-    circle = FieldCircle(float(fit[0]), float(fit[1]), radius)
-    rows, columns = calm.shape
-    cut = ~inside_field(whole_picture(rows, columns), circle, rows, columns)
-    if not _is_dark(calm, cut, darkest, 0.85):
-        return None
-    # An edge that is round but no circle leaves a bright corner outside the circle.
-    level = darkest + 0.5 * (_typical(calm, darkest) - darkest)
-    bright = cv2.erode((cut & (calm > level)).astype(np.uint8), np.ones((3, 3), np.uint8))
-    return None if bright.sum() > (side / 40) ** 2 else circle
-
-
-def _circle_through(points: Float64[np.ndarray, "3 2"]) -> Float64[np.ndarray, " 3"] | None:
-    system = np.c_[2 * points, np.ones(3)]
-    if abs(np.linalg.det(system)) < 1e-6:
-        return None
-    return _circle_of(points)
-
-
-def _circle_of(points: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, " 3"]:
-    """Least squares on x^2 + y^2 = 2 a x + 2 b y + c (Kåsa, 1976)."""
-    system = np.c_[2 * points, np.ones(len(points))]
-    a, b, c = np.linalg.lstsq(system, (points**2).sum(axis=1), rcond=None)[0]
-    return np.array([a, b, np.sqrt(max(c + a * a + b * b, 0.0))])
-
-
-def _radius_change(
-    calm: Float32[np.ndarray, "h w"],
-    fit: Float64[np.ndarray, " 3"],
-    points: Float64[np.ndarray, "n 2"],
-    darkest: float,
-) -> float:
-    """By how much the radius differs where half of the rise is done, in the middle over radii through some points."""
-    rows, columns = calm.shape
-    reach = max(5, round(min(rows, columns) / 32))
-    some = points[:: max(1, len(points) // 128)]
-    away = some - fit[:2]
-    away /= np.hypot(*away.T)[:, None]
-    radii = fit[2] + reach - 0.5 - np.arange(2 * reach)
-    x = fit[0] + away[:, :1] * radii
-    y = fit[1] + away[:, 1:] * radii
-    profiles = cv2.remap(calm, (x - 0.5).astype(np.float32), (y - 0.5).astype(np.float32), cv2.INTER_LINEAR)
-    within = ((x > 0) & (x < columns) & (y > 0) & (y < rows)).all(axis=1)
-    changes = []
-    for profile in profiles[within]:
-        at = [reach - rise.depth for rise in rises(profile, darkest, 0.8)]
-        changes.extend([min(at, key=abs)] if at else [])
-    return float(np.median(changes)) if len(changes) >= 8 else 0.0
-
-
 def _cut_lines(
     calm: Float32[np.ndarray, "h w"],
     outline: Float64[np.ndarray, "n 2"],
@@ -485,12 +378,4 @@ def _dark_beyond(calm: Float32[np.ndarray, "h w"], line: Line, corners: Corners,
     cut = inside_field(corners, None, rows, columns) & ~inside_field(
         clipped(corners, line), None, rows, columns
     )
-    return _is_dark(calm, cut, darkest, 0.7)
-
-
-def _is_dark(
-    calm: Float32[np.ndarray, "h w"], cut: Bool[np.ndarray, "h w"], darkest: float, share: float
-) -> bool:
-    """Whether so much of a region is nearer to the darkest than to the field's middle grey."""
-    level = darkest + 0.5 * (_typical(calm, darkest) - darkest)
-    return bool(cut.any()) and float((calm[cut] < level).mean()) > share
+    return is_dark(calm, cut, darkest, 0.7)

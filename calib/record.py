@@ -1,7 +1,6 @@
 """A site's record: what the calibration of one source and one model found, kept in one TOML file."""
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from calib.results import (
     PrecisionResult,
     StepResult,
 )
+from calib.whole_files import write_whole
 
 SCHEMA = "contrastream.site/1"
 MAX_BYTES = 1 << 18
@@ -181,26 +181,12 @@ def write_files(files: dict[Path, bytes], *, private: bool = False) -> None:
     Raises:
         CalibrationError: One cannot be written; none was replaced, and nothing is left behind.
     """
-    partials = {path: path.with_name(path.name + ".partial") for path in files}
-    at = next(iter(files), None)
     try:
-        for path, data in files.items():
-            at = path
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            with open(os.open(partials[path], flags, 0o600 if private else 0o666), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        for path, partial in partials.items():
-            at = path
-            partial.replace(path)
+        write_whole(files, private=private)
     except OSError as error:
         raise CalibrationError(
-            f"needed to write {at}, got: {error.strerror}; make room or choose another --out"
+            f"needed to write {error.filename}, got: {error.strerror}; make room or choose another --out"
         ) from None
-    finally:
-        for partial in partials.values():
-            partial.unlink(missing_ok=True)
 
 
 def with_step(record: SiteRecord, name: str, result: StepResult, *, created: str, version: str) -> SiteRecord:

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import importlib.util
-import json
 import logging
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from calib.whole_files import json_bytes, write_whole
 from engines.config import BuildConfig
 from engines.cuda import probe_cuda
 from engines.cuda_calls import Device
@@ -323,7 +323,7 @@ def write_json(out: Path | None, said: dict[str, Any]) -> None:
     if out is None:
         return
     try:
-        out.write_text(json.dumps({"schema": SCHEMA, **said}, indent=2) + "\n", encoding="utf-8")
+        write_whole({out: json_bytes({"schema": SCHEMA, **said})})
     except OSError as error:
         raise EngineError(
             f"--out {out} could not be written: {error.strerror or error}; choose another file"

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 import os
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
+from calib.whole_files import json_bytes, write_whole
 from stream import accounts
 from stream.audit_log import check_folder, default_folder
 from stream.beside import ServerBeside
@@ -283,14 +283,9 @@ def write_json(path: Path | None, report: dict[str, Any]) -> None:
     """Write a report, whole or not at all."""
     if path is None:
         return
-    text = json.dumps(report, indent=2, default=str) + "\n"
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text)
-        os.replace(partial, path)
+        write_whole({path: json_bytes(report, default=str)})
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise StreamError(
             f"needed to write the report to {path}, got: {error.strerror}; choose another --out"
         ) from error

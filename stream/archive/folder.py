@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from calib.whole_files import json_bytes, write_whole
 from stream.archive.find import MANIFEST
 from stream.errors import ArchiveError, OutputError
-from stream.synthesis import PARTIAL, REPORT
+from stream.synthesis import REPORT
 
 SCHEMA = "contrastream.archive/1"
 LOOPS = "loops"
@@ -295,13 +296,7 @@ class ArchiveFolder:
 
 def write_json(path: Path, said: dict[str, Any]) -> None:
     """Write a JSON file, whole or not at all; raises OSError."""
-    partial = path.with_name(path.name + PARTIAL)
-    try:
-        partial.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    write_whole({path: json_bytes(said)})
 
 
 def _entry(said: dict[str, Any], text: bytes) -> dict[str, Any]:
