@@ -89,15 +89,19 @@ def cine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Place:
-    """Where a command runs and all that it may write."""
+    """Where a command runs and all that it may write.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.env = dict(os.environ)
+    Args:
+        folder: Of this test.
+        cache: Of all of them, so that a model is compiled once.
+    """
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder, self.cache = folder, cache
+        self.env = {**os.environ, "XDG_CACHE_HOME": str(cache)}
         # Short names, since a socket's path has at most 107 bytes.
         for name, place in (
             ("STATE_HOME", "s"),
-            ("CACHE_HOME", "c"),
             ("RUNTIME_DIR", "r"),
             ("TMPDIR", "t"),
             ("HOME", "h"),
@@ -128,23 +132,26 @@ class Place:
     def leaks(self, printed: bytes = b"") -> list[str]:
         """Every mark, and where it was found: in what was printed, in a file, or in a file's name."""
         found = [f"printed: {mark}" for mark in MARKS if mark.encode() in printed]
-        for path in self.folder.rglob("*"):
+        for path in (*self.folder.rglob("*"), *self.cache.rglob("*")):
             found += [f"the name {path}" for mark in MARKS if mark in path.name]
             if path.is_file():
                 data = path.read_bytes()
-                found += [
-                    f"{path.relative_to(self.folder)}: {mark}" for mark in MARKS if mark.encode() in data
-                ]
+                found += [f"{path}: {mark}" for mark in MARKS if mark.encode() in data]
         return found
 
     def files(self) -> set[str]:
         return {path.name for path in self.folder.rglob("*") if path.is_file()}
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def place() -> Iterator[Place]:
+def place(cache: Path) -> Iterator[Place]:
     with tempfile.TemporaryDirectory(prefix="csp-") as folder:
-        yield Place(Path(folder))
+        yield Place(Path(folder), cache)
 
 
 def test_run_with_its_report_and_its_audit_log_says_nothing_of_the_patient(place: Place, cine: Path) -> None:
