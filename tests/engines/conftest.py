@@ -16,6 +16,7 @@ from casgan.networks import Generator
 from casgan.presets import PresetConfig
 from engines.model import ModelCard, ModelFile, load_model
 from engines.network_graph import export_model
+from engines.trust import remember_made_here
 
 TINY = PresetConfig("tiny", 64, 4, (8, 16), 1, 1, 1)
 THRESHOLD = 0.1
@@ -124,6 +125,8 @@ def source_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[PresetConfi
                 torch.manual_seed(0)
                 card = ModelCard(preset.name, preset.network_size, THRESHOLD, taught=False)
                 export_model(Generator(preset).eval(), card, path)
-        return load_model(path, trusted=True)
+        model = load_model(path, trusted=True)
+        remember_made_here(model.card.sha256)  # by this worker too, whose state folder is its own
+        return model
 
     return export
