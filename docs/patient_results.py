@@ -55,8 +55,9 @@ medium it stayed at 0.68; with the whole picture smoothed and its grain laid in 
 filled ones' pose, 0.67 on true ones; with the exact contrast-free picture of each filled frame, which no room has, 0.83. So M reads the mending, as
 training.md feared, and teaching takes contrast-free frames beside the vessels of the same moment instead. (Figures of single trials, not kept as files.)
 
-**Not measured:** real runs. None of the 35 in hand holds ten contrast-free heartbeats (1 to 10 contrast-free frames each), so `calib patient`
-refuses them, and judging on mended frames would flatter as above. Recordings with fluoroscopy before the injection are needed.
+**Not measured:** `calib patient` on real runs. None of the 35 in hand holds ten contrast-free heartbeats (1 to 10 contrast-free frames each), so it refuses
+them. What filled frames with their vessels removed give on 7 of them, and what that is worth, stands under "Patient adaptation, on real runs". Recordings with
+fluoroscopy before the injection are needed.
 """
 
 SAID_OF_GATE = """The gate (`calib/patient_gate.py`) compares what the graph says of each frame with the contrast-free frames of the recording; 3 of the last 10
