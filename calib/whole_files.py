@@ -10,6 +10,8 @@ from typing import Any
 def write_whole(files: dict[Path, bytes], *, private: bool = False) -> None:
     """Write files, each replaced in one go, and none before all of them are on the disk.
 
+    A device or a pipe is written to, and never replaced.
+
     Args:
         files: What goes into each.
         private: For this user alone.
@@ -17,11 +19,15 @@ def write_whole(files: dict[Path, bytes], *, private: bool = False) -> None:
     Raises:
         OSError: One cannot be written, its `filename`; nothing is left behind. Where it is the disk that is full, none was replaced.
     """
-    partials = {path: path.with_name(path.name + ".partial") for path in files}
+    partials: dict[Path, Path] = {}
     at = next(iter(files), None)
     try:
         for path, data in files.items():
             at = path
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                path.write_bytes(data)
+                continue
+            partials[path] = path.with_name(path.name + ".partial")
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             with open(os.open(partials[path], flags, 0o600 if private else 0o666), "wb") as file:
                 file.write(data)

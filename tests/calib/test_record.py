@@ -1,6 +1,7 @@
 """A site's record on the disk, and for what it may be used."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,16 @@ def test_files_are_replaced_all_or_none(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [old]
     write_files({old: b"new"})
     assert old.read_bytes() == b"new"
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_files({pipe: b"said"})
+        assert os.read(reader, 16) == b"said"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
