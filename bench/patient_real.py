@@ -42,6 +42,7 @@ from casgan.networks import Generator
 from casgan.patient_lessons import MATCHES, Lessons, vessel_depth
 from casgan.segmenter import JUDGE, VesselSegmenter, load_segmenter, read_card
 from casgan.vessel_metrics import DRAWN, centreline_dice, centreline_distance_px, dice
+from engines.errors import ModelError
 from engines.model import load_model
 from engines.reference import Reference, load_reference
 
@@ -72,6 +73,10 @@ class RealEvaluation:
     sheets: Path | None = None
     """Folder for sheets of what was drawn. They show frames of patients: keep it outside any repository."""
 
+    def __post_init__(self) -> None:
+        if min(self.steps, self.threads) < 1:
+            raise ValueError(f"--steps and --threads must be 1 or above, got {self.steps} and {self.threads}")
+
 
 def main() -> int:
     """The command."""
@@ -89,7 +94,7 @@ def main() -> int:
                 report["patients"].append(one_patient(real, reference, segmenter, config))
                 # After each, so that a command that is cut off leaves what it has.
                 config.out.write_text(json.dumps(report, indent=1, default=float) + "\n", encoding="utf-8")
-    except (BenchError, CalibrationError, DataError, OSError) as error:
+    except (BenchError, CalibrationError, DataError, ModelError, OSError) as error:
         print(f"bench.patient_real: {error}", file=sys.stderr)
         return 2
     return 0

@@ -16,7 +16,8 @@ What limits these figures: there is no truth. The source's masks are another net
 have in the contrast-free frames, widened by 4 px; our segmenter knows phantoms only and finds many vessels that are none). Taught, held-out and contrast-free frames are of one run,
 one injection. Only where two heartbeats are filled do the held-out frames belong to other heartbeats; else they are the later half. The frame rate is not stated, and where the
 clearness is below 0.3 the phase means little. Distances are in pixels of 256 rows (2 of the source's): the pixel spacing is not stated, so none is in mm. No two runs are known to be of one
-projection, so none was taught on one run and tested on another. One seed; no frame at the border of the field (8 px) is judged.
+projection, so none was taught on one run and tested on another. One seed; nothing within 8 px of the field's border is judged; which step is kept is chosen on the taught
+frames, since none is spared.
 """
 
 SAID = """**What was asked for, and what it is worth.** Asked was clDice ahead of the static roadmap, of a motion-compensated one and of the phase oracle on 5 patients or more of 7, on held-out filled frames with
