@@ -64,7 +64,7 @@ sheets = st.builds(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(sheets)
 def test_what_is_written_is_read_again(sheet: Sheet) -> None:
     assert read_toml(Sheet, write_toml(sheet, "a heading\nof two lines"), "sheet.toml") == sheet
@@ -106,7 +106,7 @@ def test_an_edited_file_is_refused_with_key_and_line(old: str, new: str, said: s
         read_toml(Sheet, text.replace(old, new), "sheet.toml")
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(sheets, st.data())
 def test_the_line_is_that_of_the_key_in_any_file(sheet: Sheet, data: st.DataObject) -> None:
     lines = write_toml(sheet, "heading").split("\n")

@@ -89,7 +89,7 @@ def test_each_publisher_s_frames_are_told_with_the_engines_that_drew_them(tmp_pa
     ]
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, 10_000), value=st.integers(0, 255), cut=st.integers(0, 10_000))
 def test_hostile_bytes_are_a_sentence_or_whole_frames(
     captured: Captured, tmp_path: Path, at: int, value: int, cut: int
