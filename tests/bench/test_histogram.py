@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.histogram import Histogram
@@ -15,6 +15,7 @@ def filled(values: "np.ndarray | list[float]") -> Histogram:
     return histogram
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.002, 9e5), min_size=1, max_size=300), st.sampled_from([50.0, 90.0, 95.0, 99.0]))
 def test_a_percentile_is_known_to_one_per_cent(values: list[float], percent: float) -> None:
     exact = float(np.percentile(values, percent, method="inverted_cdf"))

@@ -215,6 +215,7 @@ def test_the_key_is_for_this_user_alone_and_others_are_refused(tmp_path: Path) -
         open_key(path)
 
 
+@settings(deadline=None)
 @given(line=st.binary(max_size=300))
 def test_bytes_that_are_no_entry_are_refused_with_a_reason(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"^it "):

@@ -1,6 +1,6 @@
 """Whose frame is next."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.turns import Turns
@@ -31,6 +31,7 @@ def test_a_room_that_left_has_no_turn() -> None:
     assert turns.next() == ("b", 2)
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.integers(0, 4), st.just(None)), max_size=200))
 def test_between_two_turns_of_a_room_every_other_that_waits_has_one(steps: list[int | None]) -> None:
     """A number is a frame of that room, None is a turn."""

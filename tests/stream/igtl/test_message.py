@@ -4,7 +4,7 @@ import contextlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pyigtl = pytest.importorskip("pyigtl")
@@ -138,6 +138,7 @@ def test_other_headers_are_refused(changes: dict[str, int | bytes], said: str) -
         unpack_head(HEADER.pack(*fields.values()))
 
 
+@settings(deadline=None)
 @given(head=st.binary(min_size=58, max_size=58), body=st.binary(max_size=200), version=st.integers(1, 3))
 def test_hostile_bytes_are_refused_or_read(head: bytes, body: bytes, version: int) -> None:
     # Anything but a WireError is a fault.
