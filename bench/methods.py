@@ -22,6 +22,7 @@ TIMED_PX = 512
 """Rows and columns of the frames on which an engine is timed, whatever the test's are."""
 TURNS = 8
 TURN_RUNS = 10
+LIVE_HZ = 30.0
 """Every model is timed in so many turns of so many frames, so that all of them meet the same machine."""
 
 
@@ -62,6 +63,8 @@ def bench_methods(config: MethodsConfig) -> int:
                     print("stopped; the same command goes on from here")
                     return 130
         time_engines(config)
+        if config.live_frames:
+            time_live(config)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here")
         return 130
@@ -76,9 +79,9 @@ def result_path(config: MethodsConfig, contestant: Contestant, seed: int) -> Pat
 
 def _check_protocol(config: MethodsConfig) -> None:
     """Results of two protocols never lie in one folder."""
+    here = config.protocol()
     for path in sorted(config.results_folder.glob("*.json")):
         there = json.loads(path.read_text(encoding="utf-8")).get("protocol")
-        here = config.protocol()
         if there != here:
             said = [
                 f"{name} is {there.get(name)!r} there, {here[name]!r} here"
@@ -219,23 +222,9 @@ class Course:
                 **_sizes(folder),
             },
             "engine": {"backend": precision},
-            "live": self._live(model),
+            "live": None,
             **found,
         }
-
-    def _live(self, model: Path) -> dict[str, Any] | None:
-        """The model in the live path, if that is wanted."""
-        if not self.config.live_frames:
-            return None
-        from bench.config import LiveConfig
-        from bench.live import bench_live
-
-        out = model.with_suffix(".live.json")
-        bench_live(
-            LiveConfig(model=str(model), rate=(30.0,), frames=self.config.live_frames, size=TIMED_PX, out=out)
-        )
-        report = json.loads(out.read_text(encoding="utf-8"))
-        return {"rate_hz": 30.0, "frames": self.config.live_frames, "latency_ms": _latency(report)}
 
 
 def time_engines(config: MethodsConfig) -> None:
@@ -249,12 +238,9 @@ def time_engines(config: MethodsConfig) -> None:
 
     live = Phantom(PhantomConfig(seed=0, rows=TIMED_PX, columns=TIMED_PX)).frame(0).plain
     drawers, times_ms = {}, {}
-    for path in sorted(config.results_folder.glob("*.json")):
-        key = path.stem.rpartition("-")[0]
-        model = config.out / path.stem / f"{key}.onnx"
-        if path.name != REFERENCES and model.is_file():
-            drawers[path] = open_drawer(str(model), TIMED_PX, TIMED_PX, config.threads)
-            times_ms[path] = np.zeros((TURNS, TURN_RUNS))
+    for path, model in models_of(config).items():
+        drawers[path] = open_drawer(str(model), TIMED_PX, TIMED_PX, config.threads)
+        times_ms[path] = np.zeros((TURNS, TURN_RUNS))
     try:
         for turn in range(TURNS):
             for path, drawer in drawers.items():
@@ -273,6 +259,38 @@ def time_engines(config: MethodsConfig) -> None:
             "rows": TIMED_PX,
             "threads": config.threads,
             "load": load,
+        }
+        write_report(report, path)
+
+
+def models_of(config: MethodsConfig) -> dict[Path, Path]:
+    """The results whose model is still there, and that model's file."""
+    found = {}
+    for path in sorted(config.results_folder.glob("*.json")):
+        model = config.out / path.stem / f"{path.stem.rpartition('-')[0]}.onnx"
+        if path.name != REFERENCES and model.is_file():
+            found[path] = model
+    return found
+
+
+def time_live(config: MethodsConfig) -> None:
+    """Each of those models in the whole live path, source to client, and write its latency into the small file."""
+    from bench import machine
+    from bench.config import LiveConfig
+    from bench.live import bench_live
+
+    for number, (path, model) in enumerate((models := models_of(config)).items(), 1):
+        print(f"\n[{number}/{len(models)}] live: {path.stem}", flush=True)
+        out = model.with_suffix(".live.json")
+        bench_live(
+            LiveConfig(model=str(model), rate=(LIVE_HZ,), frames=config.live_frames, size=TIMED_PX, out=out)
+        )
+        report = json.loads(path.read_text(encoding="utf-8"))
+        report["live"] = {
+            "rate_hz": LIVE_HZ,
+            "frames": config.live_frames,
+            "latency_ms": _latency(json.loads(out.read_text(encoding="utf-8"))),
+            "machine": machine.one_line(machine.describe()),
         }
         write_report(report, path)
 

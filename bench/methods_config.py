@@ -37,7 +37,11 @@ class Contestant:
 def _sizes_hash(folder: Path) -> str:
     """Tells a folder from another without its name: the hash of how many bytes each file in it has."""
     sizes = sorted(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return hashlib.sha256(repr(sizes).encode()).hexdigest()[:12]
+    return _hash(repr(sizes).encode())
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _contestants() -> dict[str, Contestant]:
@@ -95,7 +99,7 @@ class MethodsConfig:
     frame_size: Annotated[int, arg(metavar="PIXELS")] = 256
     """Rows and columns of a test frame."""
     live_frames: Annotated[int, arg(metavar="N")] = 0
-    """Frames of 512 x 512 at 30 per second through the live path for each method, for its p99, which wants 1,000; 0: not measured."""
+    """Frames of 512 x 512 at 30 per second through the live path for each method, one after the other once all are there, for its p99, which wants 1,000; 0: not measured."""
     threads: Annotated[int, arg(metavar="N")] = 1
     """CPU threads."""
     out: Annotated[Path, arg(metavar="FOLDER")] = Path("out/methods")
@@ -128,6 +132,10 @@ class MethodsConfig:
         if not 64 <= self.frame_size <= 1024 or self.frame_size % 16:
             raise ValueError(
                 f"--frame-size must be a multiple of 16 from 64 to 1024 pixels, got {self.frame_size}"
+            )
+        if self.overrides is not None and not self.overrides.is_file():
+            raise ValueError(
+                f"--overrides needs a table of decisions, found no file {self.overrides}; a run of train writes one as decisions.csv"
             )
         if self.live_frames < 0:
             raise ValueError(f"--live-frames must be 0 or more, got {self.live_frames}")
@@ -172,4 +180,7 @@ class MethodsConfig:
         facts["data"] = self.data if self.data == "phantom" else f"folder {_sizes_hash(Path(self.data))}"
         if self.data == "phantom":
             facts["test_seeds"] = [self.first_test_seed, self.first_test_seed + self.test_seeds - 1]
+        else:
+            facts["test_patients"] = sorted(self.test_patients)
+            facts["overrides"] = None if self.overrides is None else _hash(self.overrides.read_bytes())
         return facts

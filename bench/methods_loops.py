@@ -95,13 +95,44 @@ def placement(test: TestSet, judged: list[Mask]) -> dict[str, dict[str, float]]:
         others = [
             (mask, there & frame.field)
             for run, masks in test.filled.items()
-            if run.partition("/")[0] != frame.patient
+            if _patient(run) != frame.patient
             for there in masks[:2]
         ]
         for name, pairs in (("same", own), ("other", others)):
             found[f"{name}_dice"].append(_mean([dice(*pair) for pair in pairs]))
             found[f"{name}_cldice"].append(_mean([centreline_dice(*pair) for pair in pairs]))
     return {name: by_patient(values, test.patients) for name, values in found.items()}
+
+
+def between_filled(test: TestSet) -> dict[str, dict[str, float]]:
+    """The ceiling: vessels seen in true angiograms over those of the other ones of the same run, and of other patients' runs.
+
+    Args:
+        test: Of a folder.
+
+    Returns:
+        By figure, then by patient, as `placement` gives them, and the share of the field that vessels have.
+    """
+    found: dict[str, list[float]] = {}
+    patients = []
+    field_of = {frame.run: frame.field for frame in test.frames}
+    for run, masks in test.filled.items():
+        others = [one for other, them in test.filled.items() if _patient(other) != _patient(run) for one in them[:2]]
+        field = field_of[run]
+        for at, mask in enumerate(masks):
+            rest = masks[:at] + masks[at + 1 :]
+            row = {"judge_area": float((mask & field).sum() / field.sum())}
+            for name, against in (("same", rest), ("other", others)):
+                row[f"{name}_dice"] = _mean([dice(mask & field, one & field) for one in against])
+                row[f"{name}_cldice"] = _mean([centreline_dice(mask & field, one & field) for one in against])
+            for name, value in row.items():
+                found.setdefault(name, []).append(value)
+            patients.append(_patient(run))
+    return {name: by_patient(values, patients) for name, values in found.items()}
+
+
+def _patient(run: str) -> str:
+    return run.partition("/")[0]
 
 
 def _mean(values: list[float]) -> float:

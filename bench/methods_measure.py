@@ -211,6 +211,11 @@ def references(test: TestSet) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, drawn in pictures.items():
         found[name] = {"figures": figures_of(test, drawn), "distances": distances_of(test, drawn)}
+    if test.filled:
+        from bench.methods_loops import between_filled
+
+        # No distances: these pictures are what the others' are measured to.
+        found["real"] = {"figures": between_filled(test), "distances": {}}
     halves = test.yardstick.halves(0)
     found["real_halves"] = {}
     for kind in DISTANCES if halves else ():

@@ -58,6 +58,8 @@ class Row:
 
     def distance(self, name: str) -> Figure:
         """A distance of the whole set, its interval by leaving out one patient at a time (jackknife)."""
+        if not all(report["distances"] for report in self.reports):
+            return Figure(None)
         values = [report["distances"][name]["value"] for report in self.reports]
         return _jackknifed(float(np.mean(values)), self._left_out(name))
 
@@ -120,10 +122,16 @@ class Results:
         return Row("identity (x unchanged)", (self.references["identity"],))
 
     @property
+    def on_phantom(self) -> bool:
+        """Whether the truth is known; else they are of a folder of recordings."""
+        return bool(self.protocol["data"] == "phantom")
+
+    @property
     def real(self) -> Row | None:
-        """The ceiling: true angiograms of the same patients; None in a folder."""
+        """The ceiling: true angiograms of the same patients; in a folder of the same run, one against the others."""
         found = self.references.get("real")
-        return None if found is None else Row("real (true angiograms)", (found,))
+        title = "real (true angiograms)" if self.on_phantom else "real (filled, same run)"
+        return None if found is None else Row(title, (found,))
 
     def of(self, keys: Iterable[str]) -> list[Row]:
         """The rows of some contestants that are there, in this order."""

@@ -12,6 +12,8 @@ from bench.methods_results import LEAST_PATIENTS, Figure, Results, Row, read_res
 from casgan.methods.names import METHODS, PARTS
 
 BEGIN, END = "<!-- methods -->", "<!-- end of methods -->"
+LOOPS_BEGIN, LOOPS_END = "<!-- methods on real loops -->", "<!-- end of methods on real loops -->"
+"""Results of a folder have a section of their own."""
 PAGE = "RESULTS.md"
 RIVALS = tuple(name for name in METHODS if name != "casgan")
 ABLATIONS = tuple(key for key, one in CONTESTANTS.items() if one.method == "casgan" and not one.anchored)
@@ -23,17 +25,25 @@ def write_table(folder: Path) -> str:
     Raises:
         EvaluationError: As `read_results`.
     """
-    text = tables(read_results(folder))
+    results = read_results(folder)
+    text = tables(results)
     page = folder.resolve().parent / PAGE
-    page.write_text(with_section(page.read_text(encoding="utf-8") if page.is_file() else "", text), "utf-8")
+    before = page.read_text(encoding="utf-8") if page.is_file() else ""
+    page.write_text(with_section(before, text, marks_of(results)), "utf-8")
     return text
 
 
-def with_section(page: str, text: str) -> str:
+def marks_of(results: Results) -> tuple[str, str]:
+    """Between which marks of the page they stand."""
+    return (BEGIN, END) if results.on_phantom else (LOOPS_BEGIN, LOOPS_END)
+
+
+def with_section(page: str, text: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
     """The page with the tables between its marks; at its end where it has none."""
-    section = f"{BEGIN}\n{text}\n{END}"
-    if BEGIN in page and END in page:
-        return page[: page.index(BEGIN)] + section + page[page.index(END) + len(END) :]
+    begin, end = marks
+    section = f"{begin}\n{text}\n{end}"
+    if begin in page and end in page:
+        return page[: page.index(begin)] + section + page[page.index(end) + len(end) :]
     return f"{page.rstrip()}\n\n{section}\n".lstrip()
 
 
@@ -44,12 +54,12 @@ def kept_section(page: str) -> str:
 
 def tables(results: Results) -> str:
     """All of it: protocol, Table I, what it cost, Table II, what follows, what is missing."""
-    on_phantom = results.real is not None
+    on_phantom = results.on_phantom
     compared = results.of(("casgan", *RIVALS, ANCHORED))
     fixed = [results.identity, *([results.real] if results.real is not None else [])]
     columns = PHANTOM_COLUMNS if on_phantom else FOLDER_COLUMNS
     parts = [
-        "## Methods under one protocol",
+        "## Methods under one protocol" + ("" if on_phantom else ", on real loops"),
         _protocol(results),
         "### Table I: methods",
         _table("method", [*compared, *fixed], columns, lambda row: row.title),
@@ -110,7 +120,19 @@ def _load(results: Results) -> str:
         said += ": others had the cores too, so these seconds do not compare methods, and steps do"
     return (
         f"{said}. Engine: median of one frame after the other, those on one machine in turns in one go, {results.rows_timed}; a load above the cores makes these times no comparison of methods either. Parameters live, and all numbers "
-        "taught on the generator's side, norms' statistics among them."
+        f"taught on the generator's side, norms' statistics among them.{_live_conditions(results)}"
+    )
+
+
+def _live_conditions(results: Results) -> str:
+    """On what machine, and under what load, p99 was taken."""
+    found = [report["live"] for row in results.rows.values() for report in row.reports if report.get("live")]
+    if not found:
+        return ""
+    where = "; ".join(sorted({each["machine"].partition(", load")[0] for each in found}))
+    return (
+        f" Live: p99 from due to received of {found[0]['frames']} frames of 512 x 512 px, {found[0]['rate_hz']:g} per second, through source, engine, ZeroMQ "
+        f"and client, one method after the other; {where}."
     )
 
 
@@ -123,7 +145,7 @@ def _notes(results: Results) -> str:
         if halves
         else ""
     )
-    if results.real is not None:
+    if results.on_phantom:
         vessels = (
             f"Vessels against the phantom's truth: drawn is where y_g is {DARKER:.0f} grey levels of 255 or more darker than x, for every method alike; "
             "seen is what an independent vessel U-Net finds in y_g. "
@@ -132,7 +154,7 @@ def _notes(results: Results) -> str:
         vessels = (
             "Vessels that an independent U-Net sees in drawn contrast-free frames, over those it sees in filled frames of the same run and of other "
             "patients' runs. Heartbeat, breath, the U-Net's own errors and catheters, which it sees too, confound both; the row of the unchanged picture "
-            "shows how much. "
+            "shows how much. The last row is one filled frame over the others of its run, the most that a tree drawn at another moment can reach. "
         )
     size, frame = results.protocol["size"], results.protocol["frame_size"]
     coarse = (
@@ -153,7 +175,7 @@ def _findings(results: Results) -> str:
     if ours is None:
         return "CAS-GAN itself is not among the results, so nothing is compared."
     lines = [_against_identity(results)]
-    vessels = "cldice" if results.real is not None else "same_cldice"
+    vessels = "cldice" if results.on_phantom else "same_cldice"
     for title, rows in (
         ("rivals", results.of(RIVALS)),
         ("ablations", results.of([key for key in ABLATIONS if key != "casgan"])),
@@ -177,7 +199,7 @@ def _findings(results: Results) -> str:
 
 def _against_identity(results: Results) -> str:
     """Whether anybody drew something that the judge takes for vessels at the right place, or for an angiogram."""
-    name = "judge_cldice" if results.real is not None else "same_cldice"
+    name = "judge_cldice" if results.on_phantom else "same_cldice"
     every, floor = list(results.rows.values()), results.identity
     sides_of = {
         "the judge's clDice": {row.title: row.ahead(floor, name).side for row in every},
@@ -221,8 +243,8 @@ def _missing(results: Results) -> str:
         lines.append(
             "- p99 in the pipeline: not measured (`--live-frames 1000`, on a quiet machine); the engine's median is"
         )
-    if results.real is not None:
-        lines.append("- real loops: not run here (`--data FOLDER`)")
+    if results.on_phantom:
+        lines.append("- real loops: a table of their own (`--data FOLDER`)")
     lines.append("- Inception features: not run, nobody brought the weights")
     return "\n".join(lines)
 
@@ -242,9 +264,13 @@ def _interval(figure: Figure, digits: int = 3) -> str:
 def _value(name: str, digits: int, scale: float = 1.0) -> Callable[[Row], str]:
     def cell(row: Row) -> str:
         value = row.figure(name).value
-        return "-" if value is None else f"{scale * value:.{digits}f}"
+        return _number(None if value is None else scale * value, digits)
 
     return cell
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _psnr(row: Row) -> str:
@@ -268,7 +294,7 @@ def _distance(name: str, digits: int) -> Callable[[Row], str]:
 SHARED: list[Column] = [
     ("Frechet (95 %)", _distance("frechet", 2)),
     ("MMD RBF (95 %)", _distance("mmd_rbf", 3)),
-    ("MMD poly", lambda row: f"{row.distance('mmd_polynomial').value:.3f}"),
+    ("MMD poly", lambda row: _number(row.distance("mmd_polynomial").value, 3)),
     ("background PSNR dB", _psnr),
     ("unchanged %", _value("background_exact", 1, 100.0)),
     ("flicker", _flicker),

@@ -15,10 +15,10 @@ from bench.evaluate_config import RESULTS, EvaluateConfig
 from bench.methods import bench_methods, result_path
 from bench.methods_budget import Budget
 from bench.methods_config import ANCHORED, CONTESTANTS, MethodsConfig
-from bench.methods_loops import placement
+from bench.methods_loops import between_filled, placement
 from bench.methods_measure import TestFrame, TestSet, by_patient, figures_of
 from bench.methods_results import Row, read_results
-from bench.methods_table import BEGIN, END, kept_section, tables, with_section
+from bench.methods_table import BEGIN, END, kept_section, marks_of, tables, with_section
 from casgan.train import StopWish
 
 
@@ -132,7 +132,9 @@ def test_broken_and_mixed_results_are_refused(results: Path, tmp_path: Path) -> 
 
 def test_the_repositorys_page_is_what_its_results_say() -> None:
     page = (RESULTS.parent / "RESULTS.md").read_text()
-    assert with_section(page, tables(read_results(RESULTS))) == page
+    for folder in (RESULTS, RESULTS.with_name("results-loops")):
+        results = read_results(folder)
+        assert with_section(page, tables(results), marks_of(results)) == page
 
 
 def report_of(cldice: list[float], frechet: list[float]) -> dict[str, Any]:
@@ -202,6 +204,21 @@ def test_placement_is_told_beside_other_patients_runs() -> None:
     assert by_patient([math.nan, 0.5], ["a", "b"]) == {"b": 0.5}
 
 
+def test_a_folders_ceiling_is_one_filled_frame_over_the_others_of_its_run() -> None:
+    band, other = np.zeros((2, 64, 64), bool)
+    band[20:26], other[50:56] = True, True
+    test = TestSet.__new__(TestSet)
+    filled = {"a/1": [band, band, other], "b/1": [other]}
+    frames = [framed("a", "a/1", None), framed("b", "b/1", None)]
+    for name, value in {"frames": frames, "filled": filled}.items():
+        object.__setattr__(test, name, value)
+    found = between_filled(test)
+    # Each band meets one band and one other; the other meets two bands; b's only frame has none to be laid over.
+    assert found["same_dice"] == {"a": pytest.approx(1 / 3, abs=1e-5)}
+    assert found["other_dice"] == {"a": pytest.approx(1 / 3, abs=1e-5), "b": 0.0}
+    assert found["judge_area"] == {"a": 6 / 64, "b": 6 / 64}
+
+
 def test_minutes_end_a_run_and_are_told_from_a_wish() -> None:
     wish = StopWish()
     assert not Budget(wish, None).wanted()
@@ -221,6 +238,7 @@ def test_minutes_end_a_run_and_are_told_from_a_wish() -> None:
         ({"test_seeds": 3}, "--test-seeds must be 4 or more, got 3: intervals are taken over patients"),
         ({"first_test_seed": 990}, "must lie below 1000, where nothing is taught, got 990 to 1013"),
         ({"minutes": 0.0}, "--minutes must be above 0"),
+        ({"overrides": Path("none.csv")}, "--overrides needs a table of decisions, found no file none.csv"),
         ({"size": 50}, "size must be a multiple of"),
     ],
 )
