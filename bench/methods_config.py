@@ -177,10 +177,12 @@ class MethodsConfig:
         """What two results must share to stand in one table; a folder by the sizes of its files, since its name may be a person's."""
         names = ("preset", "size", "steps", "minutes", "batch", "patients", "segmenter_steps", "frame_size")
         facts: dict[str, object] = {name: getattr(self, name) for name in names}
-        facts["data"] = self.data if self.data == "phantom" else f"folder {_sizes_hash(Path(self.data))}"
+        folder = None if self.data == "phantom" else _sizes_hash(Path(self.data))
+        facts["data"] = "phantom" if folder is None else f"folder {folder}"
         if self.data == "phantom":
             facts["test_seeds"] = [self.first_test_seed, self.first_test_seed + self.test_seeds - 1]
         else:
-            facts["test_patients"] = sorted(self.test_patients)
+            # As a hash with the folder's own, since a name may be a person's.
+            facts["test_patients"] = _hash(repr((folder, sorted(self.test_patients))).encode())
             facts["overrides"] = None if self.overrides is None else _hash(self.overrides.read_bytes())
         return facts

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.archive_evaluation import unnamed
 from bench.errors import EvaluationError
 from bench.judging import Judge, Mask, Yardstick
 from bench.methods_config import MethodsConfig
@@ -39,7 +40,8 @@ def folder_test_set(config: MethodsConfig, judge: Judge, say: Callable[[str], No
         overrides=config.overrides,
         report=say,
     )
-    plain, filled = _by_run(test.plain, MOST_PLAIN), _by_run(test.filled, MOST_FILLED)
+    plain_frames, filled_frames = unnamed(test.plain, test.filled)
+    plain, filled = _by_run(plain_frames, MOST_PLAIN), _by_run(filled_frames, MOST_FILLED)
     both = [run for run in plain if run in filled]
     if len(both) < LEAST_RUNS:
         raise EvaluationError(
@@ -49,15 +51,15 @@ def folder_test_set(config: MethodsConfig, judge: Judge, say: Callable[[str], No
     frames, loops = [], {}
     for run in both:
         for index in plain[run]:
-            live = np.ascontiguousarray(test.plain.grey[index, 0].numpy())
-            frames.append(TestFrame(test.plain.patients[index], live, _field(test.plain, index), run=run))
+            live = np.ascontiguousarray(plain_frames.grey[index, 0].numpy())
+            frames.append(TestFrame(plain_frames.patients[index], live, _field(plain_frames, index), run=run))
         if len(plain[run]) > 1:
             first = plain[run][0]
-            loops[f"{test.plain.patients[first]} {run}"] = Loop(
-                [np.ascontiguousarray(test.plain.grey[index, 0].numpy()) for index in plain[run]],
-                _field(test.plain, first),
+            loops[plain_frames.runs[first]] = Loop(
+                [np.ascontiguousarray(plain_frames.grey[index, 0].numpy()) for index in plain[run]],
+                _field(plain_frames, first),
             )
-    pictures = [test.filled.grey[index, 0].numpy() for run in both for index in filled[run]]
+    pictures = [filled_frames.grey[index, 0].numpy() for run in both for index in filled[run]]
     whose = [run for run in both for _ in filled[run]]
     masks: dict[str, list[Mask]] = {run: [] for run in both}
     for run, mask in zip(whose, judge.masks(pictures), strict=True):
@@ -117,7 +119,9 @@ def between_filled(test: TestSet) -> dict[str, dict[str, float]]:
     patients = []
     field_of = {frame.run: frame.field for frame in test.frames}
     for run, masks in test.filled.items():
-        others = [one for other, them in test.filled.items() if _patient(other) != _patient(run) for one in them[:2]]
+        others = [
+            one for other, them in test.filled.items() if _patient(other) != _patient(run) for one in them[:2]
+        ]
         field = field_of[run]
         for at, mask in enumerate(masks):
             rest = masks[:at] + masks[at + 1 :]
