@@ -81,6 +81,13 @@ class TestSet:
         """Whose each frame is."""
         return [frame.patient for frame in self.frames]
 
+    def angiogram_of(self, frame: TestFrame) -> Picture:
+        """The truth; in a folder, where there is none, the first filled frame of the same run."""
+        if frame.angiogram is not None:
+            return frame.angiogram
+        runs = list(self.filled)
+        return self.real[sum(len(self.filled[run]) for run in runs[: runs.index(frame.run)])]
+
 
 def phantom_test_set(config: MethodsConfig, judge: Judge, variation: float = 0.2) -> TestSet:
     """Render it."""

@@ -12,7 +12,7 @@ ROWS = 4
 SIDE_PX = 224
 GAIN = 4.0
 GAP = 4
-TITLES = ("x, live", "y_g, synthetic", f"y_g - x, {GAIN:.0f} times", "y, the truth")
+TITLES = ("x, live", "y_g, synthetic", f"y_g - x, {GAIN:.0f} times", "y, the truth", "y, filled, same run")
 
 
 def write_sheet(path: Path, test: Any, drawn: list[Picture]) -> None:
@@ -24,9 +24,10 @@ def write_sheet(path: Path, test: Any, drawn: list[Picture]) -> None:
         drawn: y_g of each.
     """
     chosen = np.linspace(0, len(drawn) - 1, ROWS).round().astype(int)
-    width = len(TITLES) * (SIDE_PX + GAP)
+    titles = TITLES[:3] + (TITLES[4:] if test.filled else TITLES[3:4])
+    width = len(titles) * (SIDE_PX + GAP)
     sheet = np.full((20 + ROWS * (SIDE_PX + GAP), width), 20, np.uint8)
-    for column, title in enumerate(TITLES):
+    for column, title in enumerate(titles):
         place = (column * (SIDE_PX + GAP) + 4, 14)
         cv2.putText(sheet, title, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 220, 1, cv2.LINE_AA)
     for row, index in enumerate(chosen):
@@ -35,9 +36,7 @@ def write_sheet(path: Path, test: Any, drawn: list[Picture]) -> None:
         change = picture.astype(np.float32) - frame.live
         tiles = [_stretched(each, low, high) for each in (frame.live, picture)]
         tiles.append(np.clip(128.0 + GAIN * change, 0, 255).astype(np.uint8))
-        tiles.append(
-            np.zeros_like(frame.live) if frame.angiogram is None else _stretched(frame.angiogram, low, high)
-        )
+        tiles.append(_stretched(test.angiogram_of(frame), low, high))
         for column, tile in enumerate(tiles):
             top, left = 20 + row * (SIDE_PX + GAP), column * (SIDE_PX + GAP)
             small = cv2.resize(tile, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
