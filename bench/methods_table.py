@@ -105,7 +105,7 @@ def _protocol(results: Results) -> str:
         f"unpaired frames of {taught_on}, the same for all, as are augmentation, schedule, "
         f"discriminators' layers, clip and running average. {'One seed' if len(seeds) == 1 else f'{len(seeds)} seeds'} "
         f"({', '.join(map(str, seeds))}). Measured on {reference['tested']} frames of {where}, {told['frame_size']} px, as exported and drawn by the "
-        f"engine; {'; '.join(sorted(machines))}. Written by `contrastream evaluate --table` from `results/`: no figure was typed."
+        f"engine; {'; '.join(sorted(machines))}. Written by `contrastream evaluate --table` from the files of `bench methods`: no figure was typed."
     )
 
 
@@ -177,8 +177,8 @@ def _findings(results: Results) -> str:
     lines = [_against_identity(results)]
     vessels = "cldice" if results.on_phantom else "same_cldice"
     for title, rows in (
-        ("rivals", results.of(RIVALS)),
-        ("ablations", results.of([key for key in ABLATIONS if key != "casgan"])),
+        ("rival", results.of(RIVALS)),
+        ("ablation", results.of([key for key in ABLATIONS if key != "casgan"])),
     ):
         for name, word, compare in (
             (vessels, "vessel clDice", ours.ahead),
@@ -193,7 +193,8 @@ def _findings(results: Results) -> str:
                 for side, verdict in verdicts.items()
             )
             each = "; ".join(f"{row.title} {_signed(figure)}" for row, figure in found)
-            lines.append(f"- {word}, CAS-GAN against {len(found)} {title}: {counted}. By how much: {each}.")
+            whom = f"{len(found)} {title}s" if len(found) > 1 else f"one {title}"
+            lines.append(f"- {word}, CAS-GAN against {whom}: {counted}. By how much: {each}.")
     return "\n".join(lines)
 
 
