@@ -64,7 +64,7 @@ Command = (
 
 # What a command may find missing, by the extra that brings it (pyproject.toml).
 EXTRAS = {
-    "train": ("torch", "onnx", "onnxscript", "lightning_fabric", "safetensors", "skimage"),
+    "train": ("torch", "onnx", "onnxscript", "monai", "lightning_fabric", "safetensors", "skimage"),
     "ort": ("onnxruntime",),
     "fid": ("torch_fidelity", "torchvision"),
     "slicer": ("fastcrc",),

@@ -81,7 +81,7 @@ def main() -> int:
     import torch
     import tyro
 
-    from casgan.segmenter import JUDGE, read_card
+    from casgan.segmenter import MOMENTS, read_card
 
     config = tyro.cli(PatientEvaluation)
     torch.set_num_threads(config.threads)
@@ -95,7 +95,7 @@ def main() -> int:
             "kind": "phantom",
             # A file's name may be a person's; the hash says which segmenter it was.
             "settings": asdict(config)
-            | {"out": config.out.name, "segmenter": read_card(config.segmenter or JUDGE)["sha256"]},
+            | {"out": config.out.name, "segmenter": read_card(config.segmenter or MOMENTS)["sha256"]},
             "machine": machine.describe(),
             "patients": patients,
         }
@@ -108,8 +108,9 @@ def one_patient(seed: int, config: PatientEvaluation) -> dict[str, Any]:
     from casgan.adapt import AdaptSettings, adapt, held_dice
     from casgan.device import best_device
     from casgan.patient_lessons import Masks, patient_lessons, well_filled
-    from casgan.patient_masks import patient_masks
-    from casgan.segmenter import JUDGE, load_segmenter
+    from casgan.patient_masks import recording_masks
+    from casgan.phantom_moments import COMPANY
+    from casgan.segmenter import MOMENTS, load_segmenter
     from engines.model import load_model
     from engines.reference import load_reference
 
@@ -118,10 +119,10 @@ def one_patient(seed: int, config: PatientEvaluation) -> dict[str, Any]:
     patient, rng = PhantomPatient(seed), np.random.default_rng((seed, 0xADA))
     frames, truth, at = patient.recording(rng, BEFORE_S, LASTS_S, AFTER_S)
     bolus, heart = told(frames)
-    segmenter = load_segmenter(config.segmenter or JUDGE).to(best_device())
+    segmenter = load_segmenter(config.segmenter or MOMENTS, (1, COMPANY)).to(best_device())
     found: dict[str, Masks] = {
-        "segmenter": lambda filled, free: patient_masks(segmenter, frames[filled], frames[free]),
-        "truth": lambda filled, free: truth[filled],
+        "segmenter": lambda filled, beside: recording_masks(segmenter, frames, filled, beside),
+        "truth": lambda filled, beside: truth[filled],
     }
     facts: dict[str, Any] = {
         "seed": seed,

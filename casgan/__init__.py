@@ -23,7 +23,7 @@ Map of the room:
     processes.py   devices, processes, precision; device.py: a GPU, where there is one
     training_log.py       losses on disk and on the terminal; sample_grid.py: how far it is, as a picture
     shortcut.py    does M predict vessels, or read them?
-    segmenter.py   the vessel U-Net (unet.py): the semantic loss looks through one, another judges; segmenters/ holds the judge
+    segmenter.py   the vessel U-Net: the semantic loss looks through one, another judges; segmenters/ holds the judge
     masked_pictures.py    what a segmenter learns from
     vessel_metrics.py     Dice, clDice, centrelines, connectivity, border
     picture_metrics.py    background left alone, darkness, the lattice in the spectrum

@@ -21,9 +21,9 @@ from casgan.segmenter import (
     load_segmenter,
     mean_dice,
     save_segmenter,
-    teach_segmenter,
     vessel_area,
 )
+from casgan.segmenter_teaching import teach_segmenter
 from casgan.unpaired import Unpaired, unpaired_archive, unpaired_phantom
 
 LEARNT_SEEDS = range(3000, 3200)

@@ -25,7 +25,8 @@ PLAIN_EVERY = 4
 class MaskedPictures:
     """Angiograms with their vessels marked; `groups` names the patient or set that each one is from."""
 
-    pictures: UInt8[Tensor, "n 1 h w"]
+    pictures: UInt8[Tensor, "n c h w"]
+    """One each, or several of one moment."""
     masks: UInt8[Tensor, "n 1 h w"]
     groups: tuple[str, ...]
 

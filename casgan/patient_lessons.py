@@ -33,9 +33,9 @@ LEAST_FREE_BEATS = 10
 WIDEN = np.ones((5, 5), np.uint8)
 
 Masks = Callable[[np.ndarray, np.ndarray], Bool[np.ndarray, "n s s"]]
-"""From the numbers of filled frames, and of some contrast-free ones, to the vessels of the filled ones."""
-USUAL = 8
-"""Contrast-free frames, evenly spread, that show what looks like a vessel and is none."""
+"""From the numbers of filled frames (n), and of the contrast-free ones nearest to each (n, k), to the vessels of the filled ones."""
+BESIDE = 3
+"""Contrast-free frames that are looked at beside each filled one."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ def patient_lessons(
         )
     if len(free) < LEAST_LESSONS:
         raise DataError(_too_few_free(heart, f"{len(free)} contrast-free frames"))
-    masks = masks_of(filled, free[np.linspace(0, len(free) - 1, min(USUAL, len(free))).round().astype(int)])
+    beside = free[np.argsort(_apart(filled, free, heart), axis=1)[:, :BESIDE]]
+    masks = masks_of(filled, beside)
     # The last beat is held out.
     last = np.arange(len(filled)) >= len(filled) - round(heart.frames_per_beat)
     stretch = held_out(len(free), heart)
@@ -140,14 +141,20 @@ def matched(free: np.ndarray, filled: np.ndarray, heart: HeartPhase) -> tuple[np
         Frame numbers out of `free`, and beside each an index into `filled`: the nearest `MATCHES` within reach, since each
         is a little off and their mean less so.
     """
-    apart = np.abs(heart.phase[free][:, None] - heart.phase[filled][None])
-    apart = np.minimum(apart, 1.0 - apart) / PHASE_REACH
-    breath = np.abs(heart.breath[free][:, None] - heart.breath[filled][None]) / BREATH_REACH
-    distance = np.hypot(apart, breath)
+    distance = _apart(free, filled, heart)
     nearest = np.argsort(distance, axis=1)[:, :MATCHES]
     near = np.take_along_axis(distance, nearest, axis=1) <= 1.0
     rows, _ = np.nonzero(near)
     return free[rows], nearest[near]
+
+
+def _apart(these: np.ndarray, those: np.ndarray, heart: HeartPhase) -> Float[np.ndarray, "n m"]:
+    """How far frames are from others in heartbeat and breath; 1 is at the edge of one moment."""
+    phase = np.abs(heart.phase[these][:, None] - heart.phase[those][None])
+    phase = np.minimum(phase, 1.0 - phase) / PHASE_REACH
+    breath = np.abs(heart.breath[these][:, None] - heart.breath[those][None]) / BREATH_REACH
+    apart: np.ndarray = np.hypot(phase, breath)
+    return apart
 
 
 def vessel_depth(grey: UInt8[np.ndarray, "n s s"], masks: Bool[np.ndarray, "n s s"]) -> float:

@@ -1,16 +1,57 @@
-"""Vessels of filled frames at the network's size, as an adaptation is taught them."""
+"""Vessels of filled frames at the network's size, as an adaptation is taught them.
+
+A segmenter that sees each filled frame in its company (`casgan.phantom_moments`) is told by how things change what a vessel is; one
+that looks at a picture alone, such as a site's own, is asked about the contrast-free frames too.
+"""
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from casgan.segmenter import VesselSegmenter, vessel_probability
 
+LIKELY = 0.5
+"""From which probability on something is a vessel, seen in company."""
+USUAL = 8
+"""Contrast-free frames, evenly spread, that show a segmenter of single pictures what looks like a vessel and is none."""
 SURE = 0.3
 """By how much more a filled frame must look like a vessel than the contrast-free frames do at that place."""
 LEAST_PX = 40
 """Pieces below this many pixels of 256 x 256 are no vessel."""
+
+
+def recording_masks(
+    segmenter: VesselSegmenter,
+    frames: UInt8[np.ndarray, "t s s"],
+    filled: Int[np.ndarray, " n"],
+    beside: Int[np.ndarray, "n k"],
+) -> Bool[np.ndarray, "n s s"]:
+    """Where vessels are in some frames of a recording.
+
+    Args:
+        segmenter: In evaluation mode.
+        frames: The recording in order, grey levels 0 to 255.
+        filled: Numbers of filled frames.
+        beside: For each of them the contrast-free frames that lie nearest to its moment, nearest first.
+    """
+    if segmenter.pictures == 1:
+        free = np.unique(beside)
+        some = free[np.linspace(0, len(free) - 1, min(USUAL, len(free))).round().astype(int)]
+        return patient_masks(segmenter, frames[filled], frames[some])
+    return np.stack(
+        [_pieces(_in_company(segmenter, frames, *one) > LIKELY) for one in zip(filled, beside, strict=True)]
+    )
+
+
+def _in_company(
+    segmenter: VesselSegmenter, frames: np.ndarray, number: int, beside: np.ndarray
+) -> Float[np.ndarray, "s s"]:
+    around = frames[np.clip([number - 1, number, number + 1], 0, len(frames) - 1)]
+    free = frames[beside].mean(axis=0, dtype=np.float32)
+    company = np.concatenate([around, np.rint(free).astype(np.uint8)[None]])
+    sure: np.ndarray = vessel_probability(segmenter, torch.from_numpy(company[None]))[0].numpy()
+    return sure
 
 
 def patient_masks(

@@ -57,8 +57,9 @@ def patient(config: CalibPatientConfig) -> int:
     from casgan.device import best_device
     from casgan.patient_file import save_patient
     from casgan.patient_lessons import held_out, patient_lessons
-    from casgan.patient_masks import patient_masks
-    from casgan.segmenter import JUDGE, load_segmenter
+    from casgan.patient_masks import recording_masks
+    from casgan.phantom_moments import COMPANY
+    from casgan.segmenter import MOMENTS, load_segmenter
     from engines.model import load_model
     from engines.reference import load_reference
 
@@ -68,7 +69,7 @@ def patient(config: CalibPatientConfig) -> int:
     file = load_model(config.model)
     reference = load_reference(file)
     general = reference.network
-    segmenter = load_segmenter(config.segmenter or JUDGE).to(best_device())
+    segmenter = load_segmenter(config.segmenter or MOMENTS, (1, COMPANY)).to(best_device())
     size = file.card.network_size
     options = _options(config)
     site = open_site(config.site, options, model=config.model)
@@ -96,9 +97,8 @@ def patient(config: CalibPatientConfig) -> int:
             "the heart in the field and the table still"
         )
 
-    def masks_of(filled: np.ndarray, free: np.ndarray) -> np.ndarray:
-        masks = patient_masks(segmenter, recording.clear[filled], recording.clear[free])
-        return np.asarray(masks & recording.field)
+    def masks_of(filled: np.ndarray, beside: np.ndarray) -> np.ndarray:
+        return np.asarray(recording_masks(segmenter, recording.clear, filled, beside) & recording.field)
 
     lessons = patient_lessons(recording.grey, bolus, heart, masks_of)
     settings = AdaptSettings(steps=config.steps, seconds=config.seconds)

@@ -9,20 +9,22 @@ import pytest
 import torch
 
 from casgan.errors import CheckpointError
+from casgan.lessons import HELD_SEEDS, LEARNT_SEEDS
 from casgan.masked_pictures import MaskedPictures, phantom_pictures, read_pictures
+from casgan.phantom_moments import COMPANY, phantom_moments
 from casgan.segmenter import (
     JUDGE,
     JUDGE_SEEDS,
+    MOMENTS,
     VesselSegmenter,
-    augmented,
     load_segmenter,
     mean_dice,
     read_card,
     save_segmenter,
     softened,
-    teach_segmenter,
     vessel_area,
 )
+from casgan.segmenter_teaching import augmented, teach_segmenter
 
 MASKS = Path(__file__).resolve().parents[3] / "shared" / "data" / "angios40_masks"
 
@@ -265,6 +267,38 @@ def test_the_annotated_angiograms_are_read_with_their_masks() -> None:
     learn, held = read.parted()
     assert (len(learn), len(held)) == (40, 30)
     assert 0.03 < float(read.masks.float().mean()) < 0.2
+
+
+def test_a_moment_is_a_filled_frame_in_its_company(tmp_path: Path) -> None:
+    told = phantom_moments(range(3990, 3993), 64)
+    assert told.pictures.shape == (9, COMPANY, 64, 64)
+    assert told.masks.shape == (9, 1, 64, 64)
+    filled = (told.masks > 0).flatten(1).any(dim=1)
+    assert 5 <= int(filled.sum()) <= 9
+    grey, vessels = told.pictures[filled].float(), told.masks[filled, 0] > 0
+    now, free = grey[:, 1], grey[:, -1]
+    # Where vessels are the filled frame is darker than the contrast-free one; elsewhere they are alike.
+    assert float((free - now)[vessels].mean()) > 5.0
+    assert abs(float((free - now)[~vessels].mean())) < 2.0
+    # One that looks at the four learns, is written and read back as such, and is not taken where a picture stands alone.
+    segmenter = teach_segmenter(told.pictures, told.masks, steps=2, size=32, batch=2, base=2)
+    path = tmp_path / "moments.safetensors"
+    assert save_segmenter(segmenter, path, {})["pictures"] == COMPANY
+    assert load_segmenter(path, (1, COMPANY)).pictures == COMPANY
+    with pytest.raises(
+        CheckpointError, match=r"looks at 1 picture, got moments\.safetensors, which looks at 4 together"
+    ):
+        load_segmenter(path)
+
+
+def test_the_shipped_one_for_a_patient_finds_the_vessels_of_patients_it_has_not_seen() -> None:
+    card = read_card(MOMENTS)
+    assert MOMENTS.stat().st_size < 2.5e6
+    assert (card["data"], card["pictures"]) == ("moments", COMPANY)
+    last = card["first_seed"] + round(1.1 * card["patients"])
+    assert LEARNT_SEEDS.stop <= HELD_SEEDS.stop <= card["first_seed"] < last <= JUDGE_SEEDS.start
+    unseen = phantom_moments(range(JUDGE_SEEDS.start - 4, JUDGE_SEEDS.start), 256)
+    assert mean_dice(load_segmenter(MOMENTS, (COMPANY,)), unseen.pictures, unseen.masks) > 0.7
 
 
 def test_the_shipped_judge_is_small_was_taught_on_its_own_patients_and_sees_vessels() -> None:
