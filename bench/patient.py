@@ -46,11 +46,11 @@ class PatientEvaluation:
     """The general model."""
     segmenter: Path | None = None
     """What finds the vessels of filled frames; none named: the shipped one."""
-    steps: int = 400
+    steps: int = 1500
     """Of teaching, at most."""
-    seconds: float = 300.0
+    seconds: float = 240.0
     """Of teaching, at most."""
-    threads: int = 1
+    threads: int = 2
     """CPU threads of torch."""
 
 

@@ -338,9 +338,9 @@ class CalibPatientConfig:
     site: Annotated[Path | None, arg(metavar="FILE")] = None
     """The site's record that the run has too: its grey levels are those that are taught with."""
     segmenter: Annotated[Path | None, arg(metavar="FILE")] = None
-    """A vessel segmenter (python -m casgan.segmenter); the shipped one knows the digital phantom, and real vessels less well."""
-    steps: Annotated[int, arg(metavar="N")] = 400
-    """Steps of teaching at most; it ends earlier where the held-out heartbeat gets no better."""
+    """A vessel segmenter (python -m casgan.segmenter, --data moments or a folder); the shipped one knows the digital phantom, and real vessels less well."""
+    steps: Annotated[int, arg(metavar="N")] = 1500
+    """Steps of teaching at most, which a GPU does in a minute; it ends earlier where the held-out heartbeat gets no better."""
     seconds: Annotated[float, arg(metavar="S")] = 240.0
     """Seconds of teaching at most."""
     threads: Annotated[int, arg(metavar="N")] = 2

@@ -23,8 +23,9 @@ Map of the room:
     processes.py   devices, processes, precision; device.py: a GPU, where there is one
     training_log.py       losses on disk and on the terminal; sample_grid.py: how far it is, as a picture
     shortcut.py    does M predict vessels, or read them?
-    segmenter.py   the vessel U-Net: the semantic loss looks through one, another judges; segmenters/ holds the judge
-    masked_pictures.py    what a segmenter learns from
+    segmenter.py   the vessel U-Net: the semantic loss looks through one, another judges, a third sees a filled frame in its
+                   company; segmenters/ holds the last two; segmenter_teaching.py: one step of theirs
+    masked_pictures.py    what a segmenter learns from; phantom_moments.py: filled frames in their company
     vessel_metrics.py     Dice, clDice, centrelines, connectivity, border
     picture_metrics.py    background left alone, darkness, the lattice in the spectrum
     frechet.py     distances between sets of pictures on the judge's features

@@ -8,6 +8,7 @@ E_BG and the heads stay: a patient changes where vessels are, not how anatomy is
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -38,16 +39,16 @@ class AdaptSettings:
         ValueError: A setting is out of range.
     """
 
-    steps: int = 600
+    steps: int = 1500
     """At most; it ends earlier where the held-out heartbeats stop getting better."""
     batch: int = 4
     learning_rate: float = 1e-3
-    """AdamW's peak, falling to zero on half a cosine."""
-    seconds: float = 270.0
+    """AdamW's peak, falling to zero on half a cosine over the steps or the seconds, whichever end first."""
+    seconds: float = 240.0
     """At most."""
-    check_every: int = 60
+    check_every: int = 100
     """Steps from one look at the held-out heartbeats to the next."""
-    patience: int = 3
+    patience: int = 6
     """Looks without a better result before it ends."""
     shift: float = 0.12
     """Pictures are moved by up to this share of their side, so that a moved table is known."""
@@ -119,9 +120,11 @@ def adapt(
     taught = Taught(generator, history=[(0, best_dice)])
     since, average = 0, copy.deepcopy(generator)
     for step in range(1, settings.steps + 1):
-        rise = min(1.0, step / 20.0)
+        # Whichever ends first, so that a slow machine's last steps are small ones too.
+        gone = min(1.0, max(step / settings.steps, (time.monotonic() - began) / settings.seconds))
+        rate = settings.learning_rate * min(1.0, step / 20.0) * 0.5 * (1.0 + math.cos(math.pi * gone))
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * rise * 0.5 * (1.0 + np.cos(np.pi * step / settings.steps))
+            group["lr"] = rate
         batch = tuple(part.to(device) for part in _batch(pool, settings, draw))
         _step(generator, optimizer, parameters, batch, threshold)
         _follow(average, generator, min(EMA, step / (step + 10.0)))
