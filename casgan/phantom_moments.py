@@ -3,7 +3,9 @@
     before, now, after (filled) | mean of three contrast-free frames at nearly that moment of heartbeat and breath -> vessels of now
 
 One look at a filled frame cannot tell a thin branch from noise, nor a vessel from a rib; a recording with a lead without contrast
-medium shows both. How far those frames are off is what `casgan.patient_lessons` was seen to be off by on the phantom.
+medium shows both. How far those frames are off is what `casgan.patient_lessons` was seen to be off by on the phantom. In some moments
+they are of quite another one, with the table moved: taught without those, it took every change for a vessel on real runs, whose few
+contrast-free frames are seldom of the same breath.
 """
 
 from dataclasses import replace
@@ -21,6 +23,9 @@ FREE = 3
 """Contrast-free frames in its mean."""
 PLAIN_SHARE = 0.1
 """Of the moments show no contrast medium, so that catheter, ribs and diaphragm are learnt as such."""
+ASTRAY_SHARE = 0.4
+"""Of the moments have contrast-free frames of any moment, the table moved by up to `ASTRAY_MM`."""
+ASTRAY_MM = 12.0
 OFF = {"heart": 0.02, "breath": 0.01, "depth": 0.05}
 """Standard deviation of how far the contrast-free frames are off together: shares of a beat, of a breath and of its depth."""
 APART = {"heart": 0.025, "breath": 0.015, "depth": 0.05}
@@ -71,6 +76,11 @@ def _moment(patient: PhantomPatient, rng: np.random.Generator) -> tuple[np.ndarr
         if index == now:
             mask = marked
     together = {name: float(rng.normal(0.0, off)) for name, off in OFF.items()}
+    moved_mm = (0.0, 0.0)
+    if rng.random() < ASTRAY_SHARE:
+        together |= {"heart": float(rng.uniform(0.0, 1.0)), "breath": float(rng.uniform(0.0, 1.0))}
+        down_mm, right_mm = rng.uniform(-ASTRAY_MM, ASTRAY_MM, 2)
+        moved_mm = (float(down_mm), float(right_mm))
     empty = np.zeros(len(patient.filling(0.0, 1.0)), np.float32)
     free = []
     for _ in range(FREE):
@@ -81,7 +91,7 @@ def _moment(patient: PhantomPatient, rng: np.random.Generator) -> tuple[np.ndarr
             breath=(at.breath + breath) % 1.0,
             depth=at.depth * (1.0 + depth),
         )
-        free.append(patient.picture(patient.pose(then, now), rng, empty)[0].astype(np.float32))
+        free.append(patient.picture(patient.pose(then, now), rng, empty, moved_mm)[0].astype(np.float32))
     company.append(np.mean(free, axis=0))
     grey = np.rint(np.clip(np.stack(company), 0.0, 255.0)).astype(np.uint8)
     return grey, (mask & (strength > 0.0)).astype(np.uint8)

@@ -158,7 +158,12 @@ def augmented(
         coarse = functional.interpolate(noise[..., ::2, ::2], size=(size, size), mode="bilinear")
         grey = grey + noise * uniform(0.0, 0.03) + coarse * uniform(0.0, 0.01)
     else:
-        lighter = grey[:, -1:] * uniform(0.95, 1.05) + uniform(-0.02, 0.02)
+        # Exposure control and scatter differ between the two, slowly over the picture.
+        lighter = grey[:, -1:] * uniform(0.85, 1.15) + uniform(-0.05, 0.05)
+        bumps = uniform(-0.1, 0.1, count, 1, 4, 4) * uniform(0.0, 1.0)
+        lighter = lighter + functional.interpolate(
+            bumps, size=(size, size), mode="bicubic", align_corners=False
+        )
         noise = torch.randn(grey.shape, generator=rng)
         noise[:, -1:] *= FREE_NOISE
         grey = torch.cat([grey[:, :-1], lighter], dim=1) + noise * uniform(0.0, 0.025)
