@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from casgan.segmenter import VesselSegmenter, vessel_probability
 
-LIKELY = 0.4
+LIKELY = 0.6
 """From which probability on something is a vessel, seen in company."""
 USUAL = 8
 """Contrast-free frames, evenly spread, that show a segmenter of single pictures what looks like a vessel and is none."""
