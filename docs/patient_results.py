@@ -104,7 +104,7 @@ def section(report: dict[str, Any], gates: dict[str, Any]) -> str:
         parts.append(moved(patient))
     parts.append(targets(report))
     parts.append(
-        f"Machine: {one_line(report['machine'])}; {report['settings']['threads']} thread of torch, nice 10, others beside it.\n"
+        f"Machine: {one_line(report['machine'])}; {report['settings']['threads']} threads of torch.\n"
     )
     parts += [SAID, gate(gates), SAID_OF_GATE, END]
     return "\n".join(parts)
