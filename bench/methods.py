@@ -22,8 +22,9 @@ TIMED_PX = 512
 """Rows and columns of the frames on which an engine is timed, whatever the test's are."""
 TURNS = 8
 TURN_RUNS = 10
-LIVE_HZ = 30.0
 """Every model is timed in so many turns of so many frames, so that all of them meet the same machine."""
+LIVE_HZ = 30.0
+"""Frames per second of a live run."""
 
 
 def bench_methods(config: MethodsConfig) -> int:
