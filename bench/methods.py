@@ -283,9 +283,12 @@ def time_live(config: MethodsConfig) -> None:
     for number, (path, model) in enumerate((models := models_of(config)).items(), 1):
         print(f"\n[{number}/{len(models)}] live: {path.stem}", flush=True)
         out = model.with_suffix(".live.json")
-        bench_live(
-            LiveConfig(model=str(model), rate=(LIVE_HZ,), frames=config.live_frames, size=TIMED_PX, out=out)
+        live = LiveConfig(
+            model=str(model), rate=(LIVE_HZ,), frames=config.live_frames, size=TIMED_PX, out=out
         )
+        if bench_live(live) != 0:
+            # Stopped: a part of the frames is no figure, and the models behind it are not begun.
+            raise KeyboardInterrupt
         report = json.loads(path.read_text(encoding="utf-8"))
         report["live"] = {
             "rate_hz": LIVE_HZ,

@@ -244,6 +244,11 @@ def _missing(results: Results) -> str:
         lines.append(
             "- p99 in the pipeline: not measured (`--live-frames 1000`, on a quiet machine); the engine's median is"
         )
+    unmeasured = [
+        row.title for row in results.rows.values() if not any(each.get("live") for each in row.reports)
+    ]
+    if 0 < len(unmeasured) < len(results.rows):
+        lines.append(f"- p99 in the pipeline: not of {', '.join(unmeasured)}")
     if results.on_phantom:
         lines.append("- real loops: a table of their own (`--data FOLDER`)")
     lines.append("- Inception features: not run, nobody brought the weights")
