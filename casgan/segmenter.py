@@ -2,7 +2,7 @@
 """The vessel U-Net: for the semantic loss, and, taught on other patients, as the judge that training never sees.
 
     python -m casgan.segmenter --data phantom --out casgan/segmenters/judge.safetensors
-    python -m casgan.segmenter --data moments --first-seed 3300 --patients 600 --out casgan/segmenters/moments.safetensors
+    python -m casgan.segmenter --data moments --patients 600 --steps 1800 --out casgan/segmenters/moments.safetensors
 
 The second looks at a filled frame in its company: the frames before and after it, and contrast-free ones of the same moment of
 a heartbeat. It finds the vessels that a patient's adaptation is taught (`casgan.patient_masks`).
@@ -40,6 +40,8 @@ MOMENTS = Path(__file__).parent / "segmenters" / "moments.safetensors"
 """The shipped one that sees a filled frame in its company."""
 JUDGE_SEEDS = range(4000, 5000)
 """Phantom patients kept for the judge: neither training nor evaluation draws them."""
+MOMENT_SEEDS = range(3300, 4000)
+"""And for the one that sees filled frames in their company."""
 ON_PHANTOM = ("phantom", "moments")
 BLUR_PX = (0.4, 1.1)
 NOISE = 0.05
@@ -279,8 +281,8 @@ class SegmenterConfig:
     """Rows and columns of a training crop, at most `size`."""
     base: int = 16
     """Width: 16 is 0.5 million parameters, 24 1.1 million."""
-    first_seed: int = JUDGE_SEEDS.start
-    """The first phantom patient; give a segmenter for the training loss patients of its own (1000 to 3999)."""
+    first_seed: int | None = None
+    """The first phantom patient; none named: 4000 for phantom, 3300 for moments. Give one for the training loss patients of its own (1000 to 3299)."""
     patients: int = 500
     """Phantom patients to learn from, two pictures each, or three moments; a tenth more is held out."""
     threads: int = 1
@@ -316,6 +318,7 @@ def taught(config: SegmenterConfig, report: Callable[[str], None]) -> dict[str, 
     # Without its name, which may be a patient's, and which every evaluation would repeat.
     facts["data"] = config.data if config.data in ON_PHANTOM else "folder"
     facts |= {
+        "first_seed": _first_seed(config),
         "parameters": sum(weight.numel() for weight in segmenter.parameters()),
         "learnt_from": {"pictures": len(learn), "groups": len(set(learn.groups))},
         "held_out": {"pictures": len(held), "groups": len(set(held.groups))},
@@ -326,13 +329,21 @@ def taught(config: SegmenterConfig, report: Callable[[str], None]) -> dict[str, 
     return save_segmenter(segmenter, config.out, facts)
 
 
+def _first_seed(config: SegmenterConfig) -> int:
+    """Each kind has phantom patients of its own, so that none judges or labels what it was taught on."""
+    if config.first_seed is not None:
+        return config.first_seed
+    return (MOMENT_SEEDS if config.data == "moments" else JUDGE_SEEDS).start
+
+
 def _learning_and_held_out(config: SegmenterConfig) -> tuple[MaskedPictures, MaskedPictures]:
     if config.data not in ON_PHANTOM:
         return read_pictures(Path(config.data), config.size).parted()
-    border = config.first_seed + config.patients
+    first = _first_seed(config)
+    border = first + config.patients
     held = range(border, border + max(4, config.patients // 10))
     pictures = phantom_pictures if config.data == "phantom" else phantom_moments
-    return pictures(range(config.first_seed, border), config.size), pictures(held, config.size)
+    return pictures(range(first, border), config.size), pictures(held, config.size)
 
 
 def main() -> int:

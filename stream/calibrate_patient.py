@@ -196,7 +196,7 @@ def plot(
     other.plot(heart.phase, ":", color="tab:blue", label="heartbeat")
     other.plot(0.5 + 0.15 * heart.breath, "-", color="tab:brown", label="breath")
     other.set_yticks([])
-    figure.legend(loc="upper right")
+    over.legend(*_lines_of(over, other), loc="upper left")
     held = lessons.held
     chosen = np.linspace(0, len(held) - 1, SHOWN).round().astype(int)
     rows = {
@@ -210,13 +210,20 @@ def plot(
             place.contour(mask, [0.5], colors="red", linewidths=0.8)
             place.set(xticks=[], yticks=[])
         line[0].set_ylabel(name)
+    best_step, best_dice = max(taught.history, key=lambda look: look[1])
     figure.suptitle(
-        f"held-out contrast-free frames; Dice by step: {', '.join(f'{s}: {d:.2f}' for s, d in taught.history)}"
+        f"held-out contrast-free frames: Dice {taught.history[0][1]:.2f} before, {best_dice:.2f} at step {best_step} of {taught.steps}"
     )
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=80)
     plt.close(figure)
     return content.getvalue()
+
+
+def _lines_of(*axes: Any) -> tuple[list[Any], list[str]]:
+    """What a legend of several axes shows."""
+    lines = [line for each in axes for line in each.get_lines()]
+    return lines, [line.get_label() for line in lines]
 
 
 @contextmanager
