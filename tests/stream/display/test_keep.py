@@ -1,6 +1,7 @@
 """The key k: a real stream, a real server and browser, a real window; what is written is read again as `calib patient` reads it."""
 
 import http.client
+import itertools
 import json
 import resource
 import signal
@@ -174,10 +175,20 @@ def keeping_server(publisher: Any, kept: Path) -> Any:
 
 def next_line(server: Any, beginning: str) -> str:
     """What the server prints next that begins so; the address, where it is one."""
-    for line in server.process.child.stdout:
-        if line.startswith(beginning):
-            return line.split()[-1]
-    pytest.fail(f"the server ended before it said {beginning}")
+    found: list[str] = []
+
+    def read() -> None:
+        found.extend(
+            itertools.islice((line for line in server.process.child.stdout if line.startswith(beginning)), 1)
+        )
+
+    # A thread, since a server that says nothing would keep a reader for ever.
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    reader.join(PATIENCE_S)
+    if not found:
+        pytest.fail(f"the server has not said {beginning}")
+    return found[0].split()[-1]
 
 
 def cookie_of(server: Any, entry: str) -> str:
@@ -225,16 +236,18 @@ def test_only_who_came_by_the_first_kind_of_address_may_have_it_written(keeping_
 
 @pytest.mark.browser
 def test_the_page_has_a_button_and_a_key_for_it_and_says_where_the_file_is(
-    keeping_server, kept, browser
+    publisher, make_server, tmp_path, browser
 ) -> None:
-    before = set(kept.iterdir())
+    publisher.change(**ASKED)
+    server = make_server(publisher.endpoint, "--keep-last", "20", "--keep-in", str(tmp_path))
     page = browser.new_page()
-    page.goto(next_line(keeping_server, "viewer at"))
-    page.wait_for_function("() => !document.getElementById('keep').hidden", timeout=1000 * PATIENCE_S)
+    page.set_default_timeout(1000 * PATIENCE_S)
+    page.goto(next_line(server, "viewer at"))
+    page.wait_for_function("() => !document.getElementById('keep').hidden")
     page.wait_for_function("() => document.getElementById('keep').textContent !== 'Keep 0 s'")
     page.keyboard.press("k")
     written = "() => document.getElementById('kept-command').textContent.includes('calib patient') && document.body.dataset.keeping === 'written'"
-    page.wait_for_function(written, timeout=1000 * PATIENCE_S)
+    page.wait_for_function(written)
     page.keyboard.press("?")
     words = " ".join(page.locator("#keep-help").inner_text().split())
     assert words == "k Write the last 20 s of live frames, for calib patient"
@@ -242,7 +255,8 @@ def test_the_page_has_a_button_and_a_key_for_it_and_says_where_the_file_is(
     page.click("#kept-close")
     assert page.locator("#kept").is_hidden()
     page.close()
-    assert set(kept.iterdir()) > before
+    (path,) = tmp_path.iterdir()
+    check_file(path)
 
 
 def test_the_right_is_in_the_signature_of_a_cookie_that_outlives_its_server() -> None:
